@@ -1,0 +1,1 @@
+//! Load balancing: which instance takes the next request

@@ -1,0 +1,1 @@
+//! Consul's agent API in and out: JSON shapes and their translation

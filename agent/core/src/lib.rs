@@ -1,0 +1,1 @@
+//! The agent: local catalog, checks, stream to the servers, feed to proxies

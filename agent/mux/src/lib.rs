@@ -1,0 +1,1 @@
+//! mesh/1: many byte streams over one connection

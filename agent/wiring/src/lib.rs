@@ -1,0 +1,1 @@
+//! Facts and a registration in, the config of a proxy out: a pure function

@@ -1,0 +1,1 @@
+//! The server: HTTP API, feed to agents, peers, CA

@@ -1,0 +1,1 @@
+//! The streams: server to agent, agent to proxy, server to server

@@ -1,0 +1,1 @@
+//! Consensus: openraft's log store, snapshots, network; no openraft type leaves it

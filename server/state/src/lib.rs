@@ -1,0 +1,1 @@
+//! The state machine: tables, apply, watch; pure, no I/O, no clock
