@@ -89,12 +89,16 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
         {
             return verify.to_string();
         }
-        if let rustls::Error::AlertReceived(alert) = rustls {
-            return format!(
-                "the peer refused the connection (TLS alert {alert:?}); its log says why"
-            );
-        }
-        return rustls.to_string();
+        return match rustls {
+            rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+                "the peer's certificate is not signed by a CA that is trusted here".to_owned()
+            }
+            rustls::Error::NoCertificatesPresented => VerifyError::NoCertificate.to_string(),
+            rustls::Error::AlertReceived(alert) => {
+                format!("the peer refused the connection (TLS alert {alert:?}); its log says why")
+            }
+            other => other.to_string(),
+        };
     }
     error.to_string()
 }

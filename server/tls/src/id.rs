@@ -119,7 +119,10 @@ impl SpiffeId {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        self.part(usize::from(self.domain_end) + "/ns/".len(), self.namespace_end)
+        self.part(
+            usize::from(self.domain_end) + "/ns/".len(),
+            self.namespace_end,
+        )
     }
 
     /// The datacenter: the server cluster's own name.
@@ -148,7 +151,9 @@ impl FromStr for SpiffeId {
         let error = |reason: &str| IdError::new(text, reason);
         let (domain, path) = split(text)?;
         if domain == CLUSTER_DOMAIN {
-            return Err(error("this is a part of the cluster, not a service of a mesh"));
+            return Err(error(
+                "this is a part of the cluster, not a service of a mesh",
+            ));
         }
         let [ns, namespace, dc, datacenter, svc, service] =
             segments::<6>(path).ok_or_else(|| error(SERVICE_FORM))?;

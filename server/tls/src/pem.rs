@@ -75,8 +75,11 @@ pub fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static
         let number = number + 1;
         let der: CertificateDer<'static> =
             item.map_err(|e| error(format!("certificate {number}: {}", pem_reason(&e))))?;
-        webpki::EndEntityCert::try_from(&der)
-            .map_err(|e| error(format!("certificate {number}: not an X.509 v3 certificate ({e})")))?;
+        webpki::EndEntityCert::try_from(&der).map_err(|e| {
+            error(format!(
+                "certificate {number}: not an X.509 v3 certificate ({e})"
+            ))
+        })?;
         found.push(der);
     }
     if found.is_empty() {
@@ -139,7 +142,9 @@ fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError>
         source,
     };
     let file = std::fs::File::open(path).map_err(error)?;
-    let mut text = Zeroizing::new(Vec::new());
+    // Room for all of it at once: growing would leave copies of a key behind, unwiped.
+    let size = file.metadata().map_err(error)?.len().min(MAX_PEM_FILE);
+    let mut text = Zeroizing::new(Vec::with_capacity(size as usize + 64));
     file.take(MAX_PEM_FILE + 1)
         .read_to_end(&mut text)
         .map_err(error)?;
