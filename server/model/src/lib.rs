@@ -20,6 +20,7 @@ mod intention;
 mod matching;
 mod mesh;
 mod name;
+mod path;
 mod registration;
 mod route;
 mod row;
@@ -34,6 +35,7 @@ pub use matching::{
 };
 pub use mesh::Mesh;
 pub use name::{DEFAULT_NAMESPACE, Key, NameError, WILDCARD, check_label, check_name};
+pub use path::{PathError, normalize_path};
 pub use registration::{
     CheckDefinition, CheckKind, ExposePath, ProxyMode, ProxyRegistration, Registration, Sidecar,
     TaggedAddress, Upstream,
