@@ -93,6 +93,9 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
             rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
                 "the peer's certificate is not signed by a CA that is trusted here".to_owned()
             }
+            rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
+                VerifyError::Malformed.to_string()
+            }
             rustls::Error::NoCertificatesPresented => VerifyError::NoCertificate.to_string(),
             rustls::Error::AlertReceived(alert) => {
                 format!("the peer refused the connection (TLS alert {alert:?}); its log says why")

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// The longest identity, in bytes (SPIFFE-ID, section 2.3).
-pub const MAX_ID: usize = 2048;
+const MAX_ID: usize = 2048;
 /// The longest trust domain, in bytes (SPIFFE-ID, section 2.1).
 const MAX_TRUST_DOMAIN: usize = 255;
 const SCHEME: &str = "spiffe://";

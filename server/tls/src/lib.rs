@@ -30,6 +30,11 @@ pub mod pem;
 mod trust;
 mod verifier;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, OnceLock};
 
 pub use cluster::{ClusterFiles, ClusterTls, HANDSHAKE_TIMEOUT};

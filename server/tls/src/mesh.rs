@@ -104,6 +104,11 @@ impl MeshTls {
         clients.insert(key, config.clone());
         config
     }
+
+    #[cfg(test)]
+    pub(crate) fn cached_clients(&self) -> usize {
+        self.clients.lock().map_or(0, |clients| clients.len())
+    }
 }
 
 fn service_of(credential: &Credential) -> Result<SpiffeId, TlsError> {

@@ -250,7 +250,8 @@ impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use webpki::Error;
         match &self.inner {
-            Error::UnknownIssuer => write!(
+            // The second is a CA of the same name as a root of ours, but another.
+            Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => write!(
                 f,
                 "the peer's certificate is not signed by a root of trust domain {}",
                 self.domain
@@ -268,6 +269,10 @@ impl fmt::Display for ChainError {
             Error::CaUsedAsEndEntity => {
                 f.write_str("the peer showed a CA certificate where a leaf must stand")
             }
+            Error::RequiredEkuNotFoundContext(_) => f.write_str(
+                "the peer's certificate is not for TLS: its extended key usage lacks \
+                 client or server authentication",
+            ),
             other => write!(f, "the peer's certificate: {other}"),
         }
     }
@@ -289,7 +294,9 @@ impl From<VerifyError> for rustls::Error {
         let certificate = match &error {
             VerifyError::Malformed => CertificateError::BadEncoding,
             VerifyError::Chain(chain) => match chain.inner {
-                Error::UnknownIssuer => CertificateError::UnknownIssuer,
+                Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
+                    CertificateError::UnknownIssuer
+                }
                 Error::CertExpired { time, not_after } => {
                     CertificateError::ExpiredContext { time, not_after }
                 }

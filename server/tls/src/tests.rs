@@ -1,0 +1,7 @@
+//! What this crate promises, shown by whole handshakes.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod malformed;
+mod mesh;
