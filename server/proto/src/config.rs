@@ -1,0 +1,220 @@
+//! What an agent tells a proxy: everything that it needs, compiled.
+//!
+//! The proxy knows nothing of services, subsets and routes as operators write
+//! them: wiring turned them into listeners and clusters. The same JSON stands
+//! in the stream, in the file of `mesh-proxy -static`, and at `/config` of the
+//! admin listener. It holds no secret.
+
+use std::collections::BTreeMap;
+
+use mesh_model::{
+    Duration, ExposePath, Key, LoadBalancer, OutlierDetection, Protocol, RequestMatch, Retries,
+};
+use mesh_policy::PolicyForm;
+use serde::{Deserialize, Serialize};
+
+/// The config of one proxy.
+///
+/// Its policy is read on its own ([`ProxyConfig::policy_of`]) and always taken,
+/// since what is unknown in it denies. The rest is strict: a proxy that meets
+/// an unknown field keeps its last good config and says so in its ack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// The proxy's id.
+    pub proxy: String,
+    /// The service whose sidecar it is.
+    pub service: Key,
+    /// The SPIFFE ID that its leaf must carry.
+    pub identity: String,
+    /// The domain whose identities it accepts.
+    pub trust_domain: String,
+    /// The node's name, for logs and traces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// Who may call. Wrong or missing: nobody.
+    #[serde(default)]
+    pub policy: PolicyForm,
+    /// Where other sidecars call, and what stands behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Inbound>,
+    /// Where the application calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outbound: Vec<Outbound>,
+    /// Paths that are open without mTLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<ExposePath>,
+    /// Instances to choose from, by the name that routes use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clusters: BTreeMap<String, Cluster>,
+}
+
+impl ProxyConfig {
+    /// The policy alone, of a config that may hold what is not known here.
+    /// `None` when even that cannot be read: then nobody may call.
+    pub fn policy_of(json: &[u8]) -> Option<PolicyForm> {
+        #[derive(Deserialize)]
+        struct Only {
+            policy: PolicyForm,
+        }
+        serde_json::from_slice::<Only>(json)
+            .ok()
+            .map(|it| it.policy)
+    }
+}
+
+/// Where other sidecars call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inbound {
+    /// The address to bind: `0.0.0.0`.
+    pub address: String,
+    /// The port to bind.
+    pub port: u16,
+    /// What the application speaks.
+    pub protocol: Protocol,
+    /// The application, `host:port`.
+    pub application: String,
+    /// How long to wait for a connection to it.
+    pub connect_timeout: Duration,
+}
+
+/// Where the application calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    /// The service that it calls here.
+    pub service: Key,
+    /// The address or socket to bind.
+    pub bind: Bind,
+    /// What the application speaks here.
+    pub protocol: Protocol,
+    /// The rules, in order; the first that matches decides. Always empty for
+    /// byte streams.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// The cluster for what no rule matches, and for byte streams.
+    pub cluster: String,
+    /// The whole of a request where no rule says otherwise; zero: no limit.
+    pub timeout: Duration,
+}
+
+/// An address or socket to bind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Bind {
+    /// A TCP port.
+    Tcp {
+        /// `127.0.0.1`.
+        address: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix {
+        /// Its path.
+        path: String,
+        /// Its mode, octal; empty: as the umask makes it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        mode: String,
+    },
+}
+
+/// One rule of a route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its name, for logs and metrics.
+    pub name: String,
+    /// Alternatives; empty: every request.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<RequestMatch>,
+    /// Where it goes; never empty.
+    pub to: Vec<WeightedCluster>,
+    /// The whole of a request, retries included; zero: no limit.
+    pub timeout: Duration,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+}
+
+/// A cluster and its part of the requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedCluster {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its part, relative to the others'; 0: none.
+    pub weight: u32,
+}
+
+/// Instances to choose from: a service or a subset of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// The service.
+    pub service: Key,
+    /// The subset, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
+    /// The name in the TLS hello:
+    /// `[<subset>.]<service>.<namespace>.<dc>.internal.<trust domain>`.
+    pub sni: String,
+    /// What the service speaks.
+    pub protocol: Protocol,
+    /// How an instance is chosen.
+    pub load_balancer: LoadBalancer,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// When an instance that fails is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
+    /// The instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// `<node>/<instance>`.
+    pub id: String,
+    /// Its sidecar's address: an IP, or a name for the resolver.
+    pub address: String,
+    /// Its sidecar's inbound port.
+    pub port: u16,
+    /// The SPIFFE ID that it must prove.
+    pub identity: String,
+    /// Its part, relative to the others'.
+    pub weight: u32,
+    /// Whether it is used.
+    pub health: Health,
+}
+
+/// Whether an instance is used. Critical ones are not in the list at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It is.
+    Healthy,
+    /// When no healthy one is left: its node is not heard.
+    Unknown,
+}
+
+/// The file of `mesh-proxy -static`: a config, and where the certificates are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticFile {
+    /// The config.
+    pub config: ProxyConfig,
+    /// Path of the leaf and what stands between it and the root, PEM.
+    pub chain: String,
+    /// Path of the leaf's key, PEM.
+    pub key: String,
+    /// Path of what is trusted, PEM.
+    pub roots: String,
+    /// Where the admin listener binds, `host:port`; empty: nowhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub admin: String,
+}

@@ -1,0 +1,175 @@
+//! What a server tells an agent: a fact for each topic that it asked for.
+//!
+//! | topic | body |
+//! |---|---|
+//! | `mesh` | [`MeshFact`] |
+//! | `roots` | [`RootsFact`] |
+//! | `service/NS/NAME` | [`mesh_model::Service`], or `null` for the defaults |
+//! | `route/NS/NAME` | [`mesh_model::Route`], or `null` |
+//! | `endpoints/NS/NAME` | list of [`Endpoint`]; an empty one says that there is none |
+//! | `intentions/NS/NAME` | list of [`mesh_model::Intention`] for that destination, passed on unread |
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use mesh_model::{Action, Check, Key, Status, Weights};
+use serde::{Deserialize, Serialize};
+
+/// What an agent may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// The mesh's defaults and names.
+    Mesh,
+    /// What the mesh trusts.
+    Roots,
+    /// How to call a service.
+    Service(Key),
+    /// A service's route.
+    Route(Key),
+    /// A service's instances.
+    Endpoints(Key),
+    /// Who may call a service.
+    Intentions(Key),
+}
+
+/// A topic that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("topic `{0}` is not known")]
+pub struct UnknownTopic(String);
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, key) = match self {
+            Self::Mesh => return f.write_str("mesh"),
+            Self::Roots => return f.write_str("roots"),
+            Self::Service(key) => ("service", key),
+            Self::Route(key) => ("route", key),
+            Self::Endpoints(key) => ("endpoints", key),
+            Self::Intentions(key) => ("intentions", key),
+        };
+        write!(f, "{kind}/{}/{}", key.namespace, key.name)
+    }
+}
+
+impl FromStr for Topic {
+    type Err = UnknownTopic;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTopic> {
+        let unknown = || UnknownTopic(text.chars().take(160).collect());
+        match text {
+            "mesh" => return Ok(Self::Mesh),
+            "roots" => return Ok(Self::Roots),
+            _ => {}
+        }
+        let mut parts = text.split('/');
+        let (Some(kind), Some(namespace), Some(name), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(unknown());
+        };
+        let key = Key::new(namespace, name);
+        key.check().map_err(|_| unknown())?;
+        match kind {
+            "service" => Ok(Self::Service(key)),
+            "route" => Ok(Self::Route(key)),
+            "endpoints" => Ok(Self::Endpoints(key)),
+            "intentions" => Ok(Self::Intentions(key)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// The mesh's defaults and names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshFact {
+    /// `<id>.mesh`.
+    pub trust_domain: String,
+    /// The server cluster's own name.
+    pub datacenter: String,
+    /// What holds where no intention does.
+    pub default_intention: Action,
+}
+
+/// What the mesh trusts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootsFact {
+    /// The domain that they may speak for.
+    pub trust_domain: String,
+    /// Certificates, PEM.
+    pub roots: Vec<String>,
+}
+
+/// An instance of a service, as others call it: only those with a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The instance's id, unique on its node.
+    pub instance: String,
+    /// Its node's id.
+    pub node: String,
+    /// The sidecar's address.
+    pub address: String,
+    /// The sidecar's inbound port.
+    pub port: u16,
+    /// The SPIFFE ID that the sidecar must prove.
+    pub identity: String,
+    /// The worst of its checks.
+    pub status: Status,
+    /// Its node is not heard: "unknown".
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
+    /// Its part of the requests.
+    pub weights: Weights,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Its meta.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+}
+
+/// A change of a check's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckChange {
+    /// The instance's id.
+    pub instance: String,
+    /// The check's id.
+    pub id: String,
+    /// What it is now.
+    pub check: Check,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn topics_read_and_print() {
+        let key = Key::of("web");
+        for topic in [
+            Topic::Mesh,
+            Topic::Roots,
+            Topic::Service(key.clone()),
+            Topic::Route(key.clone()),
+            Topic::Endpoints(Key::new("team", "db")),
+            Topic::Intentions(key),
+        ] {
+            assert_eq!(topic.to_string().parse::<Topic>().unwrap(), topic);
+        }
+        for text in [
+            "",
+            "service",
+            "service/web",
+            "service/a/*",
+            "service/a/b/c",
+            "x/a/b",
+        ] {
+            assert!(text.parse::<Topic>().is_err(), "{text}");
+        }
+    }
+}
