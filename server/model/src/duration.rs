@@ -41,6 +41,11 @@ impl Duration {
         Self(millis.saturating_mul(1_000_000))
     }
 
+    /// A duration of whole nanoseconds.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
     /// The same length as the standard library's type.
     pub const fn std(self) -> std::time::Duration {
         std::time::Duration::from_nanos(self.0)

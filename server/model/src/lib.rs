@@ -13,9 +13,13 @@
 //! not use it is understood by all. What is only informative goes to `meta`.
 #![forbid(unsafe_code)]
 
+pub mod hcl;
+
 mod catalog;
+mod diagnostic;
 mod duration;
 mod entry;
+mod fields;
 mod intention;
 mod matching;
 mod mesh;
@@ -25,8 +29,11 @@ mod registration;
 mod route;
 mod row;
 mod service;
+mod tree;
+mod words;
 
 pub use catalog::{Check, Instance, Node, NodeState, ProxyEndpoint, Status, Weights};
+pub use diagnostic::{Diagnostic, Diagnostics, Located};
 pub use duration::{Duration, DurationError};
 pub use entry::{Entry, EntryKey, Kind, UnknownKind};
 pub use intention::{Action, Intention, IntentionRule, Permission};

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::is_default;
+use crate::{PathError, is_default, normalize_path};
 
 /// Everything in it must hold. An empty one matches every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,9 @@ pub enum MatchError {
     /// A path that normalising would change, so that it could never match.
     #[error("path `{0}` can never match, since paths are normalised first; write it as `{1}`")]
     NotNormal(String, String),
+    /// A path that is refused before anything is matched.
+    #[error("path `{0}` can never match: {1}")]
+    Path(String, PathError),
     /// A regular expression that cannot be compiled.
     #[error("regular expression `{0}`: {1}")]
     Regex(String, String),
@@ -146,18 +149,28 @@ impl PathMatch {
             return Err(MatchError::SeveralPaths(given.join(" and ")));
         }
         Ok(match (exact, prefix, regex) {
-            (Some(path), _, _) => Some(Self::Exact(absolute(path)?)),
-            (_, Some(path), _) => Some(Self::Prefix(absolute(path)?)),
+            (Some(path), _, _) => Some(Self::Exact(normal(path, "")?)),
+            (_, Some(path), _) => Some(Self::Prefix(normal(path, "x")?)),
             (_, _, Some(path)) => Some(Self::Regex(compiles(path)?)),
             _ => None,
         })
     }
 }
 
-fn absolute(path: String) -> Result<String, MatchError> {
-    match path.starts_with('/') {
-        true => Ok(path),
-        false => Err(MatchError::RelativePath(path)),
+/// Takes a path that a normalised path can be, or can go on from with `next`:
+/// `/.` is a prefix of `/.well-known`, though `/.` itself is never seen.
+fn normal(path: String, next: &str) -> Result<String, MatchError> {
+    if !path.starts_with('/') {
+        return Err(MatchError::RelativePath(path));
+    }
+    let whole = format!("{path}{next}");
+    match normalize_path(&whole) {
+        Ok(normal) if normal == whole => Ok(path),
+        Ok(normal) => {
+            let normal = normal.strip_suffix(next).unwrap_or(&normal).to_owned();
+            Err(MatchError::NotNormal(path, normal))
+        }
+        Err(error) => Err(MatchError::Path(path, error)),
     }
 }
 
@@ -384,6 +397,18 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_may_end_where_a_path_cannot() {
+        for path in ["/.", "/a/.", "/a/..", "/"] {
+            let text = format!(r#"{{"path_prefix":"{path}"}}"#);
+            assert!(
+                serde_json::from_str::<RequestMatch>(&text).is_ok(),
+                "{path}"
+            );
+        }
+        assert!(serde_json::from_str::<RequestMatch>(r#"{"path_exact":"/."}"#).is_err());
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         for (text, part) in [
             (r#"{"path_prefix":"v1"}"#, "does not begin with `/`"),
@@ -391,6 +416,9 @@ mod tests {
                 r#"{"path_prefix":"/a","path_exact":"/b"}"#,
                 "path_exact and path_prefix",
             ),
+            (r#"{"path_exact":"/a/../b"}"#, "write it as `/b`"),
+            (r#"{"path_prefix":"/a//"}"#, "write it as `/a/`"),
+            (r#"{"path_prefix":"/a%2fb"}"#, "an encoded slash"),
             (r#"{"path_regex":"("}"#, "regular expression `(`"),
             (r#"{"methods":["FETCH"]}"#, "method `FETCH`"),
             (r#"{"headers":[{"name":"a"}]}"#, "0 conditions"),
