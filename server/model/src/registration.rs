@@ -81,8 +81,14 @@ pub struct Sidecar {
     #[serde(default, skip_serializing_if = "is_default")]
     pub address: Option<String>,
     /// Its inbound port as others reach it. The agent picks one (21000 to
-    /// 21255, as Consul does) when a registration has none.
+    /// 21255, as Consul does) when a registration has none: 0 until then.
     pub port: u16,
+    /// Its own tags; empty: the instance's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tags: Vec<String>,
+    /// Its own meta; empty: the instance's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub meta: BTreeMap<String, String>,
     /// Its checks, of the sidecar itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checks: Vec<CheckDefinition>,
@@ -155,8 +161,7 @@ pub struct Upstream {
     /// The socket's mode, octal: `0660`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub local_bind_socket_mode: Option<String>,
-    /// Keys that the user wrote under `config`, as written. `protocol` and
-    /// `connect_timeout_ms` are read.
+    /// Keys that the user wrote under `config`, as written.
     #[serde(default, skip_serializing_if = "is_default")]
     pub config: BTreeMap<String, serde_json::Value>,
 }

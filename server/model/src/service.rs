@@ -28,7 +28,8 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "is_default")]
     pub connect_timeout: Option<Duration>,
     /// The whole of a request, retries included, where no route rule says
-    /// otherwise; `None` is 15 s (as Consul's), zero is none.
+    /// otherwise; zero is none. `None` is 15 s (as Consul's), but none for
+    /// gRPC, whose calls carry their own deadline and may stream for hours.
     #[serde(default, skip_serializing_if = "is_default")]
     pub request_timeout: Option<Duration>,
     /// When an instance that fails is left alone for a while.
@@ -65,6 +66,19 @@ impl Service {
     /// Its key.
     pub fn key(&self) -> Key {
         Key::new(&self.namespace, &self.name)
+    }
+
+    /// How long to wait for a connection to an instance.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout.unwrap_or(Duration::from_secs(5))
+    }
+
+    /// The whole of a request where no rule says otherwise; zero is no limit.
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout.unwrap_or(match self.protocol {
+            Protocol::Grpc => Duration::ZERO,
+            _ => Duration::from_secs(15),
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use mesh_model::{
     Duration, ExposePath, Key, LoadBalancer, OutlierDetection, Protocol, RequestMatch, Retries,
 };
-use mesh_policy::PolicyForm;
+use mesh_policy::{Feature, PolicyForm};
 use serde::{Deserialize, Serialize};
 
 /// The config of one proxy.

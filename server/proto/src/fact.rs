@@ -92,6 +92,26 @@ pub struct MeshFact {
     pub default_intention: Action,
 }
 
+impl MeshFact {
+    /// The SPIFFE ID of a service's instances (design: the identity noun).
+    pub fn identity(&self, service: &Key) -> String {
+        format!(
+            "spiffe://{}/ns/{}/dc/{}/svc/{}",
+            self.trust_domain, service.namespace, self.datacenter, service.name
+        )
+    }
+
+    /// The name in the TLS hello between sidecars, of a service or a subset of
+    /// it: `[<subset>.]<service>.<namespace>.<dc>.internal.<trust domain>`.
+    pub fn sni(&self, service: &Key, subset: Option<&str>) -> String {
+        let subset = subset.map(|name| format!("{name}.")).unwrap_or_default();
+        format!(
+            "{subset}{}.{}.{}.internal.{}",
+            service.name, service.namespace, self.datacenter, self.trust_domain
+        )
+    }
+}
+
 /// What the mesh trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,0 +1,129 @@
+//! What the agent knows, read.
+//!
+//! A body that this build cannot read (a newer server used a field that it does
+//! not know) does not replace the last one that it could: the route goes on as
+//! it was. Intentions are never read here, only passed on: what a proxy does
+//! not understand of them, it denies.
+
+use std::collections::BTreeMap;
+
+use mesh_model::{Key, Route, Service};
+use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic};
+use serde::de::DeserializeOwned;
+
+/// Facts by topic. A topic that is absent has had no answer yet; "there is
+/// none" is an answer.
+#[derive(Clone, Debug, Default)]
+pub struct FactStore {
+    mesh: Option<MeshFact>,
+    roots: Option<RootsFact>,
+    services: BTreeMap<Key, Option<Service>>,
+    routes: BTreeMap<Key, Option<Route>>,
+    endpoints: BTreeMap<Key, Vec<Endpoint>>,
+    intentions: BTreeMap<Key, Vec<serde_json::Value>>,
+    unread: BTreeMap<Topic, String>,
+}
+
+/// A body that this build cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{topic}: {reason}; the last form that could be read stays. Upgrade this agent")]
+pub struct FactError {
+    /// What it is about.
+    pub topic: Topic,
+    /// What could not be read.
+    pub reason: String,
+}
+
+impl FactStore {
+    /// Takes the body of a topic. On an error what was known stays.
+    pub fn put(&mut self, topic: &Topic, body: &[u8]) -> Result<(), FactError> {
+        let taken = match topic {
+            Topic::Mesh => read(body).map(|it| self.mesh = Some(it)),
+            Topic::Roots => read(body).map(|it| self.roots = Some(it)),
+            Topic::Service(key) => read(body).map(|it| drop(self.services.insert(key.clone(), it))),
+            Topic::Route(key) => read(body).map(|it| drop(self.routes.insert(key.clone(), it))),
+            Topic::Endpoints(key) => {
+                read(body).map(|it| drop(self.endpoints.insert(key.clone(), it)))
+            }
+            Topic::Intentions(key) => {
+                read(body).map(|it| drop(self.intentions.insert(key.clone(), it)))
+            }
+        };
+        match taken {
+            Ok(()) => {
+                self.unread.remove(topic);
+                Ok(())
+            }
+            Err(reason) => {
+                self.unread.insert(topic.clone(), reason.clone());
+                Err(FactError {
+                    topic: topic.clone(),
+                    reason,
+                })
+            }
+        }
+    }
+
+    /// Forgets a topic that nobody hangs on any more.
+    pub fn forget(&mut self, topic: &Topic) {
+        self.unread.remove(topic);
+        match topic {
+            Topic::Mesh => self.mesh = None,
+            Topic::Roots => self.roots = None,
+            Topic::Service(key) => drop(self.services.remove(key)),
+            Topic::Route(key) => drop(self.routes.remove(key)),
+            Topic::Endpoints(key) => drop(self.endpoints.remove(key)),
+            Topic::Intentions(key) => drop(self.intentions.remove(key)),
+        }
+    }
+
+    /// Whether the topic has had an answer that could be read.
+    pub fn has(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Mesh => self.mesh.is_some(),
+            Topic::Roots => self.roots.is_some(),
+            Topic::Service(key) => self.services.contains_key(key),
+            Topic::Route(key) => self.routes.contains_key(key),
+            Topic::Endpoints(key) => self.endpoints.contains_key(key),
+            Topic::Intentions(key) => self.intentions.contains_key(key),
+        }
+    }
+
+    /// Why the newest body of a topic could not be read, if it could not.
+    pub fn unread(&self, topic: &Topic) -> Option<&str> {
+        self.unread.get(topic).map(String::as_str)
+    }
+
+    /// The mesh's defaults and names.
+    pub fn mesh(&self) -> Option<&MeshFact> {
+        self.mesh.as_ref()
+    }
+
+    /// What the mesh trusts.
+    pub fn roots(&self) -> Option<&RootsFact> {
+        self.roots.as_ref()
+    }
+
+    /// The service: its row, or the defaults when the answer was "none".
+    pub(crate) fn service(&self, key: &Key) -> Option<Service> {
+        let row = self.services.get(key)?;
+        Some(row.clone().unwrap_or_else(|| Service::named(key)))
+    }
+
+    /// The route, `None` in it when there is none.
+    pub(crate) fn route(&self, key: &Key) -> Option<Option<&Route>> {
+        self.routes.get(key).map(Option::as_ref)
+    }
+
+    pub(crate) fn endpoints(&self, key: &Key) -> Option<&[Endpoint]> {
+        self.endpoints.get(key).map(Vec::as_slice)
+    }
+
+    pub(crate) fn intentions(&self, key: &Key) -> Option<&[serde_json::Value]> {
+        self.intentions.get(key).map(Vec::as_slice)
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}

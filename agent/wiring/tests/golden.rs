@@ -1,0 +1,171 @@
+//! Wiring, seen whole: what a registration and facts become.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use mesh_model::Registration;
+use mesh_proto::fact::Topic;
+use mesh_wiring::{FactStore, Input, Wired, wire};
+use serde_json::{Value, json};
+
+fn registration(upstreams: Value) -> Registration {
+    serde_json::from_value(json!({
+        "id": "frontend", "service": "frontend", "port": 8080,
+        "sidecar": {"id": "frontend-sidecar-proxy", "port": 21000,
+            "proxy": {"upstreams": upstreams}},
+    }))
+    .unwrap()
+}
+
+fn facts(bodies: &[(&str, Value)]) -> FactStore {
+    let mut store = FactStore::default();
+    let mesh =
+        json!({"trust_domain": "1234.mesh", "datacenter": "dc1", "default_intention": "deny"});
+    let roots = json!({"trust_domain": "1234.mesh", "roots": ["PEM"]});
+    for (topic, body) in [("mesh", mesh), ("roots", roots)].iter().chain(bodies) {
+        let topic: Topic = topic.parse().unwrap();
+        store.put(&topic, body.to_string().as_bytes()).unwrap();
+    }
+    store
+}
+
+fn wired(registration: &Registration, facts: &FactStore) -> Wired {
+    wire(&Input {
+        registration,
+        sidecar: registration.sidecar.as_ref().unwrap(),
+        node: "node-1",
+        facts,
+    })
+}
+
+fn endpoint(instance: &str, version: &str, status: &str, silent: bool) -> Value {
+    let mut endpoint = json!({"instance": instance, "node": "n1", "address": "10.0.0.1",
+        "port": 21001, "identity": "spiffe://1234.mesh/ns/default/dc/dc1/svc/user-service",
+        "status": status, "weights": {"passing": 10, "warning": 1},
+        "meta": {"version": version}});
+    if silent {
+        endpoint["silent"] = json!(true);
+    }
+    endpoint
+}
+
+#[test]
+fn waits_until_every_topic_is_answered() {
+    let registration =
+        registration(json!([{"destination_name": "user-service", "local_bind_port": 9001}]));
+    let wired = wired(
+        &registration,
+        &facts(&[("service/default/frontend", Value::Null)]),
+    );
+    assert_eq!(wired.config, None);
+    let missing: Vec<String> = wired.missing.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        missing,
+        [
+            "service/default/user-service",
+            "route/default/user-service",
+            "endpoints/default/user-service",
+            "intentions/default/frontend",
+        ]
+    );
+}
+
+#[test]
+fn a_service_with_nothing_said_of_it() {
+    let registration = registration(json!([]));
+    let wired = wired(
+        &registration,
+        &facts(&[
+            ("service/default/frontend", Value::Null),
+            ("intentions/default/frontend", json!([])),
+        ]),
+    );
+    insta::assert_json_snapshot!(wired.config.unwrap());
+}
+
+#[test]
+fn a_canary_with_retries() {
+    let registration = registration(json!([
+        {"destination_name": "user-service", "local_bind_port": 9001},
+        {"destination_name": "db", "local_bind_socket_path": "/alloc/db.sock", "local_bind_socket_mode": "0660"},
+    ]));
+    let route = json!({"name": "user-service", "rules": [
+        {"name": "canary", "match": [{"path_prefix": "/v1/"}],
+         "to": [{"subset": "v1", "weight": 90}, {"subset": "v2", "weight": 10}],
+         "timeout": "5s",
+         "retries": {"attempts": 3, "per_try_timeout": "2s", "on": ["5xx", "connect-failure"]}},
+        {"name": "elsewhere", "match": [{"headers": [{"name": "x-old", "present": true}]}],
+         "to": [{"service": {"name": "legacy"}}]},
+        {"name": "rest"},
+    ]});
+    let service = json!({"name": "user-service", "protocol": "http", "load_balancer": "round_robin",
+        "subsets": {"v1": {"meta": {"version": "v1"}}, "v2": {"meta": {"version": "v2"}, "only_passing": true}},
+        "outlier_detection": {"consecutive_5xx": 5, "base_ejection_time": "30s"}});
+    let mut store = facts(&[
+        (
+            "service/default/frontend",
+            json!({"name": "frontend", "protocol": "http"}),
+        ),
+        (
+            "intentions/default/frontend",
+            json!([
+                {"source": {"name": "web"}, "destination": {"name": "frontend"}, "action": "allow"},
+                {"source": {"name": "new"}, "destination": {"name": "frontend"}, "unheard_of": 1},
+            ]),
+        ),
+        ("service/default/user-service", service),
+        ("route/default/user-service", route),
+        (
+            "endpoints/default/user-service",
+            json!([
+                endpoint("a", "v1", "passing", false),
+                endpoint("b", "v1", "warning", false),
+                endpoint("c", "v2", "warning", false),
+                endpoint("d", "v2", "critical", false),
+                endpoint("e", "v2", "passing", true),
+            ]),
+        ),
+        ("service/default/db", Value::Null),
+        ("route/default/db", Value::Null),
+        ("endpoints/default/db", json!([])),
+    ]);
+    let first = wired(&registration, &store);
+    let missing: Vec<String> = first.missing.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        missing,
+        ["service/default/legacy", "endpoints/default/legacy"]
+    );
+    for (topic, body) in [
+        (
+            "service/default/legacy",
+            json!({"name": "legacy", "protocol": "http"}),
+        ),
+        ("endpoints/default/legacy", json!([])),
+    ] {
+        store
+            .put(&topic.parse().unwrap(), body.to_string().as_bytes())
+            .unwrap();
+    }
+    insta::assert_json_snapshot!(wired(&registration, &store).config.unwrap());
+}
+
+#[test]
+fn a_fact_that_cannot_be_read_leaves_the_last_one() {
+    let registration = registration(json!([]));
+    let mut store = facts(&[
+        (
+            "service/default/frontend",
+            json!({"name": "frontend", "protocol": "http"}),
+        ),
+        ("intentions/default/frontend", json!([])),
+    ]);
+    let before = wired(&registration, &store).config;
+    let topic: Topic = "service/default/frontend".parse().unwrap();
+    let newer = json!({"name": "frontend", "protocol": "http", "antigravity": true});
+    let error = store.put(&topic, newer.to_string().as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().contains("unknown field `antigravity`"),
+        "{error}"
+    );
+    let after = wired(&registration, &store);
+    assert_eq!(after.config, before);
+    assert_eq!(after.problems.len(), 1);
+}
