@@ -29,7 +29,7 @@ pub struct Row<T> {
 pub struct Version {
     /// The epoch's name, random; empty before there is any state.
     pub epoch: String,
-    /// The Raft index, growing within the epoch.
+    /// The state's own count of changes, growing within the epoch.
     pub index: u64,
 }
 

@@ -1,0 +1,210 @@
+//! What agents say of their nodes, and the leader of the agents.
+//!
+//! Every command is for one node, whose id the caller has proved; what it says
+//! of another node is refused, not believed.
+
+use std::collections::BTreeSet;
+
+use mesh_model::{Instance, Key, Node, NodeState};
+
+use super::{AGENT, Draft, OnNode, done};
+use crate::command::CheckChange;
+use crate::key::{InstanceKey, RowKey};
+use crate::outcome::{Applied, Change, OpResult, Refusal};
+
+/// Longest id of a node, instance or check, in bytes. Nomad's are about 100.
+const MAX_ID: usize = 512;
+
+impl Draft {
+    pub(super) fn register_node(&mut self, node: &Node) -> Result<Applied, Refusal> {
+        check_id(&node.id).map_err(|e| Refusal::invalid(RowKey::Node(node.id.clone()), e))?;
+        Ok(done(vec![self.put_node(node.clone())]))
+    }
+
+    pub(super) fn set_node_state(
+        &mut self,
+        node: &str,
+        state: NodeState,
+    ) -> Result<Applied, Refusal> {
+        let mut value = self.known_node(node)?;
+        value.state = state;
+        Ok(done(vec![self.put_node(value)]))
+    }
+
+    /// A node's address and state are part of its instances' endpoints.
+    fn put_node(&mut self, node: Node) -> OpResult {
+        let id = node.id.clone();
+        let result = self.put(node, AGENT);
+        if result.change == Change::Updated {
+            let services: BTreeSet<Key> = self
+                .state
+                .instances_on(&id)
+                .iter()
+                .map(|row| row.value.key())
+                .collect();
+            for service in services {
+                self.touch_endpoints(&service, 0);
+            }
+        }
+        result
+    }
+
+    pub(super) fn sync_instances(
+        &mut self,
+        node: &str,
+        instances: &[Instance],
+    ) -> Result<Applied, Refusal> {
+        self.known_node(node)?;
+        let mut named = BTreeSet::new();
+        for instance in instances {
+            check_instance(node, instance)?;
+            if !named.insert(&instance.id) {
+                let key = RowKey::Instance(instance.key_on_node());
+                return Err(Refusal::invalid(key, "is named twice in one sync"));
+            }
+        }
+        let mut results = Vec::new();
+        for row in self.state.instances_on(node) {
+            if !named.contains(&row.value.id) {
+                results.push(self.delete_instance(&row.value.key_on_node()));
+            }
+        }
+        for instance in instances {
+            results.push(self.put_instance(instance.clone()));
+        }
+        results.retain(|result| result.change != Change::Unchanged);
+        Ok(done(results))
+    }
+
+    pub(super) fn put_one_instance(
+        &mut self,
+        node: &str,
+        instance: &Instance,
+    ) -> Result<Applied, Refusal> {
+        self.known_node(node)?;
+        check_instance(node, instance)?;
+        Ok(done(vec![self.put_instance(instance.clone())]))
+    }
+
+    pub(super) fn remove_one_instance(&mut self, node: &str, id: &str) -> Result<Applied, Refusal> {
+        let key = InstanceKey {
+            node: node.to_owned(),
+            id: id.to_owned(),
+        };
+        Ok(done(vec![self.delete_instance(&key)]))
+    }
+
+    pub(super) fn set_checks(
+        &mut self,
+        node: &str,
+        changes: &[CheckChange],
+    ) -> Result<Applied, Refusal> {
+        self.known_node(node)?;
+        let mut results = Vec::new();
+        for change in changes {
+            let key = InstanceKey {
+                node: node.to_owned(),
+                id: change.instance.clone(),
+            };
+            let Some(row) = self.state.instances.get(&key) else {
+                results.push(OpResult {
+                    index: self.state.instances.index_of(&key),
+                    key: RowKey::Instance(key),
+                    change: Change::Absent,
+                });
+                continue;
+            };
+            let mut instance = row.value.clone();
+            match &change.check {
+                None => {
+                    instance.checks.remove(&change.id);
+                }
+                Some(check) => {
+                    check_id(&change.id)
+                        .map_err(|e| Refusal::invalid(RowKey::Instance(key.clone()), e))?;
+                    instance.checks.insert(change.id.clone(), check.clone());
+                }
+            }
+            results.push(self.put_instance(instance));
+        }
+        Ok(done(results))
+    }
+
+    pub(super) fn remove_node(&mut self, node: &str) -> Result<Applied, Refusal> {
+        Ok(done(self.delete_node(node)))
+    }
+
+    pub(super) fn reap_nodes(&mut self, ttl: u64) -> Result<Applied, Refusal> {
+        let now = self.state.now;
+        let gone: Vec<String> = self
+            .state
+            .nodes()
+            .filter(|row| match row.value.state {
+                NodeState::Alive => false,
+                NodeState::Silent { since } => {
+                    since.saturating_mul(1000).saturating_add(ttl) <= now
+                }
+            })
+            .map(|row| row.value.id.clone())
+            .collect();
+        Ok(done(
+            gone.iter().flat_map(|id| self.delete_node(id)).collect(),
+        ))
+    }
+
+    fn delete_node(&mut self, node: &str) -> Vec<OpResult> {
+        let instances = self.state.instances_on(node);
+        let mut results: Vec<OpResult> = instances
+            .iter()
+            .map(|row| self.delete_instance(&row.value.key_on_node()))
+            .collect();
+        results.push(self.delete::<Node>(&node.to_owned()));
+        results
+    }
+
+    fn known_node(&self, node: &str) -> Result<Node, Refusal> {
+        match self.state.node(node) {
+            Some(row) => Ok(row.value.clone()),
+            None => Err(Refusal::NotFound {
+                key: RowKey::Node(node.to_owned()),
+            }),
+        }
+    }
+}
+
+fn check_instance(node: &str, instance: &Instance) -> Result<(), Refusal> {
+    let refuse = |message: String| {
+        let key = RowKey::Instance(instance.key_on_node());
+        Err(Refusal::invalid(key, message))
+    };
+    if instance.node != node {
+        return refuse(format!(
+            "is sent by node {node}, which may not speak for it"
+        ));
+    }
+    if let Err(error) = instance.key().check() {
+        return refuse(format!("service: {error}"));
+    }
+    for id in [&instance.id].into_iter().chain(instance.checks.keys()) {
+        if let Err(error) = check_id(id) {
+            return refuse(error);
+        }
+    }
+    Ok(())
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() {
+        return Err("an id is empty".to_owned());
+    }
+    if id.len() > MAX_ID {
+        return Err(format!(
+            "an id has {} bytes; at most {MAX_ID} are taken",
+            id.len()
+        ));
+    }
+    match id.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("an id has the character {c:?}")),
+        None => Ok(()),
+    }
+}
