@@ -106,7 +106,12 @@ impl fmt::Display for EntryKey {
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", content = "value")]
+#[serde(
+    rename_all = "snake_case",
+    tag = "kind",
+    content = "value",
+    deny_unknown_fields
+)]
 pub enum Entry {
     /// The defaults of the mesh.
     Mesh(Mesh),

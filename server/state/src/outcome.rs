@@ -96,6 +96,9 @@ pub enum Refusal {
         /// Who wrote it.
         owner: String,
     },
+    /// Every row has an owner.
+    #[error("the write names no owner; give it one, such as `cli`")]
+    NoOwner,
     /// Others refer to what would be gone.
     #[error(
         "{key}: is still referred to by {}; change or delete that first, or in the same write",

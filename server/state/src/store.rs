@@ -30,7 +30,9 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Shared {
     state: RwLock<Arc<State>>,
-    /// Taken first where both are: it also makes commits one after the other.
+    /// Held while the next state is made: one after the other. Taken first.
+    commit: Mutex<()>,
+    /// Held while a state is published and while a watch is registered.
     watches: Mutex<Watches>,
 }
 
@@ -66,30 +68,19 @@ impl Store {
     /// Applies commands in their order, publishes the state that they make,
     /// and wakes who waits for what they touched.
     pub fn apply(&self, commands: &[Envelope]) -> Vec<Outcome> {
-        let mut watches = self.shared.lock();
+        let _commit = self.shared.commit_lock();
         let mut state = State::clone(&self.shared.present());
         let Commit { outcomes, touched } = state.apply(commands);
-        *write(&self.shared.state) = Arc::new(state);
-        let woken = watches.wake(&touched);
-        drop(watches);
-        for waiting in woken {
-            // A watch that nobody awaits any more.
-            let _ = waiting.wake.send(touched.version.clone());
-        }
+        self.shared.publish(state, &touched);
         outcomes
     }
 
     /// Puts another state in the place of this one, as a snapshot that came
     /// from the leader, and wakes everyone.
     pub fn install(&self, state: State) {
-        let mut watches = self.shared.lock();
+        let _commit = self.shared.commit_lock();
         let touched = Touched::everything(state.version());
-        *write(&self.shared.state) = Arc::new(state);
-        let woken = watches.wake(&touched);
-        drop(watches);
-        for waiting in woken {
-            let _ = waiting.wake.send(touched.version.clone());
-        }
+        self.shared.publish(state, &touched);
     }
 
     /// Waits until something of this changes after `since`: a version that was
@@ -129,6 +120,23 @@ impl Shared {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn publish(&self, state: State, touched: &Touched) {
+        let mut watches = self.lock();
+        let before = std::mem::replace(&mut *write(&self.state), Arc::new(state));
+        let woken = watches.wake(touched);
+        drop(watches);
+        for waiting in woken {
+            // It may be a watch that nobody awaits any more.
+            let _ = waiting.wake.send(touched.version.clone());
+        }
+        // What nobody reads any more is freed here, outside of the locks.
+        drop(before);
+    }
+
+    fn commit_lock(&self) -> MutexGuard<'_, ()> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Watches> {

@@ -32,6 +32,9 @@ impl Draft {
         owner: &str,
         force: bool,
     ) -> Result<Applied, Refusal> {
+        if owner.is_empty() {
+            return Err(Refusal::NoOwner);
+        }
         let written = self.survey(ops)?;
         for op in ops {
             self.allow(op, &written, owner, force)?;
@@ -61,6 +64,7 @@ impl Draft {
         })
     }
 
+    /// What the operations write, which must not contradict each other.
     fn survey(&self, ops: &[Op]) -> Result<Written, Refusal> {
         let mut written = Written::default();
         for op in ops {
