@@ -1,1 +1,38 @@
-//! The certificate authority of the mesh, behind one trait
+//! The certificate authority of the mesh, behind one trait.
+//!
+//! The control plane asks an [`Authority`] for two things: the roots that the mesh trusts, and a
+//! leaf for a public key. Who answers is the operator's choice: the built-in CA of this crate
+//! ([`BuiltIn`]), and later HashiCorp Vault or AWS Private CA. So the trait supposes the worst of
+//! them: an answer may be slow, refused, or asked for too often.
+//!
+//! The built-in CA lives in the servers' replicated state, as a [`CaState`], so that any server
+//! can sign. Its private keys stand there, in the log and in snapshots only as [`Sealed`]
+//! envelopes, which a [`SealingKey`] opens: a file that the operator gives each server and that
+//! is never replicated. What a key is used for and which one it is are part of what is sealed, so
+//! envelopes cannot be swapped.
+//!
+//! [`cluster`] makes the certificates that servers and agents need before any of this exists.
+//!
+//! There are no X.509 name constraints on the intermediate: rcgen has none for URIs, and webpki
+//! refuses every chain that has one (it "fails closed"). In their place every verifier of the mesh
+//! checks the trust domain itself (`mesh_tls::Trust`), and [`BuiltIn`] signs for no other.
+
+#![forbid(unsafe_code)]
+
+mod authority;
+mod builtin;
+pub mod cluster;
+mod error;
+mod key;
+mod seal;
+mod state;
+mod x509;
+
+pub use authority::{
+    Authority, AuthorityError, AuthorityStatus, Clock, DEFAULT_BACKDATE, IssuedLeaf, LeafRequest,
+};
+pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
+pub use error::CaError;
+pub use key::SecretPem;
+pub use seal::{SealError, Sealed, SealingKey};
+pub use state::{BUILT_IN, CaConfig, CaState, IntermediateEntry, RootEntry};

@@ -1,0 +1,341 @@
+//! The built-in CA: a root that is made once, an intermediate that it signs, leaves that the
+//! intermediate signs.
+//!
+//! The root's key is needed once a year, for the next intermediate; only the intermediate's is
+//! ever in a server's memory for long. Everything here is a function from state to state, or reads
+//! one: the servers replicate what comes out.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use mesh_tls::{LeafKey, SpiffeId, Trust, TrustDomain};
+use rcgen::{Issuer, PublicKeyData, SubjectPublicKeyInfo};
+use rustls_pki_types::CertificateDer;
+
+use crate::authority::{
+    Authority, AuthorityError, AuthorityStatus, Clock, IssuedLeaf, LeafRequest,
+};
+use crate::error::CaError;
+use crate::key::CaKey;
+use crate::seal::SealingKey;
+use crate::state::{BUILT_IN, CaConfig, CaState, IntermediateEntry, RootEntry, short};
+use crate::x509::{self, END_OF_TIME, Validity};
+
+const ROOT_KEY: &str = "root key";
+const INTERMEDIATE_KEY: &str = "intermediate key";
+/// CAs are valid from this long before they are made, in seconds: clocks differ.
+const BACKDATE: u64 = 60;
+
+/// Makes a new CA: root, intermediate, and their keys, sealed.
+///
+/// # Errors
+/// When the crypto library fails.
+pub fn create(
+    domain: &TrustDomain,
+    dc: &str,
+    config: CaConfig,
+    sealing: &SealingKey,
+    now: SystemTime,
+) -> Result<CaState, CaError> {
+    let now_unix = x509::unix(now);
+    let key = CaKey::generate()?;
+    let validity = Validity::new(now_unix, BACKDATE, config.root_ttl_seconds, END_OF_TIME);
+    let uri = format!("spiffe://{domain}");
+    // The year tells two roots apart in a list.
+    let name = format!("meshctl root {} {domain}", year(validity.not_before));
+    let cert = x509::authority(&name, Some(&uri), 1, validity)?
+        .self_signed(&key)
+        .map_err(|e| CaError::make("the root", e))?;
+    let root = RootEntry::from_der(cert.der(), true)?;
+    let root_key = sealing.seal(ROOT_KEY, &root.id, &key.to_pkcs8()?)?;
+    let state = CaState {
+        provider: BUILT_IN.to_owned(),
+        trust_domain: domain.to_string(),
+        dc: dc.to_owned(),
+        roots: vec![root],
+        intermediate: None,
+        root_key: Some(root_key),
+        config,
+    };
+    renew_intermediate(&state, sealing, now)
+}
+
+/// The same CA with a new intermediate. Leaves of the one before stay good: they carry it.
+///
+/// # Errors
+/// When the state is not of a built-in CA, its root key cannot be opened or is not the root's, or
+/// the root has ended.
+pub fn renew_intermediate(
+    state: &CaState,
+    sealing: &SealingKey,
+    now: SystemTime,
+) -> Result<CaState, CaError> {
+    let now = x509::unix(now);
+    let root = state
+        .active_root()
+        .ok_or_else(|| CaError::state("roots", "none is active"))?;
+    let what = format!("root {}", short(&root.id));
+    let sealed = state
+        .root_key
+        .as_ref()
+        .ok_or_else(|| CaError::state(&what, "its key is not here; this is not a built-in CA"))?;
+    if root.not_after <= now {
+        return Err(CaError::state(&what, "it has expired"));
+    }
+    let root_der = root.der()?;
+    let root_key = CaKey::from_pkcs8(&what, &sealing.open(ROOT_KEY, &root.id, sealed)?)?;
+    let issuer = issuer(&what, &root_der, root_key)?;
+
+    let key = CaKey::generate()?;
+    let ttl = state.config.intermediate_ttl_seconds;
+    let validity = Validity::new(now, BACKDATE, ttl, root.not_after);
+    let uri = format!("spiffe://{}", state.trust_domain);
+    let name = format!("meshctl intermediate {} {}", state.dc, state.trust_domain);
+    let cert = x509::authority(&name, Some(&uri), 0, validity)?
+        .signed_by(&key, &issuer)
+        .map_err(|e| CaError::make("the intermediate", e))?;
+    let id = x509::fingerprint(cert.der());
+    let intermediate = IntermediateEntry {
+        key: sealing.seal(INTERMEDIATE_KEY, &id, &key.to_pkcs8()?)?,
+        root: root.id.clone(),
+        pem: cert.pem(),
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+        id,
+    };
+    Ok(CaState {
+        intermediate: Some(intermediate),
+        ..state.clone()
+    })
+}
+
+/// Why a new intermediate is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Renewal {
+    /// There is none.
+    Missing,
+    /// The one that is there was signed by a root that is no longer the active one.
+    OtherRoot,
+    /// Two thirds of its life are over.
+    Old,
+    /// Leaves would soon be cut short by its end.
+    CutsLeavesShort,
+}
+
+impl fmt::Display for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "there is no intermediate",
+            Self::OtherRoot => "the intermediate was signed by another root than the active one",
+            Self::Old => "two thirds of the intermediate's life are over",
+            Self::CutsLeavesShort => "the intermediate ends before two lives of a leaf have passed",
+        })
+    }
+}
+
+/// Whether the leader should make a new intermediate now, and why. Never of another provider.
+#[must_use]
+pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
+    if state.provider != BUILT_IN {
+        return None;
+    }
+    let Some(intermediate) = &state.intermediate else {
+        return Some(Renewal::Missing);
+    };
+    let root = state.active_root()?;
+    if intermediate.root != root.id {
+        return Some(Renewal::OtherRoot);
+    }
+    if intermediate.not_after >= root.not_after {
+        // A new one would end when this one does: only a new root helps.
+        return None;
+    }
+    let now = x509::unix(now);
+    let life = intermediate
+        .not_after
+        .saturating_sub(intermediate.not_before);
+    let left = intermediate.not_after.saturating_sub(now);
+    if left <= life / 3 {
+        return Some(Renewal::Old);
+    }
+    let leaf = state.config.leaf_ttl().as_secs();
+    // Not when even a fresh one is that short: that would be a renewal at every look.
+    let fresh = state.config.intermediate_ttl_seconds;
+    if left < leaf.saturating_mul(2) && fresh > leaf.saturating_mul(3) {
+        return Some(Renewal::CutsLeavesShort);
+    }
+    None
+}
+
+/// The built-in CA, open: it can sign. Any server can have it.
+pub struct BuiltIn {
+    domain: TrustDomain,
+    roots: Vec<RootEntry>,
+    trust: Trust,
+    issuer: Issuer<'static, CaKey>,
+    intermediate: CertificateDer<'static>,
+    /// In seconds since 1970.
+    not_after: u64,
+    clock: Clock,
+}
+
+impl BuiltIn {
+    /// Opens the CA of a state.
+    ///
+    /// A leaf is signed and verified as a peer would, so what opens also works.
+    ///
+    /// # Errors
+    /// When the sealing key is another one (both ids are named), or rows of the state do not fit
+    /// together. An intermediate that has expired is not an error here, so that a server can
+    /// start and renew it; until then [`Authority::sign_leaf`] says so.
+    pub fn open(state: &CaState, sealing: &SealingKey, clock: Clock) -> Result<Self, CaError> {
+        if state.provider != BUILT_IN {
+            let reason = format!("the provider is {:?}, not {BUILT_IN:?}", state.provider);
+            return Err(CaError::state("provider", reason));
+        }
+        let entry = state
+            .intermediate
+            .as_ref()
+            .ok_or_else(|| CaError::state("intermediate", "there is none"))?;
+        let what = format!("intermediate {}", short(&entry.id));
+        let intermediate = entry.der()?;
+        let key = sealing.open(INTERMEDIATE_KEY, &entry.id, &entry.key)?;
+        let key = CaKey::from_pkcs8(&what, &key)?;
+        let open = Self {
+            domain: state
+                .domain()
+                .map_err(|e| CaError::state("trust domain", e))?,
+            roots: state.roots.clone(),
+            trust: state.trust()?,
+            not_after: x509::read(&what, &intermediate)?.not_after,
+            issuer: issuer(&what, &intermediate, key)?,
+            intermediate,
+            clock,
+        };
+        open.check(&what)?;
+        Ok(open)
+    }
+
+    /// Signs a leaf for nobody and verifies it.
+    fn check(&self, what: &str) -> Result<(), CaError> {
+        let now = (self.clock)();
+        if self.not_after <= x509::unix(now) {
+            return Ok(());
+        }
+        let error = |e: &dyn fmt::Display| CaError::state(what, e.to_string());
+        let key = LeafKey::generate().map_err(|e| error(&e))?;
+        let csr = key.csr().map_err(|e| error(&e))?;
+        let id = SpiffeId::new(&self.domain, "default", "self", "test").map_err(|e| error(&e))?;
+        let request = LeafRequest::from_csr(&csr, id, Duration::from_secs(60));
+        let request = request.map_err(|e| error(&e))?;
+        let leaf = self.sign(&request).map_err(|e| error(&e))?;
+        self.trust
+            .verify(&leaf.chain, now)
+            .map(drop)
+            .map_err(|e| error(&format!("no peer would take what it signs: {e}")))
+    }
+
+    fn sign(&self, request: &LeafRequest) -> Result<IssuedLeaf, AuthorityError> {
+        let invalid = |reason: String| AuthorityError::Invalid {
+            provider: BUILT_IN,
+            reason,
+        };
+        let id = request.id();
+        if id.trust_domain() != self.domain.as_str() {
+            return Err(AuthorityError::Denied {
+                provider: BUILT_IN,
+                reason: format!("{id} is not of the trust domain {}", self.domain),
+            });
+        }
+        let now = x509::unix((self.clock)());
+        if self.not_after <= now {
+            return Err(AuthorityError::Unavailable {
+                provider: BUILT_IN,
+                reason: "the intermediate has expired and is not renewed yet".into(),
+                retry_after: Some(Duration::from_secs(1)),
+            });
+        }
+        let validity = Validity::new(
+            now,
+            request.backdate().as_secs(),
+            request.ttl().as_secs().max(1),
+            self.not_after,
+        );
+        let key = SubjectPublicKeyInfo::from_der(request.public_key())
+            .map_err(|e| invalid(e.to_string()))?;
+        let cert = x509::leaf(id.as_str(), validity)
+            .map_err(|e| invalid(e.to_string()))?
+            .signed_by(&key, &self.issuer)
+            .map_err(|e| invalid(e.to_string()))?;
+        let leaf = x509::read("leaf", cert.der()).map_err(|e| invalid(e.to_string()))?;
+        Ok(IssuedLeaf {
+            chain: vec![cert.der().clone(), self.intermediate.clone()],
+            serial: leaf.serial,
+            not_before: validity.not_before,
+            not_after: validity.not_after,
+        })
+    }
+}
+
+impl fmt::Debug for BuiltIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuiltIn")
+            .field("domain", &self.domain)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Authority for BuiltIn {
+    fn provider(&self) -> &'static str {
+        BUILT_IN
+    }
+
+    fn trust_domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    async fn roots(&self) -> Result<Vec<RootEntry>, AuthorityError> {
+        Ok(self.roots.clone())
+    }
+
+    async fn sign_leaf(&self, request: &LeafRequest) -> Result<IssuedLeaf, AuthorityError> {
+        self.sign(request)
+    }
+
+    async fn status(&self) -> AuthorityStatus {
+        let expired = self.not_after <= x509::unix((self.clock)());
+        AuthorityStatus {
+            provider: BUILT_IN.to_owned(),
+            healthy: !expired,
+            reason: expired.then(|| "the intermediate has expired and is not renewed yet".into()),
+            active_root: self.roots.iter().find(|r| r.active).map(|r| r.id.clone()),
+            intermediate_not_after: Some(self.not_after),
+        }
+    }
+}
+
+/// A CA certificate with its key, once the two are seen to belong together.
+fn issuer(
+    what: &str,
+    cert: &CertificateDer<'_>,
+    key: CaKey,
+) -> Result<Issuer<'static, CaKey>, CaError> {
+    if x509::read(what, cert)?.public_key != key.subject_public_key_info() {
+        return Err(CaError::state(
+            what,
+            "the key is not the one of the certificate",
+        ));
+    }
+    Issuer::from_ca_cert_der(cert, key).map_err(|e| CaError::state(what, e))
+}
+
+fn year(unix: u64) -> i32 {
+    i64::try_from(unix)
+        .ok()
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .map_or(0, time::OffsetDateTime::year)
+}

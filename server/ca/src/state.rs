@@ -1,0 +1,193 @@
+//! What of a CA stands in the replicated state.
+//!
+//! The state machine keeps it as one JSON value that it does not look into. Every field that is
+//! not there from the beginning needs a default, and none ever changes its meaning, since old
+//! snapshots must load.
+
+use std::time::Duration;
+
+use mesh_tls::{IdError, Trust, TrustDomain};
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use crate::error::CaError;
+use crate::seal::Sealed;
+use crate::x509;
+
+/// The provider's name of the built-in CA.
+pub const BUILT_IN: &str = "built_in";
+
+/// The shortest and the longest life of a leaf that a configuration can ask for.
+const LEAF_TTL: (u64, u64) = (1, 365 * DAY);
+pub(crate) const DAY: u64 = 24 * 3600;
+
+/// A CA of the mesh, as it is replicated. Private keys are sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaState {
+    /// Who signs: `built_in`.
+    pub provider: String,
+    /// The trust domain; never changes.
+    pub trust_domain: String,
+    /// The server cluster's own name, for display.
+    #[serde(default)]
+    pub dc: String,
+    /// What the mesh trusts. Several while one replaces another; one is active.
+    pub roots: Vec<RootEntry>,
+    /// What signs leaves; only of the built-in CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intermediate: Option<IntermediateEntry>,
+    /// The private key of the active root; only of the built-in CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_key: Option<Sealed>,
+    /// What an operator can set.
+    #[serde(default)]
+    pub config: CaConfig,
+}
+
+impl CaState {
+    /// The trust domain, checked.
+    ///
+    /// # Errors
+    /// When the text is not a trust domain.
+    pub fn domain(&self) -> Result<TrustDomain, IdError> {
+        self.trust_domain.parse()
+    }
+
+    /// The root that signs now.
+    #[must_use]
+    pub fn active_root(&self) -> Option<&RootEntry> {
+        self.roots.iter().find(|root| root.active)
+    }
+
+    /// All roots as one PEM text, in their order: what proxies get.
+    #[must_use]
+    pub fn roots_pem(&self) -> String {
+        self.roots.iter().map(|root| root.pem.as_str()).collect()
+    }
+
+    /// What a verifier needs.
+    ///
+    /// # Errors
+    /// When the trust domain or a root is not well formed.
+    pub fn trust(&self) -> Result<Trust, CaError> {
+        let domain = self
+            .domain()
+            .map_err(|e| CaError::state("trust domain", e))?;
+        Trust::from_pem(domain, "roots of the mesh", self.roots_pem().as_bytes())
+            .map_err(|e| CaError::state("roots", e))
+    }
+}
+
+/// What an operator can set on a CA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CaConfig {
+    /// How long a leaf lives, in seconds. 24 h; seconds are for tests.
+    pub leaf_ttl_seconds: u64,
+    /// How long the intermediate lives, in seconds. One year.
+    pub intermediate_ttl_seconds: u64,
+    /// How long a root lives, in seconds. Ten years.
+    pub root_ttl_seconds: u64,
+}
+
+impl Default for CaConfig {
+    fn default() -> Self {
+        Self {
+            leaf_ttl_seconds: DAY,
+            intermediate_ttl_seconds: 365 * DAY,
+            root_ttl_seconds: 3653 * DAY,
+        }
+    }
+}
+
+impl CaConfig {
+    /// How long a leaf lives: what is set, but at least a second and at most a year.
+    #[must_use]
+    pub fn leaf_ttl(&self) -> Duration {
+        Duration::from_secs(self.leaf_ttl_seconds.clamp(LEAF_TTL.0, LEAF_TTL.1))
+    }
+}
+
+/// A root of the mesh: for verifiers, and for `meshctl ca roots`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootEntry {
+    /// SHA-256 of the certificate's DER, in hex.
+    pub id: String,
+    /// The certificate.
+    pub pem: String,
+    /// Its name, as X.509 writes it.
+    #[serde(default)]
+    pub subject: String,
+    /// The kind of its key, such as `EC P-256` or `RSA 2048`.
+    #[serde(default)]
+    pub key_type: String,
+    /// Valid from, in seconds since 1970.
+    pub not_before: u64,
+    /// Valid to, in seconds since 1970.
+    pub not_after: u64,
+    /// Whether it is the one that signs now.
+    #[serde(default)]
+    pub active: bool,
+}
+
+impl RootEntry {
+    /// Reads a root from its certificate.
+    ///
+    /// # Errors
+    /// When it is not a certificate of a CA.
+    pub fn from_der(der: &CertificateDer<'_>, active: bool) -> Result<Self, CaError> {
+        let seen = x509::read("root", der)?;
+        if !seen.is_ca {
+            return Err(CaError::input("root", "it is not the certificate of a CA"));
+        }
+        Ok(Self {
+            id: seen.fingerprint,
+            pem: x509::certificate_pem(der),
+            subject: seen.subject,
+            key_type: seen.key_type,
+            not_before: seen.not_before,
+            not_after: seen.not_after,
+            active,
+        })
+    }
+
+    /// The certificate.
+    ///
+    /// # Errors
+    /// When the PEM text is not one.
+    pub fn der(&self) -> Result<CertificateDer<'static>, CaError> {
+        x509::certificate_der(&format!("root {}", short(&self.id)), &self.pem)
+    }
+}
+
+/// The intermediate that signs leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntermediateEntry {
+    /// SHA-256 of the certificate's DER, in hex.
+    pub id: String,
+    /// The id of the root that signed it.
+    pub root: String,
+    /// The certificate.
+    pub pem: String,
+    /// Its private key.
+    pub key: Sealed,
+    /// Valid from, in seconds since 1970.
+    pub not_before: u64,
+    /// Valid to, in seconds since 1970.
+    pub not_after: u64,
+}
+
+impl IntermediateEntry {
+    /// The certificate.
+    ///
+    /// # Errors
+    /// When the PEM text is not one.
+    pub fn der(&self) -> Result<CertificateDer<'static>, CaError> {
+        x509::certificate_der(&format!("intermediate {}", short(&self.id)), &self.pem)
+    }
+}
+
+/// Enough of an id to tell it from others.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..16).unwrap_or(id)
+}
