@@ -6,6 +6,7 @@
 //! mesh_model's forms are.
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod config;
 pub mod fact;
 
