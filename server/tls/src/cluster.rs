@@ -81,7 +81,7 @@ impl ClusterTls {
     }
 
     /// Reads the files again. All or nothing: when something is wrong, what was in use stays.
-    /// Says whether the certificate or the number of CAs changed. Without files nothing happens.
+    /// Says whether the certificate or the CAs changed. Without files nothing happens.
     ///
     /// # Errors
     /// As [`from_files`](Self::from_files).
@@ -91,8 +91,8 @@ impl ClusterTls {
         };
         let (credential, trust) = load(files)?;
         let before = self.leaf();
-        let changed = before.as_deref() != Some(credential.leaf())
-            || self.live.trust.load().len() != trust.len();
+        let changed =
+            before.as_deref() != Some(credential.leaf()) || **self.live.trust.load() != trust;
         // Trust first: a new certificate of a new CA is never shown by one who would refuse it.
         self.live.trust.store(Arc::new(trust));
         self.live.credential.store(Some(Arc::new(credential)));

@@ -136,6 +136,21 @@ pub fn public_key(csr: &[u8]) -> Result<Vec<u8>, CsrError> {
         .ok_or(CsrError::Signature)
 }
 
+/// The fuzz target: any bytes are refused, or are a request whose key can be read and that is good
+/// only as a whole.
+///
+/// # Panics
+/// When that does not hold: that is the bug it looks for.
+pub fn fuzz(data: &[u8]) {
+    let Ok(key) = public_key(data) else { return };
+    assert!(key.len() <= data.len());
+    let spki = SubjectPublicKeyInfoDer::from(key.as_slice());
+    assert!(webpki::RawPublicKeyEntity::try_from(&spki).is_ok());
+    let longer = [data, &[0]].concat();
+    assert!(public_key(&longer).is_err());
+    assert!(verify_nonce(&key, "proxy", b"nonce", data).is_err());
+}
+
 type Algorithms = Vec<&'static dyn SignatureVerificationAlgorithm>;
 
 /// The signature algorithms that a key of this kind may use, or why it is refused.

@@ -17,7 +17,7 @@ use crate::id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 use crate::{pem, provider};
 
 /// Roots, and the trust domain whose identities they vouch for.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Trust {
     domain: TrustDomain,
     anchors: Vec<TrustAnchor<'static>>,

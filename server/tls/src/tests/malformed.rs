@@ -41,7 +41,7 @@ fn every_kind_of_key_that_is_named_works_and_no_other() {
     let (p521, _) = spki(&rcgen::PKCS_ECDSA_P521_SHA512);
     assert!(matches!(p521, Err(CsrError::Key(_))), "{p521:?}");
     // OpenSSL made this one: RSA of 1024 bits.
-    let weak = public_key(include_bytes!("rsa1024.csr.der"));
+    let weak = public_key(include_bytes!("../../corpus/csr/rsa1024.der"));
     assert_eq!(weak, Err(CsrError::Key("an RSA key of 1024 bits".into())));
 }
 
@@ -97,6 +97,22 @@ fn a_proof_is_for_one_key_one_proxy_and_one_nonce() {
     assert!(verify_nonce(&spki, "proxy-1", b"nonce", &[]).is_err());
 }
 
+#[test]
+fn the_corpus_of_requests_is_replayed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/csr");
+    let mut good = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let data = std::fs::read(&path).unwrap();
+        crate::csr::fuzz(&data);
+        if public_key(&data).is_ok() {
+            good.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    good.sort();
+    assert_eq!(good, ["ed25519", "p256", "p384-with-names", "rsa2048"]);
+}
+
 /// A CA, a leaf with its chain, and a request, made once.
 struct Good {
     root: Ca,
@@ -147,6 +163,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let good = good();
+        crate::csr::fuzz(&bytes);
         prop_assert!(public_key(&bytes).is_err());
         prop_assert!(verify_nonce(&bytes, "p", b"n", &bytes).is_err());
         prop_assert!(verify_nonce(&good.key.public_key(), "p", b"n", &bytes).is_err());
@@ -162,7 +179,9 @@ proptest! {
     #[test]
     fn a_damaged_request_gives_no_other_key((changes, cut) in damage()) {
         let good = good();
-        if let Ok(key) = public_key(&damaged(&good.csr, &changes, cut)) {
+        let csr = damaged(&good.csr, &changes, cut);
+        crate::csr::fuzz(&csr);
+        if let Ok(key) = public_key(&csr) {
             prop_assert_eq!(key, good.key.public_key());
         }
     }
