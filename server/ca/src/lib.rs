@@ -28,6 +28,9 @@ mod seal;
 mod state;
 mod x509;
 
+#[cfg(test)]
+mod tests;
+
 pub use authority::{
     Authority, AuthorityError, AuthorityStatus, Clock, DEFAULT_BACKDATE, IssuedLeaf, LeafRequest,
 };
