@@ -1,0 +1,117 @@
+"""No request fails because a part of the mesh renews, restarts or is away."""
+
+import json
+import time
+import unittest
+
+from mesh import Load, Mesh, http_get, until
+
+
+def pair(mesh):
+    """A service and one that calls it; answers the caller's host and port."""
+    mesh.agent()
+    app = mesh.app("users")
+    mesh.instance("users", port=app.port)
+    mesh.instance("web", upstreams=[("users", 9001)])
+    (mesh.folder / "users.hcl").write_text('service "users" {\n  protocol = "http"\n}\n')
+    mesh.command("config", "write", mesh.folder / "users.hcl")
+    mesh.sidecar("users")
+    mesh.sidecar("web")
+    mesh.wait_passing("users")
+    host = mesh.address(10)
+    until("traffic", lambda: http_get(f"http://{host}:9001/")[0] == 200)
+    return host, 9001
+
+
+def leaf_end(process):
+    _, _, text = http_get(f"http://{process.admin}/metrics")
+    for line in text.decode().splitlines():
+        if line.startswith("mesh_leaf_expiry_timestamp_seconds"):
+            return float(line.rsplit(" ", 1)[1])
+    raise AssertionError("no mesh_leaf_expiry_timestamp_seconds")
+
+
+class Continuity(unittest.TestCase):
+    def test_leaves_of_seconds_renew_under_load(self):
+        with Mesh("renewal", default="allow", leaf_ttl="6s") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            load = Load(host, port)
+            proxies = [mesh.processes[name] for name in ("users-proxy", "web-proxy")]
+            first = [leaf_end(one) for one in proxies]
+            for _ in range(3):
+                until("both leaves renewed", lambda: all(
+                    leaf_end(one) > before for one, before in zip(proxies, first)))
+                first = [leaf_end(one) for one in proxies]
+            # Past the end of every leaf that was there when the load began.
+            until("the first leaves have ended", lambda: time.time() > first[0])
+            load.more(200)
+            self.assertEqual(load.stop(), [])
+
+    def test_agent_restarts(self):
+        with Mesh("agent-restart", default="allow") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            load = Load(host, port)
+            load.more(100)
+            agent = mesh.processes["a10"]
+            for end in (agent.stop, agent.kill):
+                end()
+                load.more(100)
+                agent.restart()
+                until("the agent answers", lambda: mesh.agent_api("GET", "/v1/agent/self")[0] == 200)
+                for name in ("users", "web"):
+                    until(f"{name} is connected again", lambda: connected(mesh, f"{name}-sidecar-proxy"))
+            # A change still arrives, with the streams that were opened anew.
+            mesh.command("intention", "create", "-wait", "-allow", "web", "users")
+            load.more(100)
+            self.assertEqual(load.stop(), [])
+
+    def test_server_restarts_and_stays_away(self):
+        with Mesh("server-restart", default="allow") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            load = Load(host, port)
+            load.more(100)
+            server = mesh.processes["s1"]
+            server.kill()
+            load.more(200)
+            # An agent that restarts while every server is away answers from its disk.
+            agent = mesh.processes["a10"]
+            agent.kill()
+            agent.restart()
+            until("the agent answers without servers",
+                  lambda: b"users" in mesh.agent_api("GET", "/v1/agent/services")[1])
+            # And wires a sidecar that starts then, but for its leaf.
+            load.more(100)
+            server.restart()
+            mesh.ready()
+            mesh.command("intention", "create", "-wait=30s", "-allow", "web", "users")
+            load.more(100)
+            self.assertEqual(load.stop(), [])
+
+    def test_a_sidecar_drains(self):
+        with Mesh("drain", default="allow") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            app = mesh.app("users-2")
+            mesh.instance("users-2", service="users", port=app.port)
+            mesh.sidecar("users-2")
+            mesh.wait_passing("users", 2)
+            load = Load(host, port)
+            until("both answer", lambda: len(mesh.apps[-1].requests) > 5)
+            self.assertEqual(mesh.processes["users-2-proxy"].stop(), 0)
+            load.more(100)
+            self.assertEqual(load.stop(), [])
+
+
+def connected(mesh, proxy):
+    rows = json.loads(mesh.command("proxy", "status", "-o", "json"))
+    text = json.dumps(rows)
+    rows = rows if isinstance(rows, list) else rows.get("proxies", [])
+    assert proxy in text, text
+    return any(row.get("proxy") == proxy and row.get("connected") for row in rows)
+
+
+if __name__ == "__main__":
+    unittest.main()
