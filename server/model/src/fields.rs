@@ -112,7 +112,7 @@ impl<'a> Fields<'a> {
         let hint = match suggest(&name, self.known.iter().copied()) {
             Some(known) => format!("did you mean `{known}`?"),
             None if self.known.is_empty() => "nothing may stand here".to_owned(),
-            None => format!("known are {}", listed(&self.known)),
+            None => format!("known here: {}", listed(&self.known)),
         };
         let message = match self.style {
             Style::Hcl => self.place(&format!("unknown {what} `{name}`")),
@@ -219,12 +219,20 @@ impl<'a> Fields<'a> {
         }
         match &item.value.value {
             Value::Null => None,
+            // Consul writes what was not set as "".
+            Value::String(text) if text.is_empty() && self.style == Style::Consul => None,
             Value::Refused(why) => {
                 self.wrong(item.value.at, key, why);
                 None
             }
             _ => Some(&item.value),
         }
+    }
+
+    /// Whether `key` is there with a text in it.
+    pub(crate) fn has_text(&self, key: &str) -> bool {
+        let mut items = self.items.iter().filter(|item| self.is(&item.name, key));
+        items.any(|item| matches!(&item.value.value, Value::String(text) if !text.is_empty()))
     }
 
     fn mistyped(&self, node: &Node, key: &str, wanted: &str, hint: Option<String>) {

@@ -13,7 +13,11 @@
 //! not use it is understood by all. What is only informative goes to `meta`.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod consul;
 pub mod hcl;
+pub mod instance;
+pub mod validate;
 
 mod catalog;
 mod diagnostic;

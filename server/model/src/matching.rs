@@ -131,6 +131,15 @@ pub fn parse_methods(methods: Vec<String>) -> Result<Vec<String>, MatchError> {
 }
 
 impl PathMatch {
+    /// Checks that a normalised path can match.
+    pub fn check(&self) -> Result<(), MatchError> {
+        match self.clone() {
+            Self::Exact(path) => normal(path, "").map(drop),
+            Self::Prefix(path) => normal(path, "x").map(drop),
+            Self::Regex(regex) => compiles(regex).map(drop),
+        }
+    }
+
     /// The condition of the three keys that a user may write.
     pub fn from_keys(
         exact: Option<String>,

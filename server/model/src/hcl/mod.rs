@@ -15,6 +15,10 @@ mod service;
 
 use std::collections::HashMap;
 
+pub(crate) use route::MAX_ATTEMPTS;
+#[cfg(test)]
+pub(crate) use tests::EXAMPLE;
+
 use crate::diagnostic::Context;
 use crate::fields::{Fields, Style};
 use crate::tree::{self, Item, Label};

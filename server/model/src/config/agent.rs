@@ -1,0 +1,180 @@
+//! An agent's configuration.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{
+    LogFormat, LogLevel, Readable, TlsFiles, load, log, name, node_name, path, servers, set, some,
+    tls,
+};
+use crate::Diagnostics;
+use crate::fields::Fields;
+
+/// Everything that `meshctl agent` reads from its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// This node's name. Default: the host's.
+    pub node_name: Option<String>,
+    /// This node's id, as in its certificate. Default: made once, and kept in
+    /// the data directory.
+    pub node_id: Option<String>,
+    /// Where local state and the last facts stand. Default
+    /// `/var/lib/meshctl-agent`.
+    pub data_dir: PathBuf,
+    /// The name of the servers' cluster; refused if the servers have another.
+    /// Default: theirs.
+    pub datacenter: Option<String>,
+    /// The servers, as `host:port` (8701 when none is written). Also read as
+    /// `retry_join`. Default: none, which is an error for an agent alone.
+    pub servers: Vec<String>,
+    /// The address that sidecars listen on. Default `0.0.0.0`.
+    pub bind_addr: IpAddr,
+    /// The address at which other nodes reach this one. Default: the bind
+    /// address, or where that is `0.0.0.0` the host's own.
+    pub advertise_addr: Option<IpAddr>,
+    /// Where Nomad finds what it takes for Consul. Default `127.0.0.1:8500`.
+    pub http_addr: SocketAddr,
+    /// Where proxies open their stream. Default `127.0.0.1:8502`.
+    pub grpc_addr: SocketAddr,
+    /// The socket of the node's own administrator. Default
+    /// `/run/meshctl/agent.sock`.
+    pub socket: PathBuf,
+    /// A directory of instance files. Default: none.
+    pub instance_dir: Option<PathBuf>,
+    /// A file with the token that registrations over HTTP must bring. Default:
+    /// none; whoever reaches the address may register.
+    pub register_token_file: Option<PathBuf>,
+    /// Its certificate. Default: none, which only servers on loopback take.
+    pub tls: Option<TlsFiles>,
+    /// Facts about the node. Default: none.
+    pub meta: BTreeMap<String, String>,
+    /// The first port that a sidecar without one may get. Default 21000.
+    pub sidecar_min_port: u16,
+    /// The last one. Default 21255.
+    pub sidecar_max_port: u16,
+    /// How much is logged. Default info.
+    pub log_level: LogLevel,
+    /// How it is logged. Default text.
+    pub log_format: LogFormat,
+    /// What it takes at most.
+    pub limits: AgentLimits,
+}
+
+/// The `limits` block of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentLimits {
+    /// Connections over HTTP at once. Default 256.
+    pub http_connections: u32,
+    /// Streams of proxies at once. Default 1024.
+    pub proxies: u32,
+    /// Instances that are registered at once. Default 1024.
+    pub instances: u32,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        Self {
+            http_connections: 256,
+            proxies: 1024,
+            instances: 1024,
+        }
+    }
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Self {
+            node_name: None,
+            node_id: None,
+            data_dir: PathBuf::from("/var/lib/meshctl-agent"),
+            datacenter: None,
+            servers: Vec::new(),
+            bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            advertise_addr: None,
+            http_addr: loopback(8500),
+            grpc_addr: loopback(8502),
+            socket: PathBuf::from("/run/meshctl/agent.sock"),
+            instance_dir: None,
+            register_token_file: None,
+            tls: None,
+            meta: BTreeMap::new(),
+            sidecar_min_port: 21_000,
+            sidecar_max_port: 21_255,
+            log_level: LogLevel::default(),
+            log_format: LogFormat::default(),
+            limits: AgentLimits::default(),
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Reads files, as (name, text), over the defaults; a later one wins.
+    pub fn parse(files: &[(&str, &str)]) -> Result<Self, Diagnostics> {
+        load(Self::default(), files)
+    }
+}
+
+impl Readable for AgentConfig {
+    fn read(&mut self, fields: &mut Fields<'_>) {
+        some(&mut self.node_name, node_name(fields));
+        some(&mut self.node_id, name(fields, "node_id"));
+        set(&mut self.data_dir, path(fields, "data_dir"));
+        some(&mut self.datacenter, name(fields, "datacenter"));
+        if let (Some(_), Some(at)) = (fields.where_is("servers"), fields.where_is("retry_join")) {
+            fields.wrong(at, "retry_join", "is another word for `servers`; keep one");
+        }
+        servers(&mut self.servers, fields, "servers");
+        servers(&mut self.servers, fields, "retry_join");
+        let ip = |text: &str| {
+            text.parse::<IpAddr>()
+                .map_err(|_| format!("`{text}` is not an address; write one without a port"))
+        };
+        set(&mut self.bind_addr, fields.parsed("bind_addr", ip));
+        some(
+            &mut self.advertise_addr,
+            fields.parsed("advertise_addr", ip),
+        );
+        set(&mut self.http_addr, fields.address("http_addr", 8500));
+        set(&mut self.grpc_addr, fields.address("grpc_addr", 8502));
+        set(&mut self.socket, path(fields, "socket"));
+        some(&mut self.instance_dir, path(fields, "instance_dir"));
+        some(
+            &mut self.register_token_file,
+            path(fields, "register_token_file"),
+        );
+        tls(&mut self.tls, fields);
+        self.meta.extend(fields.map("meta"));
+        set(
+            &mut self.sidecar_min_port,
+            fields.port("sidecar_min_port", 1),
+        );
+        set(
+            &mut self.sidecar_max_port,
+            fields.port("sidecar_max_port", 1),
+        );
+        log(&mut self.log_level, &mut self.log_format, fields);
+        if let Some(mut inner) = fields.block("limits") {
+            let limits = &mut self.limits;
+            set(
+                &mut limits.http_connections,
+                inner.u32("http_connections", 1),
+            );
+            set(&mut limits.proxies, inner.u32("proxies", 1));
+            set(&mut limits.instances, inner.u32("instances", 1));
+            inner.finish();
+        }
+    }
+
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let (min, max) = (self.sidecar_min_port, self.sidecar_max_port);
+        match min > max {
+            true => vec![(
+                "sidecar_min_port",
+                format!("sidecar_min_port: {min} is more than sidecar_max_port, {max}"),
+            )],
+            false => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! A server's configuration.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{
+    GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, Readable, TlsFiles, load, log, name, node_name,
+    path, servers, set, some, tls,
+};
+use crate::fields::Fields;
+use crate::{Action, Diagnostics, Duration};
+
+/// Everything that `meshctl server` reads from its files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The name of this cluster of servers; stands in every identity. Default
+    /// `dc1`.
+    pub datacenter: String,
+    /// This server's name. Default: the host's.
+    pub node_name: Option<String>,
+    /// Where log, state and snapshots stand. Default `/var/lib/meshctl`.
+    pub data_dir: PathBuf,
+    /// This server alone is the cluster. Default false.
+    pub bootstrap: bool,
+    /// So many servers make the cluster once they know each other; all of them
+    /// have the same number. Default: none, it joins one that is there.
+    pub bootstrap_expect: Option<u32>,
+    /// Other servers, as `host:port` (8701 when none is written). Default: none.
+    pub retry_join: Vec<String>,
+    /// The address that it listens on. Default `0.0.0.0`.
+    pub bind_addr: IpAddr,
+    /// The address at which servers and agents reach it. Default: the bind
+    /// address, or where that is `0.0.0.0` the host's own.
+    pub advertise_addr: Option<SocketAddr>,
+    /// Where the HTTP API is. Default: port 8700 of the bind address with
+    /// `tls`, of 127.0.0.1 without.
+    pub http_addr: Option<SocketAddr>,
+    /// Where servers and agents connect. Default: port 8701 of the bind address
+    /// with `tls`, of 127.0.0.1 without.
+    pub grpc_addr: Option<SocketAddr>,
+    /// The key that seals private keys in the state. Default: none, which only
+    /// `meshctl dev` takes.
+    pub sealing_key_file: Option<PathBuf>,
+    /// Its certificate. Default: none, which only loopback addresses take.
+    pub tls: Option<TlsFiles>,
+    /// The mesh's own CA.
+    pub ca: CaConfig,
+    /// What holds for a pair without an intention, when no `mesh` block says.
+    /// Default deny.
+    pub default_intention: Action,
+    /// The trust domain of a new cluster. Default: made by it, `<id>.mesh`.
+    pub trust_domain: Option<String>,
+    /// After so long a silent node and its instances are forgotten. Default 72h.
+    pub node_ttl: Duration,
+    /// How much is logged. Default info.
+    pub log_level: LogLevel,
+    /// How it is logged. Default text.
+    pub log_format: LogFormat,
+    /// What it takes at most.
+    pub limits: ServerLimits,
+}
+
+/// The `ca` block. The CA that is built in is the only one so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaConfig {
+    /// How long a proxy's certificate is valid. Default 24h; at least 1s.
+    pub leaf_ttl: Duration,
+    /// How long the intermediate that signs them is. Default 8760h.
+    pub intermediate_ttl: Duration,
+    /// How long the root is. Default 87600h.
+    pub root_ttl: Duration,
+    /// How many certificates are signed in a second at most, so that a
+    /// rotation leaves room for all else. Default 200.
+    pub sign_per_second: u32,
+}
+
+impl Default for CaConfig {
+    fn default() -> Self {
+        Self {
+            leaf_ttl: Duration::from_secs(24 * 3600),
+            intermediate_ttl: Duration::from_secs(8760 * 3600),
+            root_ttl: Duration::from_secs(87_600 * 3600),
+            sign_per_second: 200,
+        }
+    }
+}
+
+/// The `limits` block of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Connections to the HTTP API at once. Default 1024.
+    pub http_connections: u32,
+    /// Longest body of a request, in bytes. Default 4 MiB.
+    pub http_body: u64,
+    /// Agents that are connected at once. Default 10000.
+    pub agents: u32,
+    /// Instances that one agent may register. Default 4096.
+    pub instances_per_agent: u32,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            http_connections: 1024,
+            http_body: 4 * 1024 * 1024,
+            agents: 10_000,
+            instances_per_agent: 4096,
+        }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            datacenter: "dc1".to_owned(),
+            node_name: None,
+            data_dir: PathBuf::from("/var/lib/meshctl"),
+            bootstrap: false,
+            bootstrap_expect: None,
+            retry_join: Vec::new(),
+            bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            advertise_addr: None,
+            http_addr: None,
+            grpc_addr: None,
+            sealing_key_file: None,
+            tls: None,
+            ca: CaConfig::default(),
+            default_intention: Action::Deny,
+            trust_domain: None,
+            node_ttl: Duration::from_secs(72 * 3600),
+            log_level: LogLevel::default(),
+            log_format: LogFormat::default(),
+            limits: ServerLimits::default(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Reads files, as (name, text), over the defaults; a later one wins.
+    pub fn parse(files: &[(&str, &str)]) -> Result<Self, Diagnostics> {
+        load(Self::default(), files)
+    }
+
+    /// Where the HTTP API is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_addr.unwrap_or(self.otherwise(HTTP_PORT))
+    }
+
+    /// Where servers and agents connect.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_addr.unwrap_or(self.otherwise(GRPC_PORT))
+    }
+
+    fn otherwise(&self, port: u16) -> SocketAddr {
+        let address = match &self.tls {
+            Some(_) => self.bind_addr,
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        SocketAddr::new(address, port)
+    }
+}
+
+impl Readable for ServerConfig {
+    fn read(&mut self, fields: &mut Fields<'_>) {
+        set(&mut self.datacenter, name(fields, "datacenter"));
+        some(&mut self.node_name, node_name(fields));
+        set(&mut self.data_dir, path(fields, "data_dir"));
+        set(&mut self.bootstrap, fields.bool("bootstrap"));
+        let expect = fields.whole("bootstrap_expect", 1, 9);
+        some(
+            &mut self.bootstrap_expect,
+            expect.and_then(|count| u32::try_from(count).ok()),
+        );
+        servers(&mut self.retry_join, fields, "retry_join");
+        set(
+            &mut self.bind_addr,
+            fields.parsed("bind_addr", |text| {
+                text.parse::<IpAddr>()
+                    .map_err(|_| format!("`{text}` is not an address; write one without a port"))
+            }),
+        );
+        some(
+            &mut self.advertise_addr,
+            fields.address("advertise_addr", GRPC_PORT),
+        );
+        some(&mut self.http_addr, fields.address("http_addr", HTTP_PORT));
+        some(&mut self.grpc_addr, fields.address("grpc_addr", GRPC_PORT));
+        some(&mut self.sealing_key_file, path(fields, "sealing_key_file"));
+        tls(&mut self.tls, fields);
+        if let Some(inner) = fields.block("ca") {
+            self.ca.read(inner);
+        }
+        set(
+            &mut self.default_intention,
+            fields.word("default_intention", &["allow", "deny"], Action::parse),
+        );
+        some(
+            &mut self.trust_domain,
+            fields.parsed("trust_domain", trust_domain),
+        );
+        set(&mut self.node_ttl, fields.duration("node_ttl"));
+        log(&mut self.log_level, &mut self.log_format, fields);
+        if let Some(inner) = fields.block("limits") {
+            self.limits.read(inner);
+        }
+    }
+
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        if self.bootstrap && self.bootstrap_expect.is_some_and(|count| count > 1) {
+            let message = "bootstrap: this server alone cannot be the cluster when \
+                           bootstrap_expect waits for others; keep one of the two";
+            wrong.push(("bootstrap", message.to_owned()));
+        }
+        if self.bootstrap_expect.is_some_and(|count| count > 1) && self.retry_join.is_empty() {
+            let message = "bootstrap_expect: waits for servers that retry_join does not name";
+            wrong.push(("bootstrap_expect", message.to_owned()));
+        }
+        let listeners = [
+            ("http_addr", self.http_address()),
+            ("grpc_addr", self.grpc_address()),
+        ];
+        for (key, address) in listeners {
+            if self.tls.is_none() && !address.ip().is_loopback() {
+                let message = format!(
+                    "{key}: {address} is not loopback, and without a `tls` block only loopback \
+                     is served"
+                );
+                wrong.push((key, message));
+            }
+        }
+        if self.node_ttl < Duration::from_secs(60) {
+            let message = format!("node_ttl: is {}; at least 1m is taken", self.node_ttl);
+            wrong.push(("node_ttl", message));
+        }
+        let ca = &self.ca;
+        if ca.leaf_ttl < Duration::from_secs(1) {
+            let message = format!("ca: leaf_ttl: is {}; at least 1s is taken", ca.leaf_ttl);
+            wrong.push(("ca", message));
+        }
+        if ca.leaf_ttl >= ca.intermediate_ttl || ca.intermediate_ttl > ca.root_ttl {
+            let message = "ca: leaf_ttl must be less than intermediate_ttl, and that no more \
+                           than root_ttl";
+            wrong.push(("ca", message.to_owned()));
+        }
+        wrong
+    }
+}
+
+impl CaConfig {
+    fn read(&mut self, mut fields: Fields<'_>) {
+        let _ = fields.word("provider", &["built_in"], |text| {
+            (text == "built_in").then_some(())
+        });
+        set(&mut self.leaf_ttl, fields.duration("leaf_ttl"));
+        set(
+            &mut self.intermediate_ttl,
+            fields.duration("intermediate_ttl"),
+        );
+        set(&mut self.root_ttl, fields.duration("root_ttl"));
+        set(&mut self.sign_per_second, fields.u32("sign_per_second", 1));
+        fields.finish();
+    }
+}
+
+impl ServerLimits {
+    fn read(&mut self, mut fields: Fields<'_>) {
+        set(
+            &mut self.http_connections,
+            fields.u32("http_connections", 1),
+        );
+        set(
+            &mut self.http_body,
+            fields.whole("http_body", 1024, 1024 * 1024 * 1024),
+        );
+        set(&mut self.agents, fields.u32("agents", 1));
+        set(
+            &mut self.instances_per_agent,
+            fields.u32("instances_per_agent", 1),
+        );
+        fields.finish();
+    }
+}
+
+/// A SPIFFE trust domain (SPIFFE-ID, 2.1): lower case letters, digits, `.`, `-`
+/// and `_`, at most 255. It is a part of the SNI too, hence labels of 63.
+fn trust_domain(text: &str) -> Result<String, &'static str> {
+    let label = |label: &str| {
+        let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        !label.is_empty() && label.len() <= 63 && label.chars().all(fine)
+    };
+    match text.len() <= 200 && text.split('.').all(label) {
+        true => Ok(text.to_owned()),
+        false => Err("must be a domain in lower case, such as `mesh.example.com`"),
+    }
+}

@@ -1,0 +1,99 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+/// The file of the documentation, with the CA that is built in.
+const SERVER: &str = r#"
+datacenter       = "dc1"
+data_dir         = "/var/lib/meshctl"
+bootstrap_expect = 3
+retry_join       = ["10.0.0.1", "10.0.0.2:9000", "server-3"]
+sealing_key_file = "/etc/meshctl/sealing.key"
+
+tls {
+  ca_file   = "/etc/meshctl/cluster-ca.pem"
+  cert_file = "/etc/meshctl/server.pem"
+  key_file  = "/etc/meshctl/server.key"
+}
+
+ca {
+  provider = "built_in"
+  leaf_ttl = "12h"
+}
+"#;
+
+#[test]
+fn a_server() {
+    let config = ServerConfig::parse(&[("server.hcl", SERVER)]).unwrap();
+    assert_eq!(config.http_address().to_string(), "0.0.0.0:8700");
+    assert_eq!(config.grpc_address().to_string(), "0.0.0.0:8701");
+    insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn an_agent() {
+    let text = r#"
+node_name = "host-1.example.com"
+servers = ["10.0.0.1:8701", "[fd00::1]:8701", "fd00::2"]
+http_addr = "0.0.0.0"
+meta { rack = "r1" }
+sidecar_max_port = 21010
+log_format = "json"
+limits { proxies = 5 }
+"#;
+    insta::assert_debug_snapshot!(AgentConfig::parse(&[("agent.hcl", text)]).unwrap());
+}
+
+#[test]
+fn nothing_is_the_defaults() {
+    assert_eq!(ServerConfig::parse(&[]).unwrap(), ServerConfig::default());
+    let empty = AgentConfig::parse(&[("a", "")]).unwrap();
+    assert_eq!(empty, AgentConfig::default());
+    let http = ServerConfig::default().http_address();
+    assert_eq!(http.to_string(), "127.0.0.1:8700");
+}
+
+#[test]
+fn a_later_file_wins_key_by_key() {
+    let later = "datacenter = \"dc2\"\nretry_join = [\"x\"]\nbootstrap_expect = 1\ntls { key_file = \"/k\" }\nca { root_ttl = \"99999h\" }\n";
+    let config = ServerConfig::parse(&[("1", SERVER), ("2", later)]).unwrap();
+    assert_eq!(config.datacenter, "dc2");
+    assert_eq!(config.retry_join, ["x:8701"]);
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.key_file, PathBuf::from("/k"));
+    assert_eq!(tls.cert_file, PathBuf::from("/etc/meshctl/server.pem"));
+    assert_eq!(config.ca.leaf_ttl.to_string(), "12h");
+    assert_eq!(config.data_dir, PathBuf::from("/var/lib/meshctl"));
+}
+
+#[test]
+fn what_is_said_of_mistakes() {
+    let servers = [
+        "datacentre = \"x\"\nbootstrap = \"yes\"\nbootstrap_expect = 0\nlog_level = \"verbose\"\nfoo {}",
+        "bootstrap = true\nbootstrap_expect = 3\nretry_join = [\"a b\", \":1\", \"x:0\"]",
+        "bootstrap = true\nbootstrap_expect = 3",
+        "http_addr = \"10.0.0.1\"\ngrpc_addr = \"0.0.0.0:1\"",
+        "bind_addr = \"10.0.0.1:1\"\nhttp_addr = \"localhost\"\ntrust_domain = \"Mesh_X.\"\nnode_ttl = \"3d\"",
+        "node_ttl = \"1s\"\nca { leaf_ttl = \"1ms\" }",
+        "ca { leaf_ttl = \"10000h\" }",
+        "ca {\n  provider = \"vault\"\n  vault {\n    address = \"https://x\"\n  }\n  aws_pca {}\n}",
+        "ca { provider = \"valt\" }",
+        "tls { ca_file = \"/x\" }",
+        "data_dir = \"\"\nlimits { http_body = 1 }",
+    ];
+    let agents = [
+        "server = [\"x\"]\nretry_join = \"x\"\nsidecar_min_port = 0",
+        "servers = [\"a\"]\nretry_join = [\"b\"]",
+        "sidecar_min_port = 30000",
+        "node_id = \"a/b\"\nnode_name = \"a b\"\nadvertise_addr = \"x\"",
+    ];
+    let mut said = Vec::new();
+    for text in servers {
+        let found = ServerConfig::parse(&[("server.hcl", text)]).expect_err(text);
+        said.push(format!("{text}\n----\n{found}\n"));
+    }
+    for text in agents {
+        let found = AgentConfig::parse(&[("agent.hcl", text)]).expect_err(text);
+        said.push(format!("{text}\n----\n{found}\n"));
+    }
+    insta::assert_snapshot!(said.join("\n========\n"));
+}
