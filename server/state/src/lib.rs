@@ -33,7 +33,7 @@ pub use apply::{Commit, MAX_RESTORE};
 pub use command::{CheckChange, Command, CommandError, Envelope, LEVEL, MAX_COMMAND, Op, Restore};
 pub use facts::{Endpoint, Health, ServiceSummary};
 pub use key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, WatchKey};
-pub use outcome::{Applied, Change, Finding, OpResult, Outcome, Refusal};
+pub use outcome::{Applied, Change, Dangling, Finding, OpResult, Outcome, Referrer, Refusal};
 pub use snapshot::{SnapshotError, Summary, TableSummary, inspect};
 pub use state::State;
 pub use store::{Store, Watch};

@@ -3,6 +3,9 @@
 //! It is not part of the log: it goes from the server that applied the command
 //! to the one that proposed it, as JSON.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use mesh_model::{EntryKey, Version};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +56,37 @@ pub struct Finding {
     pub message: String,
 }
 
+/// An entry that others need as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dangling {
+    /// The entry that the write changes or deletes.
+    pub key: EntryKey,
+    /// Who needs what it was.
+    pub referrers: Vec<Referrer>,
+}
+
+/// An entry that would be left without what it needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Referrer {
+    /// The entry.
+    pub by: EntryKey,
+    /// What it needs, with the place: `route web: rule canary: to v2: …`.
+    pub message: String,
+}
+
+impl fmt::Display for Dangling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: BTreeSet<String> = self.referrers.iter().map(|r| r.by.to_string()).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        write!(
+            f,
+            "{}: is still referred to by {}; change or delete that first, or in the same write",
+            self.key,
+            names.join(", ")
+        )
+    }
+}
+
 /// Why a command was refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -100,15 +134,10 @@ pub enum Refusal {
     #[error("the write names no owner; give it one, such as `cli`")]
     NoOwner,
     /// Others refer to what would be gone.
-    #[error(
-        "{key}: is still referred to by {}; change or delete that first, or in the same write",
-        list(referrers)
-    )]
+    #[error("{}", dangling(entries))]
     Dangling {
-        /// What would be gone.
-        key: EntryKey,
-        /// Who refers to it.
-        referrers: Vec<EntryKey>,
+        /// What would be gone, and who needs it.
+        entries: Vec<Dangling>,
     },
     /// What was written is wrong, in itself or with the rest.
     #[error("{}", lines(findings))]
@@ -143,9 +172,9 @@ impl Refusal {
     }
 }
 
-fn list(keys: &[EntryKey]) -> String {
-    let keys: Vec<String> = keys.iter().map(EntryKey::to_string).collect();
-    keys.join(", ")
+fn dangling(entries: &[Dangling]) -> String {
+    let lines: Vec<String> = entries.iter().map(Dangling::to_string).collect();
+    lines.join("\n")
 }
 
 fn lines(findings: &[Finding]) -> String {

@@ -16,6 +16,9 @@ use crate::outcome::Refusal;
 use crate::stored::{Cluster, ConfigEntry, Registered};
 use crate::table::{Stored, Table};
 
+/// Largest index and time: what every reader of JSON has exactly.
+pub(crate) const MAX_NUMBER: u64 = 1 << 53;
+
 /// Everything that is replicated. Clones share what they have in common.
 #[derive(Clone, Default, PartialEq)]
 pub struct State {

@@ -265,3 +265,71 @@ impl<T: Stored> Table<T> {
         self.gone.insert(tombstone.key.clone(), Arc::new(tombstone));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mesh_model::{Key, Service};
+
+    use super::*;
+
+    fn service(number: usize) -> Service {
+        Service::named(&Key::of(format!("s{number:06}")))
+    }
+
+    fn key(number: usize) -> Key {
+        service(number).key()
+    }
+
+    /// Rows `0..count`, made at index 1 and deleted one after the other.
+    fn deleted(count: usize, at: u64) -> Table<Service> {
+        let mut table = Table::default();
+        for number in 0..count {
+            table.put(service(number), "cli", 1);
+        }
+        for number in 0..count {
+            assert!(table.delete(&key(number), 2 + number as u64, at));
+        }
+        table
+    }
+
+    #[test]
+    fn a_deletion_has_an_index() {
+        let mut table = deleted(2, 0);
+        assert_eq!(table.index_of(&key(0)), 2);
+        assert_eq!(table.index_of(&key(1)), 3);
+        assert_eq!(table.index_of(&key(9)), 0);
+        assert!(!table.delete(&key(0), 9, 0));
+        assert_eq!(table.index(), 3);
+        // What comes again has forgotten its deletion.
+        assert_eq!(table.put(service(0), "cli", 4), Change::Created);
+        assert_eq!(table.get(&key(0)).unwrap().create_index, 4);
+        assert_eq!(table.tombstones().count(), 1);
+    }
+
+    #[test]
+    fn the_oldest_tombstones_go_and_the_floor_stands_for_them() {
+        let mut table = deleted(MAX_TOMBSTONES + 3, 0);
+        let everything = |table: &Table<Service>| table.index_from(&key(0), |_| true);
+        let before = everything(&table);
+        table.prune(0);
+        assert_eq!(table.tombstones().count(), MAX_TOMBSTONES);
+        assert_eq!(table.floor(), 4, "the index of the third deletion");
+        assert_eq!(table.index_of(&key(0)), 4);
+        assert_eq!(table.index_of(&key(3)), 5);
+        assert_eq!(everything(&table), before);
+    }
+
+    #[test]
+    fn old_tombstones_go() {
+        let mut table = deleted(3, 1_000);
+        table.prune(1_000 + MAX_TOMBSTONE_AGE);
+        assert_eq!(table.tombstones().count(), 3);
+        table.prune(1_001 + MAX_TOMBSTONE_AGE);
+        assert_eq!(table.tombstones().count(), 0);
+        assert_eq!(table.floor(), 4);
+        assert_eq!(table.index_of(&key(0)), 4);
+        assert_eq!(table.index_from(&key(0), |_| true), 4);
+        assert_eq!(table.order.len(), 0);
+    }
+}

@@ -9,7 +9,7 @@ mod cluster;
 mod restore;
 mod transaction;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{Instance, Key};
 
@@ -19,7 +19,7 @@ pub(crate) use restore::{Piece, Staging};
 use crate::command::{Command, Envelope};
 use crate::key::{InstanceKey, RowKey};
 use crate::outcome::{Applied, Change, OpResult, Outcome, Refusal};
-use crate::state::{State, each_table_mut};
+use crate::state::{MAX_NUMBER, State, each_table_mut};
 use crate::stored::Registered;
 use crate::table::Stored;
 use crate::touched::Touched;
@@ -75,17 +75,22 @@ struct Draft {
     index: u64,
     touched: BTreeSet<RowKey>,
     everything: bool,
+    /// The services whose endpoints changed, and by how many. They are counted
+    /// at the end, so that one whose last instance goes and another comes
+    /// stays the row that it was.
+    endpoints: BTreeMap<Key, i64>,
 }
 
 impl Draft {
     fn of(state: &State, time: u64) -> Self {
         let mut state = state.clone();
-        state.now = state.now.max(time);
+        state.now = state.now.max(time.min(MAX_NUMBER));
         Self {
             index: state.index + 1,
             state,
             touched: BTreeSet::new(),
             everything: false,
+            endpoints: BTreeMap::new(),
         }
     }
 
@@ -117,6 +122,7 @@ impl Draft {
 
     /// The state, what was touched, and whether everything was.
     fn finish(mut self) -> (State, BTreeSet<RowKey>, bool) {
+        self.count_endpoints();
         if self.everything || !self.touched.is_empty() {
             self.state.index = self.index;
         }
@@ -193,21 +199,25 @@ impl Draft {
 
     /// A service's endpoints changed, and their number by so many.
     fn touch_endpoints(&mut self, service: &Key, more: i64) {
-        let instances = self
-            .state
-            .instance_count(service)
-            .saturating_add_signed(more);
-        if instances == 0 {
-            self.delete::<Registered>(service);
-            return;
-        }
-        let registered = Registered {
-            service: service.clone(),
-            instances,
-        };
-        if self.put(registered, AGENT).change == Change::Unchanged {
-            self.state.endpoints.touch(service, self.index);
-            self.touched.insert(RowKey::Endpoints(service.clone()));
+        *self.endpoints.entry(service.clone()).or_default() += more;
+    }
+
+    fn count_endpoints(&mut self) {
+        for (service, more) in std::mem::take(&mut self.endpoints) {
+            let before = self.state.instance_count(&service);
+            let instances = before.saturating_add_signed(more);
+            if instances == 0 {
+                self.delete::<Registered>(&service);
+                continue;
+            }
+            let registered = Registered {
+                service: service.clone(),
+                instances,
+            };
+            if self.put(registered, AGENT).change == Change::Unchanged {
+                self.state.endpoints.touch(&service, self.index);
+                self.touched.insert(RowKey::Endpoints(service));
+            }
         }
     }
 

@@ -22,9 +22,6 @@ const FORMAT: u32 = 1;
 /// Longest line that is read, in bytes. A row came in a command, escaped.
 const MAX_LINE: usize = 64 << 20;
 
-/// Indexes and times above this are not ours (and no JSON number elsewhere).
-const MAX_NUMBER: u64 = 1 << 53;
-
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

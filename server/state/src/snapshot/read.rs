@@ -9,11 +9,11 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::line::{Header, Item, Line, Trailer};
-use super::{FORMAT, MAX_LINE, MAX_NUMBER, SnapshotError, Summary};
+use super::{FORMAT, MAX_LINE, SnapshotError, Summary};
 use crate::apply::{Piece, Staging};
 use crate::command::LEVEL;
 use crate::key::InstanceKey;
-use crate::state::State;
+use crate::state::{MAX_NUMBER, State};
 use crate::table::{Stored, Table};
 
 impl State {

@@ -1,0 +1,12 @@
+//! The state machine from outside, as the servers use it.
+#![allow(clippy::unwrap_used)]
+
+mod catalog;
+mod config;
+mod corpus;
+mod make;
+mod replica;
+mod restore;
+mod snapshots;
+mod transactions;
+mod watches;
