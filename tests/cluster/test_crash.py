@@ -1,0 +1,257 @@
+"""Three servers: kill -9 of the leader under writes, lost data, a full disk."""
+
+import json
+import random
+import shutil
+import threading
+import time
+import unittest
+
+from mesh import Mesh, until
+
+
+def leader(mesh, numbers=(1, 2, 3)):
+    """The number of the server that leads, by its own word."""
+    for number in numbers:
+        process = mesh.processes.get(f"s{number}")
+        if process is None or not process.running():
+            continue
+        try:
+            _, status = mesh.api("GET", "/v1/status", server=number, timeout=3)
+        except (OSError, AssertionError):
+            continue
+        if status.get("is_leader"):
+            return number
+    return None
+
+
+class Register:
+    """A number that one writer counts up, and that many read.
+
+    A read must see at least what was acked, and what any earlier read saw,
+    before it began; and nothing that was never written.
+    """
+
+    def __init__(self, mesh):
+        self.mesh = mesh
+        self.lock = threading.Lock()
+        self.floor = 0
+        self.highest = 0
+        self.acked = []
+        self.reads = 0
+        self.wrong = []
+        self.ending = threading.Event()
+
+    def write(self):
+        number = 0
+        while not self.ending.is_set():
+            number += 1
+            with self.lock:
+                self.highest = number
+            body = {"name": "register", "meta": {"value": str(number)}}
+            try:
+                status, _ = self.mesh.api("PUT", "/v1/services/register", body, server=random.randint(1, 3), raw=True)
+            except OSError:
+                status = 0
+            if status == 200:
+                with self.lock:
+                    self.floor = max(self.floor, number)
+                    self.acked.append(number)
+            elif status not in (0, 503, 504):
+                self.wrong.append(f"write {number}: status {status}")
+            else:
+                self.ending.wait(0.05)
+
+    def read(self):
+        while not self.ending.is_set():
+            with self.lock:
+                floor = self.floor
+            try:
+                status, row = self.mesh.api("GET", "/v1/services/register?consistent",
+                                            server=random.randint(1, 3), raw=True)
+            except OSError:
+                continue
+            if status != 200:
+                self.ending.wait(0.05)
+                continue
+            value = int(row["meta"]["value"])
+            with self.lock:
+                self.reads += 1
+                if not floor <= value <= self.highest:
+                    self.wrong.append(f"read {value}, with {floor} known before and {self.highest} written")
+                self.floor = max(self.floor, value)
+
+
+class Crash(unittest.TestCase):
+    def test_kill_the_leader_under_writes(self):
+        with Mesh("crash", servers=3) as mesh:
+            mesh.servers()
+            mesh.api("PUT", "/v1/services/register", {"name": "register", "meta": {"value": "0"}})
+            register = Register(mesh)
+            threads = [threading.Thread(target=register.write)] + [
+                threading.Thread(target=register.read) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            try:
+                for _ in range(4):
+                    until("some writes", self.progress(register, 20))
+                    number = until("a leader", lambda: leader(mesh))
+                    mesh.processes[f"s{number}"].kill()
+                    until("writes go on without it", self.progress(register, 10))
+                    mesh.processes[f"s{number}"].restart()
+                    mesh.ready(number)
+                # All at once, as a power cut of the whole room.
+                for name in ("s1", "s2", "s3"):
+                    mesh.processes[name].kill()
+                for name in ("s1", "s2", "s3"):
+                    mesh.processes[name].restart()
+                mesh.ready()
+                until("writes go on", self.progress(register, 20))
+            finally:
+                register.ending.set()
+                for thread in threads:
+                    thread.join(40)
+            self.assertEqual(register.wrong, [])
+            self.assertGreater(len(register.acked), 80)
+            self.assertGreater(register.reads, 50)
+            for number in (1, 2, 3):
+                _, row = mesh.api("GET", "/v1/services/register?consistent", server=number)
+                self.assertGreaterEqual(int(row["meta"]["value"]), register.acked[-1])
+
+    @staticmethod
+    def progress(register, more):
+        goal = len(register.acked) + more
+        return lambda: len(register.acked) >= goal
+
+    def test_a_server_whose_data_is_gone_joins_and_does_not_begin_anew(self):
+        with Mesh("gone", servers=3) as mesh:
+            mesh.servers()
+            mesh.command("intention", "create", "-allow", "web", "db")
+            _, before = mesh.api("GET", "/v1/status")
+            lost = mesh.processes["s2"]
+            lost.kill()
+            shutil.rmtree(mesh.folder / "s2")
+            lost.restart()
+            mesh.ready(2)
+            _, after = mesh.api("GET", "/v1/status", server=2)
+            self.assertEqual(before["cluster_id"], after["cluster_id"])
+            until("it has what was written", lambda: mesh.api(
+                "GET", "/v1/intentions/web/db?stale", server=2)[1]["action"] == "allow")
+            peers = mesh.command("operator", "raft", "list-peers")
+            self.assertIn("s2", peers)
+
+    def test_followers_forward_and_a_minority_refuses(self):
+        with Mesh("minority", servers=3) as mesh:
+            mesh.servers()
+            for number in (1, 2, 3):
+                mesh.api("PUT", f"/v1/services/from-{number}", {"name": f"from-{number}"}, server=number)
+            number = until("a leader", lambda: leader(mesh))
+            others = [n for n in (1, 2, 3) if n != number]
+            for other in others:
+                mesh.processes[f"s{other}"].kill()
+
+            def refused():
+                status, body = mesh.api("PUT", "/v1/services/late", {"name": "late"}, server=number, raw=True,
+                                        timeout=40)
+                self.assertGreaterEqual(status, 500, body)
+                return True
+            refused()
+            status, _ = mesh.api("GET", "/v1/services/from-1?consistent", server=number, raw=True, timeout=40)
+            self.assertGreaterEqual(status, 500)
+            status, row = mesh.api("GET", "/v1/services/from-1?stale", server=number)
+            self.assertEqual((status, row["name"]), (200, "from-1"))
+            for other in others:
+                mesh.processes[f"s{other}"].restart()
+            mesh.ready()
+            mesh.api("PUT", "/v1/services/later", {"name": "later"}, server=number)
+
+    def test_remove_a_peer(self):
+        with Mesh("remove", servers=3) as mesh:
+            mesh.servers()
+            number = until("a leader", lambda: leader(mesh))
+            gone = next(n for n in (1, 2, 3) if n != number)
+            mesh.processes[f"s{gone}"].kill()
+            _, peers = mesh.api("GET", "/v1/operator/raft/peers", server=number)
+            peers = peers if isinstance(peers, list) else peers["peers"]
+            peer = next(one for one in peers if one["name"] == f"s{gone}")
+            mesh.command("operator", "raft", "remove-peer", "-id", str(peer["id"]), server=number)
+            until("it is gone", lambda: f"s{gone}" not in mesh.command(
+                "operator", "raft", "list-peers", server=number))
+            mesh.api("PUT", "/v1/services/after", {"name": "after"}, server=number)
+
+
+class Storage(unittest.TestCase):
+    def test_a_full_disk_refuses_writes_and_loses_none(self):
+        with Mesh("full") as mesh:
+            # As a full disk: no file of the server may grow past this.
+            mesh.server(limit_file_size=6 * 1024 * 1024)
+            mesh.ready()
+            acked, refused = [], None
+            for number in range(4000):
+                body = {"name": f"s{number}", "meta": {"pad": "x" * 60_000}}
+                status, answer = mesh.api("PUT", f"/v1/services/s{number}", body, raw=True, timeout=40)
+                if status != 200:
+                    refused = (status, answer)
+                    break
+                acked.append(number)
+            self.assertIsNotNone(refused, "the limit was never met")
+            self.assertEqual(refused[0], 503, refused)
+            self.assertEqual(refused[1]["error"]["code"], "storage", refused)
+            server = mesh.processes["s1"]
+            server.kill()
+            server.limit_file_size = None
+            server.restart()
+            mesh.ready()
+            _, rows = mesh.api("GET", "/v1/services?consistent")
+            rows = rows if isinstance(rows, list) else rows["services"]
+            names = {row["name"] for row in rows}
+            self.assertEqual([n for n in acked if f"s{n}" not in names], [])
+            mesh.api("PUT", "/v1/services/again", {"name": "again"})
+
+    def test_damaged_files_are_named_and_nothing_is_lost(self):
+        with Mesh("damaged") as mesh:
+            mesh.servers()
+            mesh.command("intention", "create", "-allow", "web", "db")
+            server = mesh.processes["s1"]
+            self.assertEqual(server.stop(), 0)
+            data = mesh.folder / "s1"
+            kept = mesh.folder / "kept"
+            shutil.copytree(data, kept)
+            log = max((path for path in data.rglob("*.redb")), key=lambda path: path.stat().st_size)
+            with open(log, "r+b") as file:
+                file.write(b"\0" * 4096)
+            server.restart()
+            until("it ends", lambda: not server.running())
+            self.assertNotEqual(server.process.returncode, 0)
+            self.assertIn(log.name, server.tail())
+            shutil.rmtree(data)
+            shutil.copytree(kept, data)
+            server.restart()
+            mesh.ready()
+            self.assertEqual(mesh.command("intention", "check", "web", "db").strip(), "Allowed")
+
+    def test_snapshot_save_inspect_restore(self):
+        with Mesh("snapshot") as mesh:
+            mesh.servers()
+            mesh.command("intention", "create", "-allow", "web", "db")
+            _, before = mesh.api("GET", "/v1/status")
+            file = mesh.folder / "backup.snap"
+            saved = mesh.command("snapshot", "save", file)
+            self.assertRegex(saved, r"Saved and verified snapshot to index \d+")
+            shown = mesh.command("snapshot", "inspect", file)
+            self.assertIn("intention", shown)
+            self.assertNotIn("PRIVATE KEY", file.read_bytes().decode(errors="replace"))
+            mesh.command("intention", "delete", "web", "db")
+            mesh.command("snapshot", "restore", file)
+            self.assertEqual(mesh.command("intention", "check", "web", "db").strip(), "Allowed")
+            _, after = mesh.api("GET", "/v1/status")
+            self.assertNotEqual(before["epoch"], after["epoch"])
+            self.assertEqual(before["cluster_id"], after["cluster_id"])
+            broken = mesh.folder / "broken.snap"
+            broken.write_bytes(file.read_bytes()[:-40])
+            mesh.command("snapshot", "restore", broken, expect=1)
+            self.assertEqual(mesh.command("intention", "check", "web", "db").strip(), "Allowed")
+
+
+if __name__ == "__main__":
+    unittest.main()
