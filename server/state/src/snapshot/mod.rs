@@ -16,8 +16,8 @@ use std::io;
 pub use read::inspect;
 use serde::Serialize;
 
-/// The format's version.
-const FORMAT: u32 = 1;
+/// The version of the snapshots that this build writes.
+pub const SNAPSHOT_FORMAT: u32 = 1;
 
 /// Longest line that is read, in bytes. A row came in a command, escaped.
 const MAX_LINE: usize = 64 << 20;
@@ -33,7 +33,7 @@ pub enum SnapshotError {
     NotSnapshot(String),
     /// Of a version that we do not know.
     #[error(
-        "snapshot: its format is version {0}, and this build reads up to {FORMAT}; use a newer one"
+        "snapshot: its format is version {0}, and this build reads up to {SNAPSHOT_FORMAT}; use a newer one"
     )]
     Newer(u32),
     /// Of a cluster whose level we do not speak.

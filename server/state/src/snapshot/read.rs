@@ -9,7 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::line::{Header, Item, Line, Trailer};
-use super::{FORMAT, MAX_LINE, SnapshotError, Summary};
+use super::{MAX_LINE, SNAPSHOT_FORMAT, SnapshotError, Summary};
 use crate::apply::{Piece, Staging};
 use crate::command::LEVEL;
 use crate::key::InstanceKey;
@@ -171,7 +171,7 @@ impl<R: Read> Lines<R> {
         let mut lines = Self {
             from: BufReader::with_capacity(64 << 10, from),
             header: Header {
-                v: FORMAT,
+                v: SNAPSHOT_FORMAT,
                 level: LEVEL,
                 epoch: String::new(),
                 index: 0,
@@ -271,7 +271,7 @@ fn header(text: &[u8]) -> Result<Header, SnapshotError> {
     let probe: Probe = serde_json::from_slice(text).map_err(not)?;
     match probe.snapshot.v {
         0 => return Err(SnapshotError::NotSnapshot("its version is 0".to_owned())),
-        1..=FORMAT => {}
+        1..=SNAPSHOT_FORMAT => {}
         newer => return Err(SnapshotError::Newer(newer)),
     }
     let Line::Snapshot(header) = serde_json::from_slice(text).map_err(not)? else {

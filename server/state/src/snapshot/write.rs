@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::FORMAT;
+use super::SNAPSHOT_FORMAT;
 use super::line::{Header, Item, Line, Trailer};
 use crate::apply::Piece;
 use crate::state::State;
@@ -21,7 +21,7 @@ impl State {
             bytes: 0,
         };
         out.line(&Line::Snapshot(Header {
-            v: FORMAT,
+            v: SNAPSHOT_FORMAT,
             level: self.level(),
             epoch: self.epoch.clone(),
             index: self.index,

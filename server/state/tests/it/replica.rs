@@ -520,8 +520,6 @@ fn check_watches(store: &Store, before: &State, time: u64, command: Command, tou
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
-
     #[test]
     fn does_what_a_naive_model_does(asks in prop::collection::vec((asks(), 0..20_000_u64), 1..40)) {
         let mut state = cluster();
