@@ -101,8 +101,17 @@ impl RaftConfig {
             return wrong("snapshot_every is 0: at least 1 entry lies between two snapshots");
         }
         let l = &self.limits;
-        if l.batch_commands == 0 || l.queue_commands == 0 || l.snapshot_chunk_bytes == 0 {
-            return wrong("batch_commands, queue_commands and snapshot_chunk_bytes must be over 0");
+        for (name, limit) in [
+            ("batch_commands", l.batch_commands),
+            ("queue_commands", l.queue_commands),
+            ("snapshot_chunk_bytes", l.snapshot_chunk_bytes),
+        ] {
+            if limit == 0 {
+                return wrong(&format!("{name} is 0: at least 1 is needed"));
+            }
+        }
+        if l.append_entries == 0 {
+            return wrong("append_entries is 0: at least 1 is needed");
         }
         Ok(())
     }
@@ -123,6 +132,8 @@ pub struct Limits {
     /// Bytes of entries in one append message, beyond which no further entry is
     /// added.
     pub append_bytes: usize,
+    /// Entries in one append message.
+    pub append_entries: u64,
     /// Bytes of recent entries that are kept in memory.
     pub cache_bytes: usize,
     /// Bytes of a snapshot in one message.
@@ -148,6 +159,7 @@ impl Default for Limits {
             command_bytes: 8 << 20,
             queue_commands: 16_384,
             append_bytes: 1 << 20,
+            append_entries: 300,
             cache_bytes: 32 << 20,
             snapshot_chunk_bytes: 1 << 20,
             snapshot_bytes: 4 << 30,

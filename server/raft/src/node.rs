@@ -582,6 +582,7 @@ fn openraft_config(config: &RaftConfig) -> Result<Arc<openraft::Config>, RaftErr
         install_snapshot_timeout: millis(config.transfer_timeout),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
         max_in_snapshot_log_to_keep: config.log_tail,
+        max_payload_entries: config.limits.append_entries,
         replication_lag_threshold: config.snapshot_every,
         ..openraft::Config::default()
     };
@@ -647,8 +648,12 @@ async fn follow(
             changed
         });
         tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { return },
-            () = stopped(&mut stop) => return,
+            changed = metrics.changed() => if changed.is_err() { break },
+            () = stopped(&mut stop) => break,
         }
     }
+    leading.send_modify(|last| {
+        last.leader = None;
+        last.is_leader = false;
+    });
 }

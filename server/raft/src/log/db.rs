@@ -75,14 +75,24 @@ impl LogDb {
             }
             check_node(&file, found, node)?;
         }
+        // Power may go while a new file is made; it gets its name when it is whole.
+        let new = dir.join("log.new");
+        let path = if empty { &new } else { &file };
+        if empty && new.exists() {
+            fs::remove_file(&new).map_err(io)?;
+        }
         let opened = guarded(&file, || {
             Database::builder()
-                .create(&file)
+                .create(path)
                 .map_err(|e| open_error(&file, e))
         })?;
         let this = Self::set_up(opened, file.clone(), node)?;
+        if empty {
+            fs::rename(&new, &file).map_err(io)?;
+        }
         if marked.is_none() {
             let text = serde_json::to_vec(&Marker { version: 1, node }).unwrap_or_default();
+            // Makes the folder durable too, with the log's name in it.
             write_durably(&marker, &text).map_err(io)?;
         }
         Ok(this)

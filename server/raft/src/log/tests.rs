@@ -141,7 +141,11 @@ async fn power_may_go_at_any_sync() {
         // What was not synced is gone, or some of it is there, torn and out of order.
         for chance in std::iter::once(None).chain((0..8).map(|n| Some(cut * 1000 + n))) {
             let disk = disk.after_power_loss(chance);
-            let mut log = on(&disk).unwrap();
+            let mut log = match on(&disk) {
+                // A file that was never whole; in a folder it has no name yet.
+                Err(_) if cut <= setting_up => continue,
+                log => log.unwrap(),
+            };
             let found = contents(&mut log).await;
             let allowed = &after[acked..=(acked + 1).min(ops.len())];
             assert!(
@@ -230,6 +234,7 @@ async fn a_folder_belongs_to_one_node_and_is_not_taken_twice() {
 
     let file = dir.path().join("log.redb");
     let whole = std::fs::read(&file).unwrap();
+    assert!(!dir.path().join("log.new").exists());
     for gone in [
         |f: &Path| std::fs::remove_file(f),
         |f: &Path| std::fs::write(f, ""),
