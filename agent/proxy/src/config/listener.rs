@@ -1,0 +1,198 @@
+//! What is listened at.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_model::{ExposePath, Key, Protocol, normalize_path};
+use mesh_policy::Features;
+use mesh_proto::config as form;
+use mesh_tls::SpiffeId;
+
+use super::{Address, Cluster, Host, OwnName, Rule, invalid, limit, parse};
+use crate::ApplyError;
+
+/// What tells a listener from another: while it stays, so do the listener's
+/// connections.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ListenKey {
+    /// An address. With port 0 the kernel chooses a port, so that there may be
+    /// several, one for each purpose.
+    Tcp(SocketAddr, String),
+    /// A Unix socket, and its mode.
+    Unix(PathBuf, Option<u32>),
+}
+
+impl ListenKey {
+    fn tcp(address: SocketAddr, purpose: String) -> Self {
+        let purpose = match address.port() {
+            0 => purpose,
+            _ => String::new(),
+        };
+        Self::Tcp(address, purpose)
+    }
+}
+
+impl fmt::Display for ListenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address, _) => address.fmt(f),
+            Self::Unix(path, _) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Where other sidecars call.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) key: ListenKey,
+    pub(crate) service: Key,
+    pub(crate) name: OwnName,
+    pub(crate) protocol: Protocol,
+    pub(crate) application: Address,
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Inbound {
+    pub(super) fn compile(
+        form: &form::Inbound,
+        service: &Key,
+        identity: &SpiffeId,
+    ) -> Result<Self, ApplyError> {
+        let address = bind_address("inbound", &form.address, form.port)?;
+        Ok(Self {
+            key: ListenKey::tcp(address, "inbound".to_owned()),
+            service: service.clone(),
+            name: OwnName::new(service, identity),
+            protocol: form.protocol,
+            application: parse("inbound: application", &form.application)?,
+            connect_timeout: form.connect_timeout.into(),
+        })
+    }
+}
+
+/// Where the application calls.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) key: ListenKey,
+    pub(crate) service: Key,
+    pub(crate) protocol: Protocol,
+    pub(crate) rules: Vec<Arc<Rule>>,
+    pub(crate) cluster: String,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Outbound {
+    pub(super) fn compile(
+        form: &form::Outbound,
+        clusters: &BTreeMap<String, Arc<Cluster>>,
+        features: &Features,
+    ) -> Result<Self, ApplyError> {
+        let place = format!("upstream {}", form.service);
+        if !clusters.contains_key(&form.cluster) {
+            return Err(ApplyError::NoSuchCluster {
+                service: form.service.clone(),
+                place: "its default".to_owned(),
+                cluster: form.cluster.clone(),
+            });
+        }
+        if !form.protocol.is_http() && !form.rules.is_empty() {
+            return Err(invalid(&place, "it carries byte streams and cannot have rules"));
+        }
+        let key = match &form.bind {
+            form::Bind::Tcp { address, port } => {
+                ListenKey::tcp(bind_address(&place, address, *port)?, place.clone())
+            }
+            form::Bind::Unix { path, mode } => ListenKey::Unix(
+                PathBuf::from(path),
+                match mode.as_str() {
+                    "" => None,
+                    mode => Some(
+                        u32::from_str_radix(mode, 8)
+                            .ok()
+                            .filter(|mode| *mode <= 0o777)
+                            .ok_or_else(|| {
+                                invalid(&place, format!("mode {mode:?} is not octal, as 0660 is"))
+                            })?,
+                    ),
+                },
+            ),
+        };
+        Ok(Self {
+            key,
+            service: form.service.clone(),
+            protocol: form.protocol,
+            rules: form
+                .rules
+                .iter()
+                .map(|rule| Ok(Arc::new(Rule::compile(&place, rule, clusters, features)?)))
+                .collect::<Result<_, ApplyError>>()?,
+            cluster: form.cluster.clone(),
+            timeout: limit(form.timeout),
+        })
+    }
+}
+
+/// Paths of the application that are open without mTLS, at one port: for health
+/// checks of what is not in the mesh.
+#[derive(Debug)]
+pub(crate) struct Expose {
+    pub(crate) key: ListenKey,
+    /// Path, and the application's port.
+    pub(crate) paths: Vec<(String, Address)>,
+    pub(crate) protocol: Protocol,
+}
+
+impl Expose {
+    pub(super) fn compile(
+        forms: &[ExposePath],
+        inbound: Option<&form::Inbound>,
+    ) -> Result<Vec<Arc<Self>>, ApplyError> {
+        let address = inbound.map_or("0.0.0.0", |inbound| inbound.address.as_str());
+        let host = match inbound {
+            Some(inbound) => parse::<Address>("inbound: application", &inbound.application)?.host,
+            None => Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        };
+        let mut ports: BTreeMap<u16, Self> = BTreeMap::new();
+        for form in forms {
+            let place = format!("expose {}", form.path);
+            let path = normalize_path(&form.path)
+                .map_err(|error| invalid(&place, error.to_string()))?
+                .into_owned();
+            let protocol = match form.protocol.as_str() {
+                "" | "http" => Protocol::Http,
+                "http2" => Protocol::Http2,
+                other => return Err(invalid(&place, format!("protocol {other:?} is not known"))),
+            };
+            let bind = bind_address(&place, address, form.listener_port)?;
+            let one = ports.entry(form.listener_port).or_insert_with(|| Self {
+                key: ListenKey::tcp(bind, "expose".to_owned()),
+                paths: Vec::new(),
+                protocol,
+            });
+            if one.protocol != protocol {
+                return Err(invalid(
+                    &place,
+                    format!("port {} has two protocols", form.listener_port),
+                ));
+            }
+            let port = form.local_path_port;
+            let host = host.clone();
+            one.paths.push((path, Address { host, port }));
+        }
+        Ok(ports.into_values().map(Arc::new).collect())
+    }
+}
+
+fn bind_address(place: &str, address: &str, port: u16) -> Result<SocketAddr, ApplyError> {
+    match address.parse::<Host>() {
+        Ok(Host::Ip(ip)) => Ok(SocketAddr::new(ip, port)),
+        _ => Err(invalid(
+            place,
+            format!("{address:?} is not an IP address to listen at"),
+        )),
+    }
+}

@@ -1,0 +1,294 @@
+//! The control side: what comes from the agent becomes what the data plane runs.
+//!
+//! Leaf, roots and config may come in any order. The data plane is made when
+//! all three are there; from then on each is swapped on its own, and what is
+//! refused leaves the last good one in use and is said in the ack. Only the
+//! policy is always taken: what is unknown in it denies.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mesh_policy::{NotUnderstood, PolicyForm};
+use mesh_proto::config::ProxyConfig;
+use mesh_proto::proxies::v1 as wire;
+use mesh_proto::proxies::v1::ack::What;
+use mesh_tls::{Credential, LeafKey, MeshTls, Trust, TrustDomain};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::feed::{Event, Wish};
+use crate::status::Status;
+use crate::{DataPlane, Options};
+
+/// How long after an agent's "not now" a leaf is asked for again.
+const LEAF_RETRY: Duration = Duration::from_secs(5);
+
+/// The control side of one sidecar.
+pub struct Control {
+    /// Its id, for what is logged.
+    pub proxy: String,
+    /// The key of its leaf.
+    pub key: LeafKey,
+    /// With what the data plane is started.
+    pub options: Options,
+    /// What is said of it.
+    pub status: Status,
+    /// To the agent.
+    pub wishes: mpsc::Sender<Wish>,
+    /// The data plane, once there is one: for the metrics and the drain.
+    pub plane: tokio::sync::watch::Sender<Option<Arc<DataPlane>>>,
+    /// The chain in use, DER: shown to an agent that has forgotten the key.
+    pub chain: Arc<arc_swap::ArcSwap<Vec<Vec<u8>>>>,
+}
+
+/// Why the control side ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent does not know this proxy any more, and its leaf is no proof: {0}. It must be started with a new ticket")]
+pub struct Refused(String);
+
+#[derive(Default)]
+struct Held {
+    trust: Option<Trust>,
+    leaf: Option<Credential>,
+    config: Option<Pending>,
+    tls: Option<Arc<MeshTls>>,
+    renew: Option<Instant>,
+    not_after: Option<SystemTime>,
+}
+
+struct Pending {
+    config: ProxyConfig,
+    serial: u64,
+    version: String,
+}
+
+impl Control {
+    /// Runs until the agent refuses a proxy that can prove nothing.
+    pub async fn run(self, mut events: mpsc::Receiver<Event>) -> Result<(), Refused> {
+        let mut held = Held::default();
+        loop {
+            let renew = held.renew;
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take(event, &mut held).await?,
+                    None => return Ok(()),
+                },
+                () = at(renew) => {
+                    held.renew = Some(Instant::now() + LEAF_RETRY);
+                    self.wish(Wish::Leaf).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&self, event: Event, held: &mut Held) -> Result<(), Refused> {
+        match event {
+            Event::Connected => {
+                tracing::info!(proxy = self.proxy, "connected to the agent");
+                self.status.agent(String::new());
+                let due = held.renew.is_none_or(|at| at <= Instant::now());
+                if held.not_after.is_none() || due {
+                    held.renew = Some(Instant::now() + LEAF_RETRY);
+                    self.wish(Wish::Leaf).await;
+                }
+            }
+            Event::Disconnected(reason) => {
+                tracing::warn!(proxy = self.proxy, reason, "no agent; going on with the last config");
+                self.status.agent(reason);
+            }
+            Event::Refused(reason) => {
+                let alive = held.not_after.is_some_and(|end| end > SystemTime::now());
+                if !alive {
+                    return Err(Refused(reason));
+                }
+                tracing::error!(proxy = self.proxy, reason, "the agent refused this proxy; going on until the leaf ends");
+                self.status.agent(reason);
+            }
+            Event::Roots(roots) => self.roots(roots, held).await,
+            Event::Leaf(leaf) => self.leaf(leaf, held).await,
+            Event::Config(config) => self.config(config, held).await,
+        }
+        Ok(())
+    }
+
+    async fn roots(&self, roots: wire::Roots, held: &mut Held) {
+        let serial = roots.serial;
+        let error = match trust(roots) {
+            Ok(trust) => {
+                self.status.have_roots();
+                match &held.tls {
+                    Some(tls) => tls.swap_roots(trust),
+                    None => held.trust = Some(trust),
+                }
+                String::new()
+            }
+            Err(error) => {
+                tracing::error!(proxy = self.proxy, error, "roots are not taken; the last ones stay");
+                error
+            }
+        };
+        self.ack(What::Roots(serial), error, &[]).await;
+        self.start(held).await;
+    }
+
+    async fn leaf(&self, leaf: wire::Leaf, held: &mut Held) {
+        let taken = match leaf.error.is_empty() {
+            true => self.credential(leaf.chain, held),
+            false => Err(leaf.error),
+        };
+        let credential = match taken {
+            Ok(credential) => credential,
+            Err(error) => {
+                tracing::warn!(proxy = self.proxy, error, "no leaf; asking again");
+                held.renew = Some(Instant::now() + LEAF_RETRY);
+                return;
+            }
+        };
+        let now = SystemTime::now();
+        let facts = credential.leaf().clone();
+        let renew = facts.renew_at(now, rand::random());
+        held.renew = Some(Instant::now() + renew.duration_since(now).unwrap_or(LEAF_RETRY));
+        held.not_after = Some(facts.not_after);
+        let chain = facts.chain.iter().map(|one| one.to_vec()).collect();
+        self.chain.store(Arc::new(chain));
+        match &held.tls {
+            None => held.leaf = Some(credential),
+            Some(tls) => {
+                if let Err(error) = tls.swap_leaf(credential) {
+                    tracing::error!(proxy = self.proxy, %error, "leaf is not taken");
+                    held.renew = Some(Instant::now() + LEAF_RETRY);
+                    return;
+                }
+            }
+        }
+        let ends = facts
+            .not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        tracing::info!(proxy = self.proxy, serial = facts.serial, ends = ends.as_secs(), "leaf in use");
+        self.status.have_leaf();
+        let ends = i64::try_from(ends.as_secs()).unwrap_or(i64::MAX);
+        self.ack(What::LeafNotAfter(ends), String::new(), &[]).await;
+        self.start(held).await;
+    }
+
+    /// The chain for our key, after it was seen to lead to a root.
+    fn credential(&self, chain: Vec<Vec<u8>>, held: &Held) -> Result<Credential, String> {
+        let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(Into::into).collect();
+        let in_use = held.tls.as_ref().map(|tls| tls.trust());
+        if let Some(trust) = in_use.as_deref().or(held.trust.as_ref()) {
+            trust
+                .verify(&chain, SystemTime::now())
+                .map_err(|error| format!("the leaf that came: {error}"))?;
+        }
+        Credential::from_leaf_key(chain, &self.key).map_err(|error| error.to_string())
+    }
+
+    async fn config(&self, came: wire::Config, held: &mut Held) {
+        match self.read(&came) {
+            Ok(config) => {
+                held.config = Some(Pending {
+                    config,
+                    serial: came.serial,
+                    version: came.version.map(|v| mesh_model::Version::from(v).to_string()).unwrap_or_default(),
+                });
+                self.start(held).await;
+            }
+            Err(error) => {
+                tracing::error!(proxy = self.proxy, error, "config is not taken; the last one stays, with the new policy");
+                self.status.refused(error.clone());
+                let mut not_understood = Vec::new();
+                if let Some(plane) = self.plane.borrow().clone() {
+                    // Without a readable policy nobody may call.
+                    let policy = ProxyConfig::policy_of(&came.config).unwrap_or(PolicyForm::default());
+                    not_understood = plane.apply_policy(policy);
+                }
+                self.ack(What::Config(came.serial), error, &not_understood).await;
+            }
+        }
+    }
+
+    fn read(&self, came: &wire::Config) -> Result<ProxyConfig, String> {
+        let missing = self.options.features.missing(came.needs.iter().map(String::as_str));
+        if !missing.is_empty() {
+            return Err(format!("needs {}, which this proxy does not have; upgrade it", missing.join(", ")));
+        }
+        serde_json::from_slice(&came.config).map_err(|error| error.to_string())
+    }
+
+    /// Applies the newest config, once there are a leaf and roots.
+    async fn start(&self, held: &mut Held) {
+        if held.tls.is_none() {
+            let (Some(leaf), Some(trust)) = (held.leaf.take(), held.trust.take()) else {
+                return;
+            };
+            match MeshTls::new(leaf, trust) {
+                Ok(tls) => held.tls = Some(Arc::new(tls)),
+                Err(error) => {
+                    tracing::error!(proxy = self.proxy, %error, "leaf is not taken");
+                    self.status.refused(error.to_string());
+                    return;
+                }
+            }
+        }
+        let (Some(tls), Some(pending)) = (&held.tls, held.config.take()) else {
+            return;
+        };
+        if self.plane.borrow().is_none() {
+            let plane = DataPlane::new(tls.clone(), self.options.clone());
+            self.plane.send_replace(Some(plane));
+        }
+        let Some(plane) = self.plane.borrow().clone() else {
+            return;
+        };
+        let shown = Arc::new(pending.config.clone());
+        let (error, not_understood) = match plane.apply(pending.config).await {
+            Ok(applied) => {
+                tracing::info!(proxy = self.proxy, version = pending.version, "config in use");
+                self.status.running(shown, pending.version);
+                (String::new(), applied.not_understood)
+            }
+            Err(error) => {
+                let error = error.to_string();
+                tracing::error!(proxy = self.proxy, error, "config is not taken; the last one stays");
+                self.status.refused(error.clone());
+                (error, Vec::new())
+            }
+        };
+        for one in &not_understood {
+            tracing::error!(proxy = self.proxy, "denied, since it is not understood: {one}");
+        }
+        self.ack(What::Config(pending.serial), error, &not_understood).await;
+    }
+
+    async fn ack(&self, what: What, error: String, not_understood: &[NotUnderstood]) {
+        self.wish(Wish::Ack(wire::Ack {
+            what: Some(what),
+            error,
+            not_understood: not_understood.iter().map(ToString::to_string).collect(),
+        }))
+        .await;
+    }
+
+    async fn wish(&self, wish: Wish) {
+        // The feed ends only with the process.
+        let _ = self.wishes.send(wish).await;
+    }
+}
+
+fn trust(roots: wire::Roots) -> Result<Trust, String> {
+    let domain: TrustDomain = roots
+        .trust_domain
+        .parse()
+        .map_err(|error| format!("roots: {error}"))?;
+    let roots: Vec<CertificateDer<'static>> = roots.roots.into_iter().map(Into::into).collect();
+    Trust::new(domain, "roots", &roots).map_err(|error| error.to_string())
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}

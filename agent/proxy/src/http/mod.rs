@@ -1,0 +1,14 @@
+//! HTTP as the proxy sees it: calls, answers and bodies, whoever reads and
+//! writes their bytes.
+
+mod body;
+mod call;
+mod headers;
+mod reply;
+mod replay;
+
+pub(crate) use body::{Body, BodyError, End, Side, Watcher};
+pub(crate) use call::{Answer, Call, Handler, OnUpgrade, Tunnel};
+pub(crate) use headers::{Lookup, authority, clean_request, clean_response, is_grpc, wants_upgrade};
+pub(crate) use replay::Replay;
+pub(crate) use reply::{DENIED, ERROR, SOURCE, Trouble, denied, trouble};

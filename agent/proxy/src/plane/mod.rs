@@ -1,0 +1,263 @@
+//! The data plane as a whole.
+//!
+//! A config is taken in three steps, so that it is taken wholly or not at all:
+//! compile it (touches nothing), bind what must be listened at and is not yet
+//! (the only step that can fail for reasons outside), then hand config and
+//! sockets to every worker. The policy goes another way, which cannot fail:
+//! what it denies must not wait for a port.
+
+mod command;
+mod drain;
+mod error;
+mod options;
+mod shared;
+mod snapshot;
+mod thread;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mesh_policy::{NotUnderstood, PolicyForm};
+use mesh_proto::config::ProxyConfig;
+use mesh_tls::MeshTls;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+pub(crate) use command::Command;
+pub use drain::Drained;
+pub use error::ApplyError;
+pub use options::{AccessLog, Limits, Options};
+pub(crate) use shared::{Current, Shared};
+pub use snapshot::{Bound, BoundAddress, BoundTo, Snapshot};
+
+use crate::config::{Compiled, ListenKey};
+use crate::listen::{self, Listener, SocketFile};
+use crate::telemetry::Telemetry;
+
+/// The data plane of a sidecar: its workers, and what they run.
+///
+/// All methods may be called from any thread, and from any runtime.
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    telemetry: Telemetry,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// One config is taken at a time.
+    applying: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    config: Option<Arc<Compiled>>,
+    listeners: BTreeMap<ListenKey, Listening>,
+}
+
+struct Listening {
+    address: BoundAddress,
+    _file: Option<SocketFile>,
+}
+
+/// What became of a config that was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// What of its policy this build does not understand, and therefore denies.
+    pub not_understood: Vec<NotUnderstood>,
+}
+
+impl DataPlane {
+    /// A data plane that listens nowhere and denies everything, until it gets a
+    /// config.
+    ///
+    /// # Panics
+    /// When the system gives no thread.
+    #[must_use]
+    pub fn new(tls: Arc<MeshTls>, options: Options) -> Arc<Self> {
+        let count = options.concurrency.max(1);
+        let telemetry = Telemetry::new(count, &options.access_log, tls.clone());
+        let shared = Arc::new(Shared::new(tls, options));
+        let workers = (0..count)
+            .map(|index| thread::spawn(index, shared.clone(), telemetry.for_worker(index)))
+            .collect();
+        Arc::new(Self {
+            shared,
+            telemetry,
+            workers,
+            applying: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Runs a config in place of the one before. What the two have in common
+    /// goes on untouched: listeners with their connections, instances with
+    /// their pools and their balancers' knowledge.
+    ///
+    /// The config's policy is in force first and in any case.
+    ///
+    /// # Errors
+    /// When it cannot be run; then the one before runs on.
+    pub async fn apply(&self, config: ProxyConfig) -> Result<Applied, ApplyError> {
+        let not_understood = self.apply_policy(&config.policy);
+        let _one_at_a_time = self.applying.lock().await;
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(ApplyError::Draining);
+        }
+        let compiled = Arc::new(Compiled::new(config, &self.shared.options.features)?);
+        self.check_identity(&compiled)?;
+        let (sockets, fresh) = self.bind_missing(&compiled)?;
+        let done: Vec<_> = self
+            .workers
+            .iter()
+            .zip(sockets)
+            .map(|(worker, sockets)| {
+                let (done, is_done) = oneshot::channel();
+                let _ = worker.send(Command::Apply {
+                    config: compiled.clone(),
+                    sockets,
+                    done,
+                });
+                is_done
+            })
+            .collect();
+        for (index, done) in done.into_iter().enumerate() {
+            done.await.map_err(|_| ApplyError::Worker(index))?;
+        }
+        let mut state = self.state();
+        state.listeners.extend(fresh);
+        let keys: std::collections::BTreeSet<_> = compiled.listen_keys().cloned().collect();
+        state.listeners.retain(|key, _| keys.contains(key));
+        state.config = Some(compiled);
+        Ok(Applied { not_understood })
+    }
+
+    /// Puts a policy in force, and gives back what of it is not understood and
+    /// therefore denied. When this returns every new request is decided by it;
+    /// what runs and is now denied ends within moments.
+    pub fn apply_policy(&self, policy: &PolicyForm) -> Vec<NotUnderstood> {
+        self.shared
+            .apply_policy(policy, &self.shared.options.features)
+    }
+
+    /// Whether the inbound port is bound: the proxy can be called.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        let state = self.state();
+        let inbound = state.config.as_ref().and_then(|config| config.inbound.as_ref());
+        inbound.is_some_and(|inbound| state.listeners.contains_key(&inbound.key))
+            && !self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// Takes nothing new from other sidecars, lets what runs end, and then, or
+    /// at the limit, stops. The application can call out until the end.
+    ///
+    /// Gives back what was cut.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        let _one_at_a_time = self.applying.lock().await;
+        self.shared.draining.store(true, Ordering::Release);
+        let deadline = Instant::now() + limit;
+        let mut cut = self
+            .to_all(|done| Command::DrainInbound { deadline, done })
+            .await;
+        cut += self
+            .to_all(|done| Command::DrainOutbound { deadline, done })
+            .await;
+        self.state().listeners.clear();
+        cut
+    }
+
+    /// All counters, in Prometheus' text form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.telemetry.text()
+    }
+
+    /// What runs now, for people.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        Snapshot::new(
+            state.config.as_deref(),
+            state.listeners.iter().map(|(key, one)| (key, &one.address)),
+            &self.shared,
+        )
+    }
+
+    /// Where each listener is bound.
+    #[must_use]
+    pub fn bound(&self) -> Vec<Bound> {
+        self.snapshot().listeners
+    }
+
+    async fn to_all(&self, command: impl Fn(oneshot::Sender<Drained>) -> Command) -> Drained {
+        let waiting: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| {
+                let (done, is_done) = oneshot::channel();
+                let _ = worker.send(command(done));
+                is_done
+            })
+            .collect();
+        let mut sum = Drained::default();
+        for one in waiting {
+            sum += one.await.unwrap_or_default();
+        }
+        sum
+    }
+
+    fn check_identity(&self, config: &Compiled) -> Result<(), ApplyError> {
+        let leaf = self.shared.tls.leaf().and_then(|leaf| leaf.uri.clone());
+        match leaf {
+            Some(leaf) if leaf != config.identity.as_str() => Err(ApplyError::Identity {
+                config: config.identity.to_string(),
+                leaf,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds what is not bound yet: for each worker its sockets, and what to
+    /// remember.
+    #[allow(clippy::type_complexity)]
+    fn bind_missing(
+        &self,
+        config: &Compiled,
+    ) -> Result<(Vec<Vec<(ListenKey, Listener)>>, Vec<(ListenKey, Listening)>), ApplyError> {
+        let mut for_workers: Vec<_> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut fresh = Vec::new();
+        for key in config.listen_keys() {
+            if self.state().listeners.contains_key(key) {
+                continue;
+            }
+            let sockets =
+                listen::bind(key, self.workers.len()).map_err(|source| ApplyError::Bind {
+                    address: key.to_string(),
+                    purpose: snapshot::purpose(config, key).to_string(),
+                    source,
+                })?;
+            for (worker, socket) in for_workers.iter_mut().zip(sockets.each) {
+                worker.push((key.clone(), socket));
+            }
+            let listening = Listening {
+                address: sockets.address,
+                _file: sockets.file,
+            };
+            fresh.push((key.clone(), listening));
+        }
+        Ok((for_workers, fresh))
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing is left half done under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}

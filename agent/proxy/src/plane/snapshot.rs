@@ -1,0 +1,119 @@
+//! What runs now, for people and tests.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mesh_model::Key;
+use mesh_proto::config::ProxyConfig;
+use serde::Serialize;
+
+use super::Shared;
+use crate::config::{Compiled, ListenKey};
+
+/// What runs now: the body of `/config`. It holds no secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// The config that runs; none before the first.
+    pub config: Option<Arc<ProxyConfig>>,
+    /// What is listened at.
+    pub listeners: Vec<Bound>,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Whether it drains or has drained.
+    pub draining: bool,
+    /// What of the policy in force is not understood, and denied.
+    pub not_understood: Vec<String>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bound {
+    /// What it is for.
+    pub to: BoundTo,
+    /// Where it is bound, with the port that the kernel chose for port 0.
+    pub address: BoundAddress,
+}
+
+/// What a listener is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundTo {
+    /// Other sidecars.
+    Inbound,
+    /// The application's calls of this service.
+    Upstream(Key),
+    /// Paths that are open without mTLS.
+    Expose,
+}
+
+/// Where a listener is bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum BoundAddress {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Snapshot {
+    pub(super) fn new<'a>(
+        config: Option<&Compiled>,
+        listeners: impl Iterator<Item = (&'a ListenKey, &'a BoundAddress)>,
+        shared: &Shared,
+    ) -> Self {
+        let listeners = match config {
+            None => Vec::new(),
+            Some(config) => listeners
+                .map(|(key, address)| Bound {
+                    to: purpose(config, key),
+                    address: address.clone(),
+                })
+                .collect(),
+        };
+        Self {
+            config: config.map(|config| config.form.clone()),
+            listeners,
+            workers: shared.options.concurrency.max(1),
+            draining: shared.draining.load(Ordering::Acquire),
+            not_understood: (shared.policy().not_understood.iter())
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+}
+
+/// What a config has a listener for.
+pub(super) fn purpose(config: &Compiled, key: &ListenKey) -> BoundTo {
+    if let Some(outbound) = config.outbound.iter().find(|one| one.key == *key) {
+        return BoundTo::Upstream(outbound.service.clone());
+    }
+    match config.expose.iter().any(|one| one.key == *key) {
+        true => BoundTo::Expose,
+        false => BoundTo::Inbound,
+    }
+}
+
+impl Bound {
+    /// The TCP address, if it is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self.address {
+            BoundAddress::Tcp(address) => Some(address),
+            BoundAddress::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for BoundTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inbound => f.write_str("inbound"),
+            Self::Upstream(service) => write!(f, "upstream {service}"),
+            Self::Expose => f.write_str("exposed paths"),
+        }
+    }
+}
