@@ -656,12 +656,11 @@ impl<'a> Fields<'a> {
                 _ => vec![&item.value],
             })
             .collect();
-        let entered = nodes
+        nodes
             .iter()
             .enumerate()
             .filter_map(|(index, node)| self.enter_node(node, node.at, &format!("{key}[{index}]")))
-            .collect();
-        entered
+            .collect()
     }
 
     /// Consul's style: a map of objects, each with its key.

@@ -15,8 +15,10 @@
 
 pub mod config;
 pub mod consul;
+pub mod fuzz;
 pub mod hcl;
 pub mod instance;
+pub mod render;
 pub mod validate;
 
 mod catalog;

@@ -1,0 +1,7 @@
+
+Kind     = "service-defaults"
+Name     = "web"
+Protocol = "HTTP"
+Mode     = "direct"
+Meta     = { team = "x" }
+MeshGateway = { Mode = "" }

@@ -1,0 +1,9 @@
+route "a" {
+  rule "b" {
+    match {
+      match {
+        match {}
+      }
+    }
+  }
+}

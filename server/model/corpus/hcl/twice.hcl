@@ -1,0 +1,4 @@
+mesh {}
+mesh {}
+service "a" {}
+service "default/a" {}
