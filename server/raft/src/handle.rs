@@ -17,6 +17,9 @@ use crate::read::Proof;
 use crate::status;
 use crate::transport::{FORMAT, Refusal, Request};
 
+/// The longest that a change of members is worked at for another server.
+const CHANGE: Duration = Duration::from_secs(120);
+
 impl RaftNode {
     /// Answers a request that came over a transport. Who the caller is was verified
     /// by then; what it says is not trusted to be well formed.
@@ -72,12 +75,8 @@ impl RaftNode {
 
     async fn on_snapshot(&self, payload: &Bytes) -> Result<Bytes, Refusal> {
         let piece: pb::SnapshotRequest = decode(payload).map_err(refuse)?;
-        let inner = &self.inner;
-        let reply = inner
-            .receiver
-            .piece(&inner.raft, &inner.snapshots, &inner.config.limits, piece)
-            .await?;
-        inner.heard();
+        let reply = self.inner.receiver.piece(piece).await?;
+        self.inner.heard();
         Ok(encoded(&reply))
     }
 
@@ -129,7 +128,7 @@ impl RaftNode {
                 ));
             }
         };
-        let timeout = Duration::from_millis(request.deadline_ms);
+        let timeout = Duration::from_millis(request.deadline_ms).min(CHANGE);
         let outcome = match self.inner.change_here(change, timeout).await {
             Ok(()) => Outcome::Done(Done {}),
             Err(MemberError::NotLeader { leader }) => Outcome::NotLeader(not_leader(leader)),

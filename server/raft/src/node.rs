@@ -27,6 +27,8 @@ use crate::types::{Metrics, Raft};
 
 /// Between two looks for a leader.
 const PAUSE: Duration = Duration::from_millis(20);
+/// A time that can be added to any other.
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// One member of the cluster, in this process. Clones are the same node.
 ///
@@ -67,6 +69,11 @@ impl std::fmt::Debug for RaftNode {
 impl RaftNode {
     /// Starts a node from what its folder holds; a new folder makes a node that
     /// belongs to no cluster, until it is bootstrapped or added to one.
+    ///
+    /// Its state may be a moment behind what it acknowledged before it stopped,
+    /// until it hears from a leader (or is one): everything is in its log, but how
+    /// much of the log is committed is written a little later. So
+    /// [`RaftNode::linearize`] once before the first read is served.
     ///
     /// # Errors
     /// [`RaftError`]; those about files name the file and the place in it.
@@ -154,13 +161,14 @@ impl RaftNode {
             stopping,
         ));
 
+        let receiver = Receiver::new(raft.clone(), Arc::clone(&snapshots), config.limits.clone());
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
                 raft,
                 transport,
                 snapshots,
-                receiver: Receiver::default(),
+                receiver,
                 log,
                 writes,
                 proofs,
@@ -251,7 +259,7 @@ impl RaftNode {
             };
             match proof {
                 Proof::Index(index) => {
-                    let deadline = begin + timeout;
+                    let deadline = begin + timeout.min(FOREVER);
                     return self.inner.wait_applied(index, begin, deadline).await;
                 }
                 Proof::NotLeader(leader) => {
@@ -272,7 +280,7 @@ impl RaftNode {
 
     /// Whether this node leads; see [`Leadership::is_leader`].
     pub fn is_leader(&self) -> bool {
-        self.inner.leadership.borrow().is_leader
+        self.inner.leadership.borrow().is_leader && self.inner.health.failure().is_none()
     }
 
     /// Tells of each change of leadership.
@@ -416,6 +424,10 @@ impl Inner {
         timeout: Duration,
     ) -> Result<Written, WriteError> {
         self.check_size(&command)?;
+        // It is told before openraft has stopped.
+        if let Some(reason) = self.health.failure() {
+            return Err(WriteError::Stopped { reason });
+        }
         let since = Instant::now();
         let deadline = since + timeout.min(self.config.write_timeout);
         let claim = Claim::default();

@@ -73,7 +73,7 @@ impl StateMachine {
         }
     }
 
-    fn apply_batch(&self, log_id: LogId, batch: &Batch) -> Result<Answers, StorageError> {
+    fn apply_batch(&self, log_id: LogId, batch: &Batch) -> Result<Answers, String> {
         let result = catch_unwind(AssertUnwindSafe(|| {
             self.machine.apply(log_id.index, &batch.commands)
         }));
@@ -91,7 +91,7 @@ impl StateMachine {
         };
         let reason = format!("entry {}: {reason}", log_id.index);
         self.health.failed(&reason);
-        Err(StorageIOError::apply(log_id, AnyError::error(reason)).into())
+        Err(reason)
     }
 
     fn storage_error(&self, e: &SnapshotError) -> StorageError {
@@ -117,7 +117,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let log_id = entry.log_id;
             answers.push(match entry.payload {
                 EntryPayload::Blank => Answers::default(),
-                EntryPayload::Normal(batch) => self.apply_batch(log_id, &batch)?,
+                EntryPayload::Normal(batch) => self
+                    .apply_batch(log_id, &batch)
+                    .map_err(|e| StorageIOError::apply(log_id, AnyError::error(e)))?,
                 EntryPayload::Membership(m) => {
                     self.membership = StoredMembership::new(Some(log_id), m);
                     Answers::default()

@@ -208,6 +208,14 @@ struct Links {
     cut_off: HashSet<u64>,
     /// Answers of these are lost, though they act.
     mute: HashSet<u64>,
+    slow: Option<Slow>,
+}
+
+/// Requests of more than `bytes` take `delay`.
+struct Slow {
+    bytes: usize,
+    delay: Duration,
+    seen: usize,
 }
 
 impl MemNetwork {
@@ -247,6 +255,30 @@ impl MemNetwork {
         }
     }
 
+    /// Makes requests of more than `bytes` take `delay`, as a slow line does.
+    pub fn slow(&self, bytes: usize, delay: Duration) {
+        self.links().slow = Some(Slow {
+            bytes,
+            delay,
+            seen: 0,
+        });
+    }
+
+    /// How many requests were slow.
+    pub fn slowed(&self) -> usize {
+        self.links().slow.as_ref().map_or(0, |slow| slow.seen)
+    }
+
+    fn delay(&self, request: &Request) -> Duration {
+        match &mut self.links().slow {
+            Some(slow) if request.0.payload.len() > slow.bytes => {
+                slow.seen += 1;
+                slow.delay
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     fn links(&self) -> MutexGuard<'_, Links> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,7 +305,14 @@ impl Transport for MemNetwork {
     ) -> Result<Bytes, TransportError> {
         let (from, lane) = (request.from(), request.lane());
         let node = self.find(from, peer)?;
-        let answered = tokio::time::timeout(timeout, node.handle(request)).await;
+        let delay = self.delay(&request);
+        let answer = async {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            node.handle(request).await
+        };
+        let answered = tokio::time::timeout(timeout, answer).await;
         let lost = |e: &str| TransportError::Lost(e.to_owned());
         self.find(from, peer).map_err(|_| lost("cut off"))?;
         let mute = self.links().mute.contains(&node.inner.config.me.id);

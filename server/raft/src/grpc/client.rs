@@ -38,7 +38,8 @@ pub type Connector =
     Arc<dyn Fn(Peer) -> BoxFuture<'static, io::Result<BoxedIo>> + Send + Sync + 'static>;
 
 const CONNECT: Duration = Duration::from_secs(5);
-const PING: Duration = Duration::from_secs(5);
+/// A peer whose host is gone is noticed after twice this.
+const PING: Duration = Duration::from_secs(2);
 /// Room for a whole append message without waiting for the peer's leave.
 const WINDOW: u32 = 4 << 20;
 

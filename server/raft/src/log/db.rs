@@ -59,7 +59,7 @@ impl LogDb {
             file: file.clone(),
             reason: e.to_string(),
         };
-        fs::create_dir_all(dir).map_err(io)?;
+        make_dir(dir).map_err(io)?;
         // redb makes a new log of a file that is missing or empty, and the node
         // would vote a second time in a term. The marker says that there was one.
         let marker = dir.join("node.json");
@@ -371,6 +371,18 @@ pub(crate) fn write_durably(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::File::open(&temp)?.sync_all()?;
     fs::rename(&temp, file)?;
     sync_dir(file.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes a folder, and its name durable.
+pub(crate) fn make_dir(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the names in a folder durable.

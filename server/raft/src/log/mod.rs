@@ -26,7 +26,7 @@ use openraft::{AnyError, EntryPayload, LogState, RaftLogReader};
 use tokio::sync::oneshot;
 
 pub use db::LogBackend;
-pub(crate) use db::{panic_text, sync_dir};
+pub(crate) use db::{make_dir, panic_text, sync_dir};
 
 use crate::codec;
 use crate::error::LogError;

@@ -9,10 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::file::{self, Body, Header, verify};
 use super::{SnapshotHandle, SnapshotInfo};
 use crate::error::SnapshotError;
-use crate::log::sync_dir;
+use crate::log::{make_dir, sync_dir};
 use crate::machine::SnapshotSource;
 
 const SUFFIX: &str = "snap";
+
+/// A snapshot that was verified, and its body.
+pub(crate) type Newest = (PathBuf, Header, Body);
 
 /// The snapshots of one node.
 #[derive(Debug)]
@@ -33,14 +36,12 @@ struct Current {
 impl SnapshotStore {
     /// Opens the folder, clears away what was never finished, and reads the newest
     /// snapshot, if there is one.
-    pub(crate) fn open(
-        dir: PathBuf,
-    ) -> Result<(Self, Option<(PathBuf, Header, Body)>), SnapshotError> {
+    pub(crate) fn open(dir: PathBuf) -> Result<(Self, Option<Newest>), SnapshotError> {
         let err = |path: &Path, e: io::Error| SnapshotError::Io {
             file: path.to_owned(),
             reason: e.to_string(),
         };
-        fs::create_dir_all(&dir).map_err(|e| err(&dir, e))?;
+        make_dir(&dir).map_err(|e| err(&dir, e))?;
         let mut found: Vec<(u64, PathBuf)> = Vec::new();
         for row in fs::read_dir(&dir).map_err(|e| err(&dir, e))? {
             let path = row.map_err(|e| err(&dir, e))?.path();

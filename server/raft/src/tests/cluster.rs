@@ -95,8 +95,6 @@ async fn a_server_that_lags_gets_a_snapshot() {
     let mut cluster = Cluster::start_with(3, |mut c| {
         c.log_tail = 0;
         c.limits.snapshot_chunk_bytes = 100; // many pieces
-        // What is on its way to a follower is not purged.
-        c.limits.append_entries = 10;
         c
     })
     .await;
@@ -112,6 +110,10 @@ async fn a_server_that_lags_gets_a_snapshot() {
     }
     let info = cluster.node(leader).trigger_snapshot(LONG).await.unwrap();
     assert_eq!(crate::inspect(&info.file).unwrap(), info);
+    // What is on its way to a follower is purged once the attempt has failed.
+    let wait = cluster.node(leader).inner.raft.wait(Some(LONG));
+    let purged = |m: &crate::types::Metrics| m.purged.is_some_and(|id| id.index >= info.index);
+    wait.metrics(purged, "purged").await.unwrap();
     let last = cluster.node(leader).write("last").await.unwrap();
 
     cluster.restart(lagging).await;
@@ -279,5 +281,50 @@ async fn leadership_is_told() {
     assert!(!cluster.node(first).is_leader() && cluster.node(first).leader().is_none());
     assert_eq!(id_of(cluster.node(second)), second);
     assert!(cluster.node(second).last_contact().unwrap() < Duration::from_secs(30));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_write_gets_over_a_slow_line() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    // Six times what openraft gives an append.
+    cluster.net.slow(10_000, Duration::from_millis(300));
+    let written = cluster
+        .node(leader)
+        .write(vec![b'x'; 20_000])
+        .await
+        .unwrap();
+    for id in 1..=3 {
+        cluster.applied(id, written.index).await;
+    }
+    // Once to each follower; it was not begun anew while it was on its way.
+    assert_eq!(cluster.net.slowed(), 2);
+    assert_eq!(cluster.leader().await, leader, "heartbeats went on");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_servers_may_bootstrap_at_once() {
+    let mut cluster = Cluster::start(0).await;
+    for id in 1..=3 {
+        let member = cluster.run(config(id, cluster.dir.path())).await;
+        cluster.nodes.push(member);
+    }
+    let peers: Vec<_> = (1..=3).map(peer).collect();
+    let all = cluster
+        .nodes
+        .iter()
+        .map(|m| m.node.bootstrap(peers.clone()));
+    for made in join_all(all).await {
+        // One that heard from another first belongs to the cluster already.
+        assert!(
+            matches!(made, Ok(()) | Err(MemberError::AlreadyInitialized)),
+            "{made:?}"
+        );
+    }
+    let leader = cluster.leader().await;
+    cluster.node(leader).write("a").await.unwrap();
+    assert_eq!(cluster.node(leader).status().voters, peers);
     cluster.stop_all().await;
 }

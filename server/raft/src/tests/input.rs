@@ -110,6 +110,11 @@ async fn snapshots_that_do_not_fit_together_are_refused() {
     assert_eq!(next(piece(1, 4, b"..").await.unwrap()), 2);
     let e = piece(2, 4, b"..").await.unwrap_err();
     assert!(e.0.contains("cut off"), "{e}");
+    // And again from its begin.
+    assert_eq!(next(piece(2, 4, b"..").await.unwrap()), 0);
+    assert_eq!(next(piece(0, 4, b"..").await.unwrap()), 2);
+    let e = piece(2, 4, b"..").await.unwrap_err();
+    assert!(e.0.contains("cut off"), "{e}");
     // Nothing stays behind.
     let folder = cluster.dir.path().join("s1/snapshots");
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);

@@ -142,6 +142,9 @@ impl Cluster {
             let member = cluster.run(config).await;
             cluster.nodes.push(member);
         }
+        if n == 0 {
+            return cluster;
+        }
         let peers: Vec<Peer> = (1..=n).map(peer).collect();
         cluster.node(1).bootstrap(peers).await.unwrap();
         cluster.leader().await;
