@@ -1,1 +1,18 @@
-//! The agent: local catalog, checks, stream to the servers, feed to proxies
+//! The agent: what runs on every Nomad client.
+//!
+//! It answers Nomad as Consul's agent would, runs the checks, tells the servers what runs here,
+//! and keeps the proxies of this node supplied: with certificates, and with the config that it
+//! compiles of what the servers know. It keeps all of this on disk and answers from there, so
+//! that neither its own restart nor the servers' absence is felt by what runs on the node.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod checks;
+mod clock;
+mod disk;
+mod error;
+mod options;
+
+pub use clock::{Clock, SystemClock};
+pub use error::AgentError;
+pub use options::AgentOptions;

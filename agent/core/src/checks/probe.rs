@@ -1,0 +1,330 @@
+//! What a check does: asks over HTTP or gRPC, or makes a connection.
+//!
+//! No connection is kept between runs: a check is to see whether a new one can be made.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mesh_model::{CheckDefinition, CheckKind, Status};
+use reqwest::{Client, Method, Url};
+use tokio::net::TcpStream;
+
+use super::board::bounded;
+use super::grpc;
+
+/// The most of an answer that is read, in bytes.
+const MAX_ANSWER: usize = 4 * 1024;
+
+/// A run's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) status: Status,
+    pub(crate) output: String,
+}
+
+impl Outcome {
+    pub(super) fn critical(output: impl Into<String>) -> Self {
+        Self {
+            status: Status::Critical,
+            output: output.into(),
+        }
+    }
+}
+
+/// Does what a check says, once.
+#[async_trait::async_trait]
+pub(crate) trait Probe: Send + Sync {
+    /// The caller limits the time.
+    async fn probe(&self, check: &CheckDefinition) -> Outcome;
+}
+
+/// The real one.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    clients: Mutex<HashMap<ClientKind, Client>>,
+}
+
+/// What clients differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ClientKind {
+    http2: bool,
+    skip_verify: bool,
+}
+
+/// Where a request goes, and which name the certificate there must have.
+pub(super) struct Target<'a> {
+    pub(super) url: &'a str,
+    pub(super) tls_server_name: &'a str,
+    pub(super) skip_verify: bool,
+    pub(super) http2: bool,
+}
+
+#[async_trait::async_trait]
+impl Probe for Network {
+    async fn probe(&self, check: &CheckDefinition) -> Outcome {
+        match &check.kind {
+            CheckKind::Tcp { address } => tcp(address).await,
+            CheckKind::Http { .. } => match self.http(&check.kind).await {
+                Ok(outcome) => outcome,
+                Err(reason) => Outcome::critical(reason),
+            },
+            CheckKind::Grpc { .. } => grpc::probe(self, &check.kind).await,
+            CheckKind::Ttl { .. } | CheckKind::Alias { .. } => {
+                Outcome::critical("this check does nothing by itself")
+            }
+        }
+    }
+}
+
+async fn tcp(address: &str) -> Outcome {
+    match TcpStream::connect(address).await {
+        Ok(_) => Outcome {
+            status: Status::Passing,
+            output: format!("TCP connect {address}: success"),
+        },
+        Err(error) => Outcome::critical(format!("TCP connect {address}: {error}")),
+    }
+}
+
+impl Network {
+    async fn http(&self, kind: &CheckKind) -> Result<Outcome, String> {
+        let CheckKind::Http {
+            url,
+            method,
+            headers,
+            body,
+            tls_server_name,
+            tls_skip_verify,
+        } = kind
+        else {
+            return Err("not an HTTP check".to_owned());
+        };
+        let method = match method.as_str() {
+            "" => Method::GET,
+            other => other
+                .parse()
+                .map_err(|_| format!("method {other:?} is not one"))?,
+        };
+        let target = Target {
+            url,
+            tls_server_name,
+            skip_verify: *tls_skip_verify,
+            http2: false,
+        };
+        let (client, at) = self.client(&target).await?;
+        let mut request = client
+            .request(method.clone(), at)
+            .header("accept", "text/plain, text/*, */*");
+        for (name, values) in headers {
+            for value in values {
+                request = request.header(name, value);
+            }
+        }
+        if !body.is_empty() {
+            request = request.body(body.clone());
+        }
+        let mut answer = request.send().await.map_err(|e| reason(&e))?;
+        let code = answer.status();
+        let mut text = Vec::new();
+        while text.len() < MAX_ANSWER {
+            match answer.chunk().await {
+                Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+                // The status decides; a body that breaks off does not.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        text.truncate(MAX_ANSWER);
+        let status = match code.as_u16() {
+            200..=299 => Status::Passing,
+            429 => Status::Warning,
+            _ => Status::Critical,
+        };
+        let text = String::from_utf8_lossy(&text);
+        Ok(Outcome {
+            status,
+            output: bounded(&format!("HTTP {method} {url}: {code} Output: {text}")),
+        })
+    }
+
+    /// A client and the URL to ask it for. Where the certificate must have another name than the
+    /// URL's host, the URL gets that name, and the client knows the address.
+    pub(super) async fn client(&self, target: &Target<'_>) -> Result<(Client, Url), String> {
+        let mut url: Url = target
+            .url
+            .parse()
+            .map_err(|e| format!("{}: {e}", target.url))?;
+        let kind = ClientKind {
+            http2: target.http2,
+            skip_verify: target.skip_verify,
+        };
+        if target.tls_server_name.is_empty() || url.scheme() != "https" {
+            return Ok((self.shared(kind)?, url));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let port = url.port_or_known_default().unwrap_or(443);
+        let mut found = tokio::net::lookup_host((host.as_str(), port))
+            .await
+            .map_err(|e| format!("{host}: {e}"))?;
+        let at: SocketAddr = found.next().ok_or_else(|| format!("{host}: no address"))?;
+        url.set_host(Some(target.tls_server_name))
+            .map_err(|e| format!("TLS server name {}: {e}", target.tls_server_name))?;
+        let builder = builder(kind).resolve(target.tls_server_name, at);
+        let client = builder.build().map_err(|e| reason(&e))?;
+        Ok((client, url))
+    }
+
+    /// Clients are dear to make: each loads the system's roots.
+    fn shared(&self, kind: ClientKind) -> Result<Client, String> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&kind) {
+            return Ok(client.clone());
+        }
+        let client = builder(kind).build().map_err(|e| reason(&e))?;
+        clients.insert(kind, client.clone());
+        Ok(client)
+    }
+}
+
+fn builder(kind: ClientKind) -> reqwest::ClientBuilder {
+    let builder = Client::builder()
+        .no_proxy()
+        .user_agent("Consul Health Check")
+        .pool_max_idle_per_host(0)
+        .pool_idle_timeout(Duration::ZERO)
+        .tls_danger_accept_invalid_certs(kind.skip_verify);
+    match kind.http2 {
+        true => builder
+            .http2_prior_knowledge()
+            .redirect(reqwest::redirect::Policy::none()),
+        false => builder,
+    }
+}
+
+/// An error with all of its causes: reqwest's own text names only the first.
+pub(super) fn reason(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::{any, get, post};
+    use serde_json::json;
+
+    async fn server(router: Router) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        at
+    }
+
+    async fn run(mut body: serde_json::Value) -> Outcome {
+        body["ServiceID"] = json!("a");
+        body["Name"] = json!("a");
+        body["Interval"] = json!("10s");
+        let check = mesh_consul::check::parse(&body).unwrap().check;
+        Network::default().probe(&check).await
+    }
+
+    #[tokio::test]
+    async fn http_by_its_status() {
+        let router =
+            Router::new()
+                .route("/ok", get(|| async { "fine" }))
+                .route("/busy", get(|| async { StatusCode::TOO_MANY_REQUESTS }))
+                .route(
+                    "/bad",
+                    get(|| async { (StatusCode::BAD_GATEWAY, "x".repeat(9000)) }),
+                )
+                .route(
+                    "/put",
+                    any(
+                        |method: axum::http::Method,
+                         headers: axum::http::HeaderMap,
+                         body: String| async move {
+                            format!("{method} {:?} {body}", headers["x-a"])
+                        },
+                    ),
+                );
+        let at = server(router).await;
+        let ok = run(json!({"HTTP": format!("http://{at}/ok")})).await;
+        assert_eq!(ok.status, Status::Passing);
+        assert!(ok.output.ends_with("200 OK Output: fine"), "{}", ok.output);
+        let busy = run(json!({"HTTP": format!("http://{at}/busy")})).await;
+        assert_eq!(busy.status, Status::Warning);
+        let bad = run(json!({"HTTP": format!("http://{at}/bad")})).await;
+        assert_eq!(bad.status, Status::Critical);
+        assert!(bad.output.len() <= 4096);
+        let put = run(json!({"HTTP": format!("http://{at}/put"), "Method": "PUT",
+                             "Header": {"x-a": ["1"]}, "Body": "hello"}))
+        .await;
+        assert!(put.output.ends_with("PUT \"1\" hello"), "{}", put.output);
+    }
+
+    #[tokio::test]
+    async fn tcp_by_connecting() {
+        let at = server(Router::new()).await;
+        assert_eq!(
+            run(json!({"TCP": at.to_string()})).await.status,
+            Status::Passing
+        );
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = closed.local_addr().unwrap();
+        drop(closed);
+        let refused = run(json!({"TCP": at.to_string()})).await;
+        assert_eq!(refused.status, Status::Critical);
+        assert!(refused.output.contains("refused"), "{}", refused.output);
+        let refused = run(json!({"HTTP": format!("http://{at}/")})).await;
+        assert!(refused.output.contains("refused"), "{}", refused.output);
+    }
+
+    #[tokio::test]
+    async fn grpc_by_what_it_says_of_the_service() {
+        let answer = |bytes: axum::body::Bytes| async move {
+            // The request is a frame with the service's name as field 1.
+            let status: u8 = match bytes.get(7..) {
+                Some(b"good") => 1,
+                Some(b"bad") => 2,
+                None => 1,
+                Some(_) => {
+                    let headers = [("grpc-status", "5"), ("grpc-message", "unknown service")];
+                    return (headers, Vec::new());
+                }
+            };
+            let frame = vec![0, 0, 0, 0, 2, 0x08, status];
+            (
+                [("content-type", "application/grpc"), ("x-ignored", "")],
+                frame,
+            )
+        };
+        let at = server(Router::new().route("/grpc.health.v1.Health/Check", post(answer))).await;
+        let status = async |service: &str| run(json!({"GRPC": format!("{at}{service}")})).await;
+        assert_eq!(status("").await.status, Status::Passing);
+        assert_eq!(status("/good").await.status, Status::Passing);
+        let bad = status("/bad").await;
+        assert_eq!(bad.status, Status::Critical);
+        assert!(bad.output.contains("NOT_SERVING"), "{}", bad.output);
+        let unknown = status("/other").await;
+        assert_eq!(unknown.status, Status::Critical);
+        assert!(
+            unknown.output.contains("unknown service"),
+            "{}",
+            unknown.output
+        );
+    }
+}
