@@ -19,6 +19,10 @@ pub(crate) const MAX_FILE: usize = 1024 * 1024;
 /// Most blocks and attributes that a file may have at its top.
 const MAX_ITEMS: usize = 10_000;
 
+/// Most keys of one object or block: the parser compares each key of an object
+/// with all before it.
+const MAX_KEYS: usize = 4096;
+
 /// An attribute or a block.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Item {
@@ -103,6 +107,11 @@ pub(crate) fn read(context: &Context<'_>) -> Vec<Item> {
     if !fits(context) {
         return Vec::new();
     }
+    if let Some(at) = crowded(text) {
+        let message = format!("more than {MAX_KEYS} keys in one object or block");
+        context.report(at, message, None);
+        return Vec::new();
+    }
     match hcl_edit::parser::parse_body(text) {
         Ok(parsed) => {
             let items = body(&parsed, 0);
@@ -127,6 +136,35 @@ pub(crate) fn fits(context: &Context<'_>) -> bool {
         context.report(0, message, Some("split it".to_owned()));
     }
     size <= MAX_FILE
+}
+
+/// Where an object or block begins to have too many keys. It looks at the
+/// characters only, since it must know before anything is parsed.
+fn crowded(text: &str) -> Option<usize> {
+    let mut open: Vec<usize> = Vec::new();
+    let mut in_text = false;
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        let escapes = in_text && !is_escaped && byte == b'\\';
+        match byte {
+            b'\n' => in_text = false,
+            b'"' if !is_escaped => in_text = !in_text,
+            _ if in_text => {}
+            b'{' => open.push(0),
+            b'}' => drop(open.pop()),
+            b'=' | b':' => {
+                if let Some(keys) = open.last_mut() {
+                    *keys += 1;
+                    if *keys > MAX_KEYS {
+                        return Some(at);
+                    }
+                }
+            }
+            _ => {}
+        }
+        is_escaped = escapes;
+    }
+    None
 }
 
 fn report_syntax(context: &Context<'_>, error: &hcl_edit::parser::Error) {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-const TARGETS: [(&str, fn(&[u8])); 3] = [
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 3] = [
     ("hcl", mesh_model::fuzz::hcl),
     ("instance", mesh_model::fuzz::instance),
     ("config_entry", mesh_model::fuzz::config_entry),

@@ -253,6 +253,14 @@ fn deep_and_long_files_end() {
     let big = "#".repeat(tree::MAX_FILE + 1);
     let found = parse_entries("a", &big).unwrap_err();
     assert!(found.to_string().contains("1048577 bytes"), "{found}");
+    let keys: String = (0..50_000).map(|i| format!("k{i} = \"{{\"\n")).collect();
+    let found = parse_entries(
+        "a",
+        &format!("service \"a\" {{\n meta = {{\n{keys}}}\n}}\n"),
+    );
+    let found = found.unwrap_err().to_string();
+    assert!(found.contains("a:4099:"), "{found}");
+    assert!(found.contains("more than 4096 keys"), "{found}");
     let many = "mesh {}\n".repeat(20_000);
     let found = parse_entries("a", &many).unwrap_err();
     assert!(found.to_string().contains("at most 10000"), "{found}");
