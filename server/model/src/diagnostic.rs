@@ -248,6 +248,21 @@ impl<'a> Context<'a> {
         self.found.borrow().len() >= MOST
     }
 
+    /// How much was reported so far.
+    pub(crate) fn count(&self) -> usize {
+        self.found.borrow().len() + self.more.get()
+    }
+
+    /// What came of reading the item at `at`, where `before` was reported
+    /// before. Nothing is ever left out in silence: a lost deny would be an
+    /// allow.
+    pub(crate) fn not_lost<T>(&self, at: usize, before: usize, read: Option<T>) -> Option<T> {
+        if read.is_none() && self.count() == before {
+            self.report(at, "this cannot be read", None);
+        }
+        read
+    }
+
     /// `value` if nothing was wrong.
     pub(crate) fn finish<T>(self, value: T) -> Result<T, Diagnostics> {
         let mut found = self.found.into_inner();

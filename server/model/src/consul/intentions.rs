@@ -51,11 +51,11 @@ fn source(mut fields: Fields<'_>, destination: &Key) -> Option<Intention> {
         }
         key
     });
-    let at = fields.where_is("Action").unwrap_or(fields.at());
+    let said = fields.where_is("Action");
+    let at = said.unwrap_or(fields.at());
     let action = fields.word("Action", &ACTIONS, Action::parse);
-    let said = fields.has_text("Action");
     let permissions: Vec<_> = fields.objects("Permissions");
-    let rule = match (said, permissions.is_empty()) {
+    let rule = match (said.is_some(), permissions.is_empty()) {
         (true, false) => {
             fields.wrong(at, "", "has both an Action and Permissions; keep one");
             None

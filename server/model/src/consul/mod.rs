@@ -179,10 +179,7 @@ pub fn is_config_entry(text: &str) -> bool {
 pub fn parse_config_entry(file: &str, text: &str) -> Result<ConfigEntry, Diagnostics> {
     let context = Context::new(file, text);
     let entry = parse::parse(&context).and_then(|items| entry(&context, &items));
-    match context.finish(entry)? {
-        Some(entry) => Ok(entry),
-        None => Err(Diagnostics::default()), // not reached: what is none was reported
-    }
+    finish(context, entry)
 }
 
 /// The same of a value that was read from JSON already, such as
@@ -197,9 +194,14 @@ pub fn from_json(value: &serde_json::Value) -> Result<ConfigEntry, Diagnostics> 
         }
     };
     let entry = entry(&context, &items);
+    finish(context, entry)
+}
+
+fn finish(context: Context<'_>, entry: Option<ConfigEntry>) -> Result<ConfigEntry, Diagnostics> {
+    let entry = context.not_lost(0, 0, entry);
     match context.finish(entry)? {
         Some(entry) => Ok(entry),
-        None => Err(Diagnostics::default()),
+        None => Err(Diagnostics::default()), // not reached: a loss was reported
     }
 }
 

@@ -180,6 +180,8 @@ const WRONG: &[&str] = &[
     "",
     "Kind = \"service-defaults\"",
     "Name = \"web\"",
+    "Kind = \"service-defaults\"\nName = \"\"",
+    "Kind = \"service-intentions\"\nName = \"web\"\nSources = [{ Name = \"a\", Action = null }, { Name = null, Action = \"deny\" }, { Name = \"c\", Permissions = [{ Action = \"\" }] }]",
     "Kind = \"proxy-defaults\"\nName = \"global\"",
     "Kind = \"service-default\"\nName = \"web\"",
     "Kind = \"zebra\"\nName = \"web\"",

@@ -45,7 +45,9 @@ pub fn parse_files(files: &[(&str, &str)]) -> Result<Vec<Located<Entry>>, Diagno
     for (file, text) in files {
         let context = Context::new(file, text);
         for item in tree::read(&context) {
-            let Some(entry) = block(&context, &item) else {
+            let before = context.count();
+            let read = block(&context, &item);
+            let Some(entry) = context.not_lost(item.at, before, read) else {
                 continue;
             };
             let key = entry.key();

@@ -226,6 +226,9 @@ const WRONG: &[&str] = &[
     "intention \"a\" \"b\" {\n  action = \"allow\"\n  permission { action = \"deny\" }\n}",
     "intention \"a\" \"b\" {\n  permission { path_prefix = \"/\" }\n  permission {\n    action = \"alllow\"\n    path = \"/\"\n  }\n  permission {\n    action = \"allow\"\n    jwt { provider = \"x\" }\n  }\n}",
     "intention \"a\" \"b\" { action = \"denny\" }",
+    "intention \"a\" \"b\" { action = null }",
+    "intention \"a\" \"b\" {\n  permission { action = null }\n}",
+    "route \"a\" {\n  rule \"r\" {\n    retries { attempts = null }\n  }\n}",
 ];
 
 #[test]

@@ -28,7 +28,9 @@ pub fn parse_instances(file: &str, text: &str) -> Result<Vec<Located<Registratio
     let mut all = Vec::new();
     let mut first: HashMap<String, String> = HashMap::new();
     for item in tree::read(&context) {
-        let Some(registration) = instance(&context, &item) else {
+        let before = context.count();
+        let read = instance(&context, &item);
+        let Some(registration) = context.not_lost(item.at, before, read) else {
             continue;
         };
         let id = registration.id.clone();
