@@ -84,10 +84,9 @@ fn answer(
             admin.drain.notify_one();
             text(StatusCode::ACCEPTED, "draining\n".to_owned())
         }
-        (_, "/ready" | "/metrics" | "/stats/prometheus" | "/config") => text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "use GET\n".to_owned(),
-        ),
+        (_, "/ready" | "/metrics" | "/stats/prometheus" | "/config") => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned())
+        }
         (_, "/drain") => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n".to_owned()),
         _ => text(
             StatusCode::NOT_FOUND,

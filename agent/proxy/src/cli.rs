@@ -130,7 +130,9 @@ impl Arguments {
                 )));
             }
         }
-        read.mode = mode.ok_or_else(|| UsageError("nothing to run: no -c, -sidecar-for or -static".to_owned()))?;
+        read.mode = mode.ok_or_else(|| {
+            UsageError("nothing to run: no -c, -sidecar-for or -static".to_owned())
+        })?;
         Ok(read)
     }
 
@@ -214,16 +216,30 @@ mod tests {
 
     #[test]
     fn takes_what_nomad_gives_envoy() {
-        let read = parse("-c /secrets/envoy_bootstrap.json -l info --concurrency 1 --disable-hot-restart").unwrap();
-        assert_eq!(read.mode, Mode::Bootstrap("/secrets/envoy_bootstrap.json".into()));
+        let read =
+            parse("-c /secrets/envoy_bootstrap.json -l info --concurrency 1 --disable-hot-restart")
+                .unwrap();
+        assert_eq!(
+            read.mode,
+            Mode::Bootstrap("/secrets/envoy_bootstrap.json".into())
+        );
         assert_eq!(read.concurrency, 1);
-        assert_eq!(parse("--config-path=x --log-level warning --concurrency 0").unwrap().log_level, "warn");
+        assert_eq!(
+            parse("--config-path=x --log-level warning --concurrency 0")
+                .unwrap()
+                .log_level,
+            "warn"
+        );
     }
 
     #[test]
     fn takes_ours_with_one_dash_or_two() {
         for line in ["-sidecar-for web", "--sidecar-for web", "-sidecar-for=web"] {
-            assert_eq!(parse(line).unwrap().mode, Mode::SidecarFor("web".into()), "{line}");
+            assert_eq!(
+                parse(line).unwrap().mode,
+                Mode::SidecarFor("web".into()),
+                "{line}"
+            );
         }
     }
 

@@ -44,7 +44,9 @@ pub struct Control {
 
 /// Why the control side ended.
 #[derive(Debug, thiserror::Error)]
-#[error("the agent does not know this proxy any more, and its leaf is no proof: {0}. It must be started with a new ticket")]
+#[error(
+    "the agent does not know this proxy any more, and its leaf is no proof: {0}. It must be started with a new ticket"
+)]
 pub struct Refused(String);
 
 #[derive(Default)]
@@ -94,7 +96,11 @@ impl Control {
                 }
             }
             Event::Disconnected(reason) => {
-                tracing::warn!(proxy = self.proxy, reason, "no agent; going on with the last config");
+                tracing::warn!(
+                    proxy = self.proxy,
+                    reason,
+                    "no agent; going on with the last config"
+                );
                 self.status.agent(reason);
             }
             Event::Refused(reason) => {
@@ -102,7 +108,11 @@ impl Control {
                 if !alive {
                     return Err(Refused(reason));
                 }
-                tracing::error!(proxy = self.proxy, reason, "the agent refused this proxy; going on until the leaf ends");
+                tracing::error!(
+                    proxy = self.proxy,
+                    reason,
+                    "the agent refused this proxy; going on until the leaf ends"
+                );
                 self.status.agent(reason);
             }
             Event::Roots(roots) => self.roots(roots, held).await,
@@ -124,7 +134,11 @@ impl Control {
                 String::new()
             }
             Err(error) => {
-                tracing::error!(proxy = self.proxy, error, "roots are not taken; the last ones stay");
+                tracing::error!(
+                    proxy = self.proxy,
+                    error,
+                    "roots are not taken; the last ones stay"
+                );
                 error
             }
         };
@@ -166,7 +180,12 @@ impl Control {
             .not_after
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        tracing::info!(proxy = self.proxy, serial = facts.serial, ends = ends.as_secs(), "leaf in use");
+        tracing::info!(
+            proxy = self.proxy,
+            serial = facts.serial,
+            ends = ends.as_secs(),
+            "leaf in use"
+        );
         self.status.have_leaf();
         let ends = i64::try_from(ends.as_secs()).unwrap_or(i64::MAX);
         self.ack(What::LeafNotAfter(ends), String::new(), &[]).await;
@@ -191,28 +210,43 @@ impl Control {
                 held.config = Some(Pending {
                     config,
                     serial: came.serial,
-                    version: came.version.map(|v| mesh_model::Version::from(v).to_string()).unwrap_or_default(),
+                    version: came
+                        .version
+                        .map(|v| mesh_model::Version::from(v).to_string())
+                        .unwrap_or_default(),
                 });
                 self.start(held).await;
             }
             Err(error) => {
-                tracing::error!(proxy = self.proxy, error, "config is not taken; the last one stays, with the new policy");
+                tracing::error!(
+                    proxy = self.proxy,
+                    error,
+                    "config is not taken; the last one stays, with the new policy"
+                );
                 self.status.refused(error.clone());
                 let mut not_understood = Vec::new();
                 if let Some(plane) = self.plane.borrow().clone() {
                     // Without a readable policy nobody may call.
-                    let policy = ProxyConfig::policy_of(&came.config).unwrap_or(PolicyForm::default());
-                    not_understood = plane.apply_policy(policy);
+                    let policy =
+                        ProxyConfig::policy_of(&came.config).unwrap_or(PolicyForm::default());
+                    not_understood = plane.apply_policy(&policy);
                 }
-                self.ack(What::Config(came.serial), error, &not_understood).await;
+                self.ack(What::Config(came.serial), error, &not_understood)
+                    .await;
             }
         }
     }
 
     fn read(&self, came: &wire::Config) -> Result<ProxyConfig, String> {
-        let missing = self.options.features.missing(came.needs.iter().map(String::as_str));
+        let missing = self
+            .options
+            .features
+            .missing(came.needs.iter().map(String::as_str));
         if !missing.is_empty() {
-            return Err(format!("needs {}, which this proxy does not have; upgrade it", missing.join(", ")));
+            return Err(format!(
+                "needs {}, which this proxy does not have; upgrade it",
+                missing.join(", ")
+            ));
         }
         serde_json::from_slice(&came.config).map_err(|error| error.to_string())
     }
@@ -245,21 +279,33 @@ impl Control {
         let shown = Arc::new(pending.config.clone());
         let (error, not_understood) = match plane.apply(pending.config).await {
             Ok(applied) => {
-                tracing::info!(proxy = self.proxy, version = pending.version, "config in use");
+                tracing::info!(
+                    proxy = self.proxy,
+                    version = pending.version,
+                    "config in use"
+                );
                 self.status.running(shown, pending.version);
                 (String::new(), applied.not_understood)
             }
             Err(error) => {
                 let error = error.to_string();
-                tracing::error!(proxy = self.proxy, error, "config is not taken; the last one stays");
+                tracing::error!(
+                    proxy = self.proxy,
+                    error,
+                    "config is not taken; the last one stays"
+                );
                 self.status.refused(error.clone());
                 (error, Vec::new())
             }
         };
         for one in &not_understood {
-            tracing::error!(proxy = self.proxy, "denied, since it is not understood: {one}");
+            tracing::error!(
+                proxy = self.proxy,
+                "denied, since it is not understood: {one}"
+            );
         }
-        self.ack(What::Config(pending.serial), error, &not_understood).await;
+        self.ack(What::Config(pending.serial), error, &not_understood)
+            .await;
     }
 
     async fn ack(&self, what: What, error: String, not_understood: &[NotUnderstood]) {

@@ -57,7 +57,7 @@ pub struct Feed {
     /// What this process knows.
     pub features: Vec<String>,
     /// The chain in use, for an agent that has forgotten the key. DER.
-    pub leaf: Box<dyn Fn() -> Vec<Vec<u8>> + Send>,
+    pub leaf: Box<dyn Fn() -> Vec<Vec<u8>> + Send + Sync>,
     /// What came.
     pub events: mpsc::Sender<Event>,
     /// What goes up.
@@ -170,7 +170,7 @@ impl Feed {
         }
     }
 
-    fn hello(&self, nonce: &[u8]) -> Result<wire::Hello, mesh_tls::CsrError> {
+    fn hello(&self, nonce: &[u8]) -> Result<wire::Hello, csr::CsrError> {
         let proxy = &self.bootstrap.proxy_id;
         Ok(wire::Hello {
             proxy: proxy.clone(),

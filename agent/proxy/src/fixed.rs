@@ -11,7 +11,8 @@ use mesh_policy::PolicyForm;
 use mesh_proto::config::{
     Bind, Cluster, Endpoint, Health, Inbound, Outbound, ProxyConfig, StaticFile,
 };
-use mesh_tls::{Credential, MeshTls, TlsError, Trust, TrustDomain, read_certificates};
+use mesh_tls::pem::read_certificates;
+use mesh_tls::{Credential, MeshTls, TlsError, Trust, TrustDomain};
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
@@ -175,6 +176,9 @@ mod tests {
         assert!(missing.contains("config.json"), "{missing}");
         std::fs::write(&path, "{\n \"confg\": 1}").unwrap();
         let misspelt = read(&path).unwrap_err().to_string();
-        assert!(misspelt.contains("line 2") && misspelt.contains("confg"), "{misspelt}");
+        assert!(
+            misspelt.contains("line 2") && misspelt.contains("confg"),
+            "{misspelt}"
+        );
     }
 }

@@ -14,12 +14,46 @@
 //!   and telemetry are on the handler's side, so that an engine can be replaced.
 #![forbid(unsafe_code)]
 
+mod admin;
+mod attach;
+pub mod cli;
+mod control;
+mod feed;
+mod fixed;
+mod run;
+mod status;
 mod config;
+mod cut;
+mod engine;
+mod exchange;
+mod flow;
+mod http;
+mod inbound;
+mod lifecycle;
 mod listen;
+mod live;
+mod net;
+mod outbound;
+mod peer;
 mod plane;
+mod relay;
+mod scratch;
+mod slots;
+mod target;
 mod telemetry;
+mod tunnel;
 mod worker;
 
 pub use plane::{
     AccessLog, Applied, ApplyError, Bound, BoundAddress, BoundTo, DataPlane, Drained, Limits, Options, Snapshot,
 };
+
+pub use run::run;
+
+/// The file that `mesh-proxy -static-example` prints: a [`StaticFile`] that
+/// shows every part.
+///
+/// [`StaticFile`]: mesh_proto::config::StaticFile
+pub fn static_example() -> String {
+    serde_json::to_string_pretty(&fixed::example()).unwrap_or_default()
+}

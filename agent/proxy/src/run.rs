@@ -55,7 +55,10 @@ async fn read_bootstrap(path: &Path) -> Result<Bootstrap, Failure> {
     let limit = mesh_proto::bootstrap::MAX_BOOTSTRAP as u64 + 1;
     let mut text = String::new();
     let read = if path == Path::new("-") {
-        tokio::io::stdin().take(limit).read_to_string(&mut text).await
+        tokio::io::stdin()
+            .take(limit)
+            .read_to_string(&mut text)
+            .await
     } else {
         match tokio::fs::File::open(path).await {
             Ok(file) => file.take(limit).read_to_string(&mut text).await,
@@ -232,9 +235,9 @@ async fn serve_admin(
 ) -> Result<Stop, Failure> {
     let drain = Arc::new(Notify::new());
     if let Some(address) = address {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| format!("admin listener {address}: {error}; another can be given with -admin-bind"))?;
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            format!("admin listener {address}: {error}; another can be given with -admin-bind")
+        })?;
         let planes = planes.clone();
         let admin = Admin {
             status: status.clone(),

@@ -61,6 +61,24 @@ impl ProxyConfig {
             .ok()
             .map(|it| it.policy)
     }
+
+    /// The features that a proxy must have to run it. One without them keeps
+    /// its last good config. What the *policy* needs is not among them: the
+    /// policy is always taken, and what is unknown in it denies.
+    pub fn needs(&self) -> Vec<Feature> {
+        let rules = || self.outbound.iter().flat_map(|one| &one.rules);
+        let mut needs = Vec::new();
+        if rules().any(|rule| rule.retries.is_some()) {
+            needs.push(Feature::Retries);
+        }
+        if rules()
+            .flat_map(|rule| &rule.matches)
+            .any(|one| !one.query.is_empty())
+        {
+            needs.push(Feature::Query);
+        }
+        needs
+    }
 }
 
 /// Where other sidecars call.
