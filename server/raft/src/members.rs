@@ -145,6 +145,10 @@ impl Inner {
                 return Err(last.unwrap_or(MemberError::NoLeader { waited }));
             };
             let metrics = self.metrics();
+            if metrics.running_state.is_err() {
+                let reason = self.why_stopped();
+                return Err(MemberError::Stopped { reason });
+            }
             let leader = hint
                 .take()
                 .or_else(|| leader_of(&metrics))

@@ -249,6 +249,10 @@ impl RaftNode {
                 return Err(last.unwrap_or(ReadError::NoLeader { waited }));
             };
             let metrics = self.inner.metrics();
+            if metrics.running_state.is_err() {
+                let reason = self.inner.why_stopped();
+                return Err(ReadError::Stopped { reason });
+            }
             let proof = if metrics.state.is_leader() {
                 self.inner.prove(left).await
             } else {
@@ -462,7 +466,7 @@ impl Inner {
         }
     }
 
-    fn why_stopped(&self) -> String {
+    pub(crate) fn why_stopped(&self) -> String {
         let failure = self.health.failure();
         failure.unwrap_or_else(|| "it was shut down".to_owned())
     }

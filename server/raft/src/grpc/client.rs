@@ -5,6 +5,7 @@
 //! is forwarded must know whether it can have left this host.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -178,8 +179,25 @@ fn failure(status: &tonic::Status) -> TransportError {
         | tonic::Code::Unauthenticated
         | tonic::Code::Unimplemented
         | tonic::Code::OutOfRange => TransportError::Refused(status.message().to_owned()),
+        _ if unprocessed(status) => TransportError::NotSent(status.message().to_owned()),
         _ => TransportError::Lost(status.to_string()),
     }
+}
+
+/// Whether the peer said that it has not looked at the request: it was closing (a
+/// GOAWAY fails only the streams beyond the last that it took), or refused the
+/// stream (RFC 9113, 6.8 and 8.7).
+fn unprocessed(status: &tonic::Status) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(e) = cause {
+        if let Some(h2) = e.downcast_ref::<h2::Error>() {
+            let going = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
+            let refused = h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return h2.is_remote() && (going || refused);
+        }
+        cause = e.source();
+    }
+    false
 }
 
 /// hyper's connection, as tonic's client wants it.

@@ -49,25 +49,28 @@ impl Header {
 
 /// Writes a whole file and makes it durable, under its present name.
 pub(crate) fn write(file: &File, header: &Header, body: &dyn SnapshotSource) -> io::Result<()> {
-    let mut out = Summing {
-        inner: BufWriter::with_capacity(1 << 18, file),
+    let sum = Summing {
+        inner: file,
         sum: Sha256::new(),
         bytes: 0,
     };
+    let mut out = BufWriter::with_capacity(1 << 18, sum);
     let json = serde_json::to_vec(header)?;
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_be_bytes())?;
     out.write_all(&length.to_be_bytes())?;
     out.write_all(&json)?;
-    let before = out.bytes;
+    out.flush()?;
+    let before = out.get_ref().bytes;
     body.write_to(&mut out)?;
-    let length = out.bytes - before;
+    out.flush()?;
+    let length = out.get_ref().bytes - before;
     out.write_all(&length.to_be_bytes())?;
-    let sum = out.sum.finalize();
-    out.inner.write_all(&sum)?;
-    out.inner.flush()?;
-    drop(out.inner);
+    out.flush()?;
+    let sum = out.get_ref().sum.clone().finalize();
+    out.get_mut().inner.write_all(&sum)?;
+    drop(out);
     file.sync_all()
 }
 

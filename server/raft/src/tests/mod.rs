@@ -79,7 +79,7 @@ impl Machine for Memory {
                 known: 1,
             });
         }
-        let commands: Vec<Vec<u8>> =
+        let commands: Vec<String> =
             serde_json::from_reader(body).map_err(|e| MachineError::Corrupt(e.to_string()))?;
         let mut state = self.state.lock().unwrap();
         state.commands = commands.into_iter().map(Bytes::from).collect();
@@ -91,7 +91,8 @@ pub(crate) struct Picture(pub(crate) Vec<Bytes>);
 
 impl SnapshotSource for Picture {
     fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        let commands: Vec<&[u8]> = self.0.iter().map(|c| &c[..]).collect();
+        let commands = self.0.iter().map(|c| std::str::from_utf8(c).unwrap());
+        let commands: Vec<&str> = commands.collect();
         Ok(serde_json::to_writer(out, &commands)?)
     }
 }

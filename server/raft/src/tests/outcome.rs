@@ -106,6 +106,11 @@ async fn a_node_without_a_cluster_takes_nothing() {
     let write = other.node.write("a").await.unwrap_err();
     assert!(write.not_written(), "{write:?}");
     let read = other.node.linearize(LONG).await;
-    assert!(read.is_err(), "{read:?}");
+    assert!(matches!(read, Err(ReadError::Stopped { .. })), "{read:?}");
+    let joined = other.node.join("s1:8701", LONG).await;
+    assert!(
+        matches!(joined, Err(crate::MemberError::Stopped { .. })),
+        "{joined:?}"
+    );
     cluster.stop_all().await;
 }
