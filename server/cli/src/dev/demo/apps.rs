@@ -1,7 +1,7 @@
 //! The demo's services: plain HTTP programs that know nothing of the mesh.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -49,9 +49,13 @@ pub(crate) const APPS: [App; 4] = [
     },
 ];
 
-/// Starts one on a free port of 127.0.0.1, for as long as `tasks` lives.
-pub(crate) async fn start(app: App, tasks: &mut JoinSet<()>) -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+/// Starts one on a free port of `host`, for as long as `tasks` lives.
+pub(crate) async fn start(
+    app: App,
+    host: IpAddr,
+    tasks: &mut JoinSet<()>,
+) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind((host, 0)).await?;
     let address = listener.local_addr()?;
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
