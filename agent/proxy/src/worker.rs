@@ -1,30 +1,422 @@
-//! A worker.
+//! A worker: one thread, and everything that its connections need.
+//!
+//! All of it is the worker's own, so none of it is locked; connections and
+//! streams are tasks that share it through `Rc`.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use mesh_tls::SpiffeId;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rustls::ServerConfig;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::config::{Address, Compiled, Expose, ListenKey};
+use crate::inbound::{self, Application, InboundView};
+use crate::lifecycle::{Lifecycle, Member, Phase, reaches};
+use crate::listen::Listener;
+use crate::live::Live;
+use crate::net::{Acceptor, Socket};
+use crate::outbound::{self, ClusterState, OutboundView};
+use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
-use crate::telemetry::WorkerTelemetry;
+use crate::telemetry::{Direction, Metrics, WorkerLog, WorkerTelemetry};
 
+/// How often idle connections are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// How long what was cut may take to see it.
+const AFTER_CUT: Duration = Duration::from_secs(1);
+
+/// One worker.
 pub(crate) struct Worker {
-    _shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: WorkerLog,
+    pub(crate) live: Live,
+    pub(crate) random: RefCell<SmallRng>,
+    server_config: Arc<ServerConfig>,
+    began: std::time::Instant,
+    clusters: RefCell<HashMap<String, Rc<ClusterState>>>,
+    peers: RefCell<HashMap<(Address, SpiffeId), Rc<Peer>>>,
+    applications: RefCell<HashMap<Address, Rc<Application>>>,
+    listening: RefCell<HashMap<ListenKey, Rc<Listening>>>,
+    /// Listeners that ended, with connections that have not.
+    leaving: RefCell<Vec<Rc<Listening>>>,
+    room: Room,
+}
+
+/// A listener on a worker.
+pub(crate) struct Listening {
+    pub(crate) life: Rc<Lifecycle>,
+    role: RefCell<Role>,
+}
+
+/// What a listener is for now.
+#[derive(Clone)]
+enum Role {
+    Inbound(Rc<InboundView>),
+    Outbound(Rc<OutboundView>),
+    Exposed(Rc<Expose>),
+}
+
+impl Listening {
+    pub(crate) fn inbound(&self) -> Option<Rc<InboundView>> {
+        match &*self.role.borrow() {
+            Role::Inbound(view) => Some(view.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn outbound(&self) -> Option<Rc<OutboundView>> {
+        match &*self.role.borrow() {
+            Role::Outbound(view) => Some(view.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn exposed(&self) -> Option<Rc<Expose>> {
+        match &*self.role.borrow() {
+            Role::Exposed(config) => Some(config.clone()),
+            _ => None,
+        }
+    }
+
+    fn is_inbound(&self) -> bool {
+        matches!(&*self.role.borrow(), Role::Inbound(_))
+    }
 }
 
 impl Worker {
-    pub(crate) fn new(_index: usize, shared: Arc<Shared>, _telemetry: WorkerTelemetry) -> Self {
-        Self { _shared: shared }
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, telemetry: WorkerTelemetry) -> Self {
+        let random = match shared.options.seed {
+            Some(seed) => SmallRng::seed_from_u64(seed.wrapping_add(index as u64)),
+            None => SmallRng::from_os_rng(),
+        };
+        Self {
+            metrics: Metrics::new(telemetry.registry),
+            log: WorkerLog::new(telemetry.log),
+            live: Live::default(),
+            random: RefCell::new(random),
+            server_config: shared.tls.server_config(&[H2, HTTP_1, mesh_mux::ALPN]),
+            began: std::time::Instant::now(),
+            clusters: RefCell::default(),
+            peers: RefCell::default(),
+            applications: RefCell::default(),
+            listening: RefCell::default(),
+            leaving: RefCell::default(),
+            room: Room::new(shared.options.limits.connections),
+            shared,
+        }
     }
 
+    /// Carries out orders until there are no more.
     pub(crate) async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Command>) {
+        tokio::task::spawn_local(self.clone().watch_policy());
+        tokio::task::spawn_local(self.clone().keep_house());
         while let Some(order) = orders.recv().await {
             match order {
-                Command::Apply { done, .. } => drop(done.send(())),
-                Command::DrainInbound { done, .. } | Command::DrainOutbound { done, .. } => {
-                    drop(done.send(Drained::default()))
+                Command::Apply {
+                    config,
+                    sockets,
+                    done,
+                } => {
+                    self.apply(&config, sockets);
+                    tell(done, ());
+                }
+                Command::DrainInbound { deadline, done } => {
+                    tell(done, self.drain_inbound(deadline).await);
+                }
+                Command::DrainOutbound { deadline, done } => {
+                    let cut = self.drain_outbound(deadline).await;
+                    self.log.flush();
+                    tell(done, cut);
                 }
             }
         }
+        self.log.flush();
+        // Clusters know their worker: it could not go otherwise.
+        self.listening.take();
+        self.clusters.take();
+    }
+
+    /// The time of balancers.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
+        self.server_config.clone()
+    }
+
+    /// The connections to an instance.
+    pub(crate) fn peer(&self, address: &Address, identity: &SpiffeId) -> Rc<Peer> {
+        let key = (address.clone(), identity.clone());
+        let mut peers = self.peers.borrow_mut();
+        let peer = peers
+            .entry(key)
+            .or_insert_with(|| Rc::new(Peer::new(address.clone(), identity.clone())));
+        peer.clone()
+    }
+
+    /// The connections to an application.
+    pub(crate) fn application(&self, address: &Address) -> Rc<Application> {
+        let mut all = self.applications.borrow_mut();
+        let application = all
+            .entry(address.clone())
+            .or_insert_with(|| Rc::new(Application::new(address.clone())));
+        application.clone()
+    }
+
+    /// Runs a config. Nothing in it can fail: it was compiled, and bound.
+    fn apply(self: &Rc<Self>, config: &Compiled, sockets: Vec<(ListenKey, Listener)>) {
+        self.update_clusters(config);
+        let mut sockets: HashMap<_, _> = sockets.into_iter().collect();
+        let mut before = self.listening.take();
+        let mut now = HashMap::new();
+        for (key, role) in self.roles(config) {
+            if let Some(listening) = before.remove(&key) {
+                *listening.role.borrow_mut() = role;
+                now.insert(key, listening);
+            } else if let Some(socket) = sockets.remove(&key) {
+                let listening = Rc::new(Listening {
+                    life: Lifecycle::new(),
+                    role: RefCell::new(role),
+                });
+                self.listen(&listening, socket);
+                now.insert(key, listening);
+            }
+        }
+        *self.listening.borrow_mut() = now;
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|listening| listening.life.members() > 0);
+        for listening in before.into_values() {
+            listening.life.enter(Phase::Draining);
+            leaving.push(listening);
+        }
+        drop(leaving);
+        self.forget_unused();
+    }
+
+    fn update_clusters(self: &Rc<Self>, config: &Compiled) {
+        let source = config.form.service.to_string();
+        let mut clusters = self.clusters.take();
+        clusters.retain(|name, _| config.clusters.contains_key(name));
+        for (name, cluster) in &config.clusters {
+            match clusters.get(name) {
+                Some(state) if state.config().service == cluster.service => {
+                    state.update(cluster.clone());
+                }
+                _ => {
+                    let state = ClusterState::new(self, &source, cluster.clone());
+                    clusters.insert(name.clone(), state);
+                }
+            }
+        }
+        *self.clusters.borrow_mut() = clusters;
+    }
+
+    fn roles(&self, config: &Compiled) -> Vec<(ListenKey, Role)> {
+        let clusters = self.clusters.borrow();
+        let mut roles = Vec::new();
+        if let Some(inbound) = &config.inbound {
+            let view = InboundView {
+                config: inbound.clone(),
+                application: self.application(&inbound.application),
+            };
+            roles.push((inbound.key.clone(), Role::Inbound(Rc::new(view))));
+        }
+        for outbound in &config.outbound {
+            if let Some(view) = OutboundView::new(outbound.clone(), &clusters) {
+                roles.push((outbound.key.clone(), Role::Outbound(Rc::new(view))));
+            }
+        }
+        for expose in &config.expose {
+            let role = Role::Exposed(Rc::new((**expose).clone()));
+            roles.push((expose.key.clone(), role));
+        }
+        roles
+    }
+
+    /// Accepts connections until the listener's end.
+    fn listen(self: &Rc<Self>, listening: &Rc<Listening>, socket: Listener) {
+        let acceptor = match Acceptor::new(socket) {
+            Ok(acceptor) => acceptor,
+            Err(error) => return tracing::error!(%error, "a bound socket cannot be used"),
+        };
+        let (worker, listening) = (self.clone(), listening.clone());
+        tokio::task::spawn_local(async move {
+            // Not a member: it ends by itself when the drain begins.
+            let mut watch = listening.life.join().watch();
+            loop {
+                let next = async {
+                    let place = worker.room.place().await;
+                    (acceptor.accept().await, place)
+                };
+                let (accepted, place) = tokio::select! {
+                    biased;
+                    () = reaches(&mut watch, Phase::Draining) => return,
+                    next = next => next,
+                };
+                match accepted {
+                    Ok(socket) => {
+                        let member = listening.life.join();
+                        let serving = serve(worker.clone(), listening.clone(), socket, member);
+                        tokio::task::spawn_local(async move {
+                            serving.await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        // Out of descriptors, most likely: others may end meanwhile.
+                        tracing::warn!(%error, "accepting a connection");
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        });
+    }
+
+    async fn drain_inbound(&self, deadline: Instant) -> Drained {
+        let inbound: Vec<_> = self.all().into_iter().filter(|it| it.is_inbound()).collect();
+        self.end(&inbound, deadline, Direction::Inbound).await
+    }
+
+    async fn drain_outbound(&self, deadline: Instant) -> Drained {
+        // Until nothing of it is under way the application may call on.
+        let quiet = self.live.open(Direction::Outbound).quiet();
+        let in_time = timeout_at(deadline, quiet).await.is_ok();
+        let others: Vec<_> = self.all().into_iter().filter(|it| !it.is_inbound()).collect();
+        let deadline = match in_time {
+            true => deadline.min(Instant::now() + AFTER_CUT),
+            false => deadline,
+        };
+        self.end(&others, deadline, Direction::Outbound).await
+    }
+
+    fn all(&self) -> Vec<Rc<Listening>> {
+        let mut all: Vec<_> = self.listening.borrow().values().cloned().collect();
+        all.extend(self.leaving.borrow().iter().cloned());
+        all
+    }
+
+    /// Lets listeners end, and cuts what has not ended at the deadline.
+    async fn end(&self, all: &[Rc<Listening>], deadline: Instant, direction: Direction) -> Drained {
+        for one in all {
+            one.life.enter(Phase::Draining);
+        }
+        let ended = async {
+            for one in all {
+                one.life.empty().await;
+            }
+        };
+        if timeout_at(deadline, ended).await.is_ok() {
+            return Drained::default();
+        }
+        let cut = self.live.open(direction).count();
+        for one in all {
+            one.life.enter(Phase::Ended);
+        }
+        let gone = async {
+            for one in all {
+                one.life.empty().await;
+            }
+        };
+        let _ = timeout(AFTER_CUT, gone).await;
+        cut
+    }
+
+    /// Looks at everything live again, each time that the policy changes.
+    async fn watch_policy(self: Rc<Self>) {
+        let mut changed = self.shared.policy_changed.subscribe();
+        // The first look is for a change before this task ran.
+        loop {
+            self.live.check_again(&self.shared.policy());
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn keep_house(self: Rc<Self>) {
+        let idle = self.shared.options.limits.idle;
+        loop {
+            sleep(HOUSEKEEPING.min(idle)).await;
+            let Some(before) = Instant::now().checked_sub(idle) else { continue };
+            for peer in self.peers.borrow().values() {
+                peer.close_idle_since(before);
+            }
+            for application in self.applications.borrow().values() {
+                application.close_idle_since(before);
+            }
+            self.forget_unused();
+        }
+    }
+
+    /// Lets go of pools that no cluster and nothing under way needs; what runs
+    /// on their connections ends first.
+    fn forget_unused(&self) {
+        let unused = |count: usize| count == 1;
+        self.peers.borrow_mut().retain(|_, peer| !unused(Rc::strong_count(peer)));
+        let mut applications = self.applications.borrow_mut();
+        applications.retain(|_, application| !unused(Rc::strong_count(application)));
+        self.metrics.forget_unused();
+    }
+}
+
+async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
+    let role = listening.role.borrow().clone();
+    match role {
+        Role::Inbound(_) => inbound::serve(worker, listening, socket, member).await,
+        Role::Outbound(_) => outbound::serve(worker, listening, socket, member).await,
+        Role::Exposed(_) => inbound::serve_exposed(worker, listening, socket, member).await,
+    }
+}
+
+/// Who asked may have gone.
+fn tell<T>(done: oneshot::Sender<T>, value: T) {
+    let _ = done.send(value);
+}
+
+/// Room for connections.
+struct Room {
+    left: Rc<Cell<usize>>,
+    freed: Rc<Notify>,
+}
+
+impl Room {
+    fn new(places: usize) -> Self {
+        Self {
+            left: Rc::new(Cell::new(places.max(1))),
+            freed: Rc::default(),
+        }
+    }
+
+    async fn place(&self) -> Place {
+        while self.left.get() == 0 {
+            self.freed.notified().await;
+        }
+        self.left.set(self.left.get() - 1);
+        Place {
+            left: self.left.clone(),
+            freed: self.freed.clone(),
+        }
+    }
+}
+
+/// Room for one connection.
+struct Place {
+    left: Rc<Cell<usize>>,
+    freed: Rc<Notify>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.left.set(self.left.get() + 1);
+        self.freed.notify_one();
     }
 }

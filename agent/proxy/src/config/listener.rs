@@ -138,7 +138,7 @@ impl Outbound {
 
 /// Paths of the application that are open without mTLS, at one port: for health
 /// checks of what is not in the mesh.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Expose {
     pub(crate) key: ListenKey,
     /// Path, and the application's port.

@@ -20,7 +20,7 @@ use mesh_tls::{SpiffeId, TrustDomain};
 pub(crate) use address::{Address, Host};
 pub(crate) use cluster::{Cluster, Endpoint};
 pub(crate) use listener::{Expose, Inbound, ListenKey, Outbound};
-pub(crate) use rule::{RetryRule, Rule};
+pub(crate) use rule::{RetryRule, Rule, TryOutcome};
 pub(crate) use sni::OwnName;
 
 use crate::ApplyError;

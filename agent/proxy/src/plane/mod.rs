@@ -163,6 +163,7 @@ impl DataPlane {
             .to_all(|done| Command::DrainOutbound { deadline, done })
             .await;
         self.state().listeners.clear();
+        self.telemetry.flush_log().await;
         cut
     }
 

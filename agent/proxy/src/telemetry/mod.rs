@@ -22,7 +22,7 @@ pub(crate) use access::{Direction, HttpRecord, StreamRecord, WorkerLog};
 pub(crate) use log::LogWriter;
 pub(crate) use registry::Registry;
 pub(crate) use series::{HttpSeries, Metrics, StreamSeries};
-pub(crate) use trace::{TRACEPARENT, TRACESTATE, TraceId, continue_trace};
+pub(crate) use trace::{TraceId, continue_trace};
 pub(crate) use value::Counter;
 
 use crate::AccessLog;

@@ -10,8 +10,8 @@ use http::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use rand::RngCore;
 
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// `00-<32 hex>-<16 hex>-<2 hex>`.
 const LENGTH: usize = 55;

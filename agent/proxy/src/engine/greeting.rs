@@ -1,0 +1,78 @@
+//! Tells when the other side's first bytes came.
+//!
+//! In TLS 1.3 a client is done before the server has looked at its
+//! certificate; a refusal comes later, as the first thing that is read. Both
+//! `h2` and `mesh/1` begin with a greeting of the server, so that a connection
+//! counts as made when that has come.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+/// A connection that says when its first bytes came.
+#[derive(Debug)]
+pub(crate) struct Greeted<T> {
+    io: T,
+    greeted: Option<oneshot::Sender<()>>,
+}
+
+impl<T> Greeted<T> {
+    pub(crate) fn new(io: T) -> (Self, oneshot::Receiver<()>) {
+        let (greeted, is_greeted) = oneshot::channel();
+        let io = Self {
+            io,
+            greeted: Some(greeted),
+        };
+        (io, is_greeted)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Greeted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if buf.filled().len() > before
+            && let Some(greeted) = self.greeted.take()
+        {
+            let _ = greeted.send(());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Greeted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

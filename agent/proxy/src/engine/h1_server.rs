@@ -1,0 +1,113 @@
+//! Serves HTTP/1.1.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::ServeLimits;
+use super::local::{TokioIo, TokioTimer};
+use crate::http::{Body, BodyError, Call, Handler, OnUpgrade, Tunnel, wants_upgrade};
+use crate::lifecycle::Phase;
+
+/// Serves a connection until it ends (or is upgraded).
+pub(crate) async fn serve<T, H>(
+    io: T,
+    handler: Rc<H>,
+    limits: &ServeLimits,
+    mut phase: watch::Receiver<Phase>,
+) -> Result<(), hyper::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let upgrade = wants_upgrade(request.headers(), request.version())
+            .then(|| upgrade(hyper::upgrade::on(&mut request)));
+        let (head, body) = request.into_parts();
+        let answering = handler.clone().handle(Call {
+            head,
+            body: Body::stream(Received(body)),
+            upgrade,
+        });
+        async move {
+            let answer = answering.await;
+            Ok::<_, Infallible>(Response::from_parts(answer.head, answer.body))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes)
+        .auto_date_header(false)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let far = || Instant::now() + std::time::Duration::from_secs(30 * 86_400);
+    let (close_at, cut_at) = limits.until.unwrap_or_else(|| (far(), far()));
+    let mut alarm = pin!(sleep_until(close_at));
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return result,
+            () = crate::lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
+                if *phase.borrow() == Phase::Ended {
+                    return Ok(());
+                }
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = alarm.as_mut(), if limits.until.is_some() => {
+                if Instant::now() >= cut_at {
+                    return Ok(());
+                }
+                alarm.as_mut().reset(cut_at);
+                closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+pub(super) fn upgrade(upgrade: hyper::upgrade::OnUpgrade) -> OnUpgrade {
+    Box::pin(async move {
+        let upgraded = upgrade.await.map_err(std::io::Error::other)?;
+        Ok(Box::pin(TokioIo::new(upgraded)) as Tunnel)
+    })
+}
+
+/// hyper's body as ours.
+pub(super) struct Received(pub(super) Incoming);
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Source(error.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

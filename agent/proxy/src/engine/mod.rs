@@ -1,0 +1,59 @@
+//! Engines: they read and write HTTP, and know nothing of the mesh.
+//!
+//! hyper speaks HTTP/1.1, h2 speaks HTTP/2. What they share with the rest is
+//! [`crate::http::Call`] and [`crate::http::Answer`]; another engine needs to
+//! give these and no more.
+
+pub(crate) mod coalesce;
+pub(crate) mod greeting;
+pub(crate) mod h1_client;
+pub(crate) mod h1_server;
+mod h2_body;
+pub(crate) mod h2_client;
+pub(crate) mod h2_server;
+mod local;
+pub(crate) mod sniff;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::http::Call;
+
+/// What a serving engine allows.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeLimits {
+    pub(crate) streams: u32,
+    pub(crate) headers: usize,
+    pub(crate) header_bytes: usize,
+    /// How long a connection may be without a request, and a head may take.
+    pub(crate) head: Option<Duration>,
+    /// From when on nothing new is taken on a connection, and when it is cut.
+    pub(crate) until: Option<(Instant, Instant)>,
+}
+
+/// Why a call has no answer.
+pub(crate) struct SendError {
+    pub(crate) kind: SendErrorKind,
+    /// What happened, in words.
+    pub(crate) what: String,
+    /// The call, if nothing of it was sent.
+    pub(crate) call: Option<Box<Call>>,
+}
+
+/// How far a call that has no answer got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendErrorKind {
+    /// The other side did not process it, and says so (or it was not sent).
+    Refused,
+    /// The connection or the stream ended, after it may have been processed.
+    Reset,
+    /// The other side's bytes are not HTTP.
+    Malformed,
+    /// The call's own body broke.
+    Body,
+}
+
+/// HTTP/2 windows: what may be under way unread.
+pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;

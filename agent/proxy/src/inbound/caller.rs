@@ -1,0 +1,62 @@
+//! Who calls, as its certificate proved it, and what holds for it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use http::HeaderValue;
+use mesh_model::{Action, Key};
+use mesh_policy::{ConnectionDecision, Decider};
+use mesh_tls::SpiffeId;
+
+use crate::plane::Shared;
+
+/// Who is at the other end of a connection from another sidecar.
+pub(crate) struct Caller {
+    pub(crate) key: Key,
+    /// As metrics and logs name it.
+    pub(crate) name: String,
+    /// For the application.
+    pub(crate) header: HeaderValue,
+    verdict: RefCell<(u64, Rc<Verdict>)>,
+}
+
+/// What holds for all that a caller does.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Allow,
+    Deny(Decider),
+    /// Permissions decide, request by request.
+    ByRequest,
+}
+
+impl Caller {
+    pub(crate) fn new(identity: &SpiffeId) -> Self {
+        let key = Key::new(identity.namespace(), identity.service());
+        Self {
+            name: key.to_string(),
+            key,
+            // An identity is plain ASCII by its form.
+            header: HeaderValue::from_str(identity.as_str())
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
+            // Before any policy.
+            verdict: RefCell::new((u64::MAX, Rc::new(Verdict::ByRequest))),
+        }
+    }
+
+    /// What holds by the policy in force; looked up once for each policy.
+    pub(crate) fn verdict(&self, shared: &Shared) -> Rc<Verdict> {
+        let current = shared.policy();
+        let mut known = self.verdict.borrow_mut();
+        if known.0 != current.version {
+            let verdict = match current.policy.connection(&self.key) {
+                ConnectionDecision::ByRequest { .. } => Verdict::ByRequest,
+                ConnectionDecision::Whole(decision) if decision.action == Action::Allow => {
+                    Verdict::Allow
+                }
+                ConnectionDecision::Whole(decision) => Verdict::Deny(decision.by),
+            };
+            *known = (current.version, Rc::new(verdict));
+        }
+        known.1.clone()
+    }
+}

@@ -1,0 +1,182 @@
+//! Calls from other sidecars.
+//!
+//! One port: TLS with a certificate on both sides, the name in the hello says
+//! which service is meant, and the ALPN what the bytes are. The destination
+//! goes by that and not by its own config, so that a change of protocol never
+//! finds the two ends at odds. One thing is refused: byte streams to a service
+//! whose protocol is HTTP, since permissions could not see what is in them.
+//! (HTTP to a service that is said to be TCP is served as HTTP: its requests
+//! are decided one by one, which is never less strict.)
+
+mod app;
+mod caller;
+mod expose;
+mod http;
+mod stream;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mesh_tls::peer_identity;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub(crate) use app::Application;
+pub(crate) use caller::{Caller, Verdict};
+pub(crate) use expose::serve as serve_exposed;
+
+use crate::config::Inbound;
+use crate::engine::{ServeLimits, h1_server, h2_server};
+use crate::lifecycle::Member;
+use crate::net::Socket;
+use crate::peer::{H2, HTTP_1, until};
+use crate::telemetry::{Direction, HttpSeries, StreamSeries};
+use crate::worker::{Listening, Worker};
+
+/// What a worker has for the inbound listener.
+pub(crate) struct InboundView {
+    pub(crate) config: std::sync::Arc<Inbound>,
+    pub(crate) application: Rc<Application>,
+}
+
+/// A connection whose caller is known.
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) listening: Rc<Listening>,
+    pub(crate) caller: Rc<Caller>,
+    pub(crate) http: Rc<HttpSeries>,
+    pub(crate) streams: Rc<StreamSeries>,
+}
+
+/// Serves a connection from another sidecar.
+pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
+    let Some(view) = listening.inbound() else { return };
+    let Some(tls) = accept(&worker, socket).await else { return };
+    let Some((connection, alpn)) = identify(&worker, &listening, &view, &tls) else { return };
+    let until = until(tls.get_ref().1, &worker.shared.options.limits);
+    match alpn.as_deref() {
+        Some(H2) => {
+            let limits = serve_limits(&worker, until);
+            let handler = Rc::new(connection);
+            if let Err(error) = h2_server::serve(tls, handler, &limits, member.watch()).await {
+                tracing::debug!(%error, "h2 connection from a peer");
+            }
+        }
+        Some(HTTP_1) => {
+            let limits = serve_limits(&worker, until);
+            let handler = Rc::new(connection);
+            if let Err(error) = h1_server::serve(tls, handler, &limits, member.watch()).await {
+                tracing::debug!(%error, "http/1.1 connection from a peer");
+            }
+        }
+        alpn => {
+            let is_mux = alpn.is_some();
+            if view.config.protocol.is_http() {
+                return refuse_bytes(&connection, tls).await;
+            }
+            match is_mux {
+                true => stream::serve_mux(connection, tls, until, &member).await,
+                false => stream::serve_plain(connection, tls, until, &member).await,
+            }
+        }
+    }
+    drop(member);
+}
+
+fn serve_limits(worker: &Worker, until: Option<(tokio::time::Instant, tokio::time::Instant)>) -> ServeLimits {
+    let limits = &worker.shared.options.limits;
+    ServeLimits {
+        streams: limits.streams,
+        headers: limits.headers,
+        header_bytes: limits.header_bytes,
+        // Of a peer's kept-alive connection, which it closes first.
+        head: Some(limits.idle + limits.head),
+        until,
+    }
+}
+
+async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net::TcpStream>> {
+    let Socket::Tcp(socket) = socket else { return None };
+    let from = socket.peer_addr().ok();
+    let acceptor = TlsAcceptor::from(worker.server_config());
+    let (label, why) = match timeout(worker.shared.options.limits.handshake, acceptor.accept(socket)).await {
+        Ok(Ok(tls)) => return Some(tls),
+        Ok(Err(error)) => (failure_label(&error), mesh_tls::explain(&error)),
+        Err(_) => ("timeout", "it took too long".to_owned()),
+    };
+    worker.metrics.handshake_failed(label);
+    let from = from.map(|from| from.to_string()).unwrap_or_default();
+    tracing::info!(%from, reason = %why, "TLS handshake with a caller failed");
+    None
+}
+
+/// Why a handshake failed, as a label.
+fn failure_label(error: &std::io::Error) -> &'static str {
+    use rustls::{CertificateError, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        None => "connection",
+        Some(Error::NoCertificatesPresented) => "no_certificate",
+        Some(Error::NoApplicationProtocol) => "protocol",
+        Some(Error::AlertReceived(_)) => "refused_by_peer",
+        Some(Error::InvalidCertificate(certificate)) => match certificate {
+            CertificateError::UnknownIssuer => "unknown_issuer",
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "not_valid_yet"
+            }
+            CertificateError::Other(_) => "identity",
+            _ => "certificate",
+        },
+        Some(_) => "tls",
+    }
+}
+
+/// Who calls, and whether it means us.
+fn identify(
+    worker: &Rc<Worker>,
+    listening: &Rc<Listening>,
+    view: &InboundView,
+    tls: &TlsStream<tokio::net::TcpStream>,
+) -> Option<(Connection, Option<Vec<u8>>)> {
+    let (_, session) = tls.get_ref();
+    // The handshake saw to it; were it not so, nobody is served.
+    let identity = peer_identity(session)?;
+    let name = session.server_name().unwrap_or_default();
+    if !view.config.name.is(name) {
+        worker.metrics.handshake_failed("other_service");
+        tracing::warn!(
+            source = %identity, asked = name, here = view.config.name.as_str(),
+            "a caller wants another service; its list of instances is wrong"
+        );
+        return None;
+    }
+    let caller = Caller::new(&identity);
+    let destination = view.config.service.to_string();
+    let (metrics, source) = (&worker.metrics, caller.name.as_str());
+    let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
+    let http = match view.config.protocol.is_http() {
+        true => view.config.protocol.as_str(),
+        false => "http",
+    };
+    let connection = Connection {
+        worker: worker.clone(),
+        listening: listening.clone(),
+        http: metrics.http(Direction::Inbound, source, &destination, http),
+        streams: metrics.streams(Direction::Inbound, source, &destination, "tcp"),
+        caller: Rc::new(caller),
+    };
+    Some((connection, alpn))
+}
+
+/// Ends a connection of byte streams to a service whose protocol is HTTP.
+async fn refuse_bytes(connection: &Connection, mut tls: TlsStream<tokio::net::TcpStream>) {
+    let flow = crate::flow::Flow::begin(&connection.worker, connection.streams.clone(), None);
+    flow.set_reason(
+        "refused: the service's protocol is HTTP, and byte streams would go past its \
+         permissions; the caller's config is older, or names another protocol",
+    );
+    let _ = timeout(Duration::from_secs(1), tls.shutdown()).await;
+}

@@ -1,0 +1,95 @@
+//! How a group of connections begins and ends: those of a listener, a pool, a
+//! worker.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::{Notify, watch};
+
+/// Where a group is in its life; it only goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// All is as usual.
+    Running,
+    /// What runs is finished; nothing begins.
+    Draining,
+    /// What still runs is cut.
+    Ended,
+}
+
+/// A group of connections.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    members: Cell<usize>,
+    left: Notify,
+}
+
+impl Lifecycle {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            phase: watch::Sender::new(Phase::Running),
+            members: Cell::new(0),
+            left: Notify::new(),
+        })
+    }
+
+    /// A connection joins.
+    pub(crate) fn join(self: &Rc<Self>) -> Member {
+        self.members.set(self.members.get() + 1);
+        Member(self.clone())
+    }
+
+    /// Goes on to a later phase; never back.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let later = phase > *now;
+            if later {
+                *now = phase;
+            }
+            later
+        });
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn empty(&self) {
+        while self.members.get() > 0 {
+            self.left.notified().await;
+        }
+    }
+
+    pub(crate) fn members(&self) -> usize {
+        self.members.get()
+    }
+}
+
+/// One connection of a group.
+#[derive(Debug)]
+pub(crate) struct Member(Rc<Lifecycle>);
+
+impl Member {
+    /// What phase the group is in, and when it changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
+        self.0.phase.subscribe()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let members = self.0.members.get().saturating_sub(1);
+        self.0.members.set(members);
+        if members == 0 {
+            // Whoever waits is on this thread: none can come between its look
+            // and its wait.
+            self.0.left.notify_waiters();
+        }
+    }
+}
+
+/// Waits until a group reaches a phase.
+pub(crate) async fn reaches(watch: &mut watch::Receiver<Phase>, phase: Phase) {
+    // When the group is gone nobody is left to end anything.
+    if watch.wait_for(|now| *now >= phase).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

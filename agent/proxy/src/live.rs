@@ -1,0 +1,171 @@
+//! What is under way on a worker: to count it, to look at it again when the
+//! policy changes, and to know when nothing is left.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use mesh_policy::RequestFacts;
+use tokio::sync::Notify;
+
+use crate::cut::Cut;
+use crate::exchange::Exchange;
+use crate::flow::Flow;
+use crate::http::Lookup;
+use crate::plane::{Current, Drained};
+use crate::slots::Slots;
+use crate::telemetry::Direction;
+
+/// What is under way on a worker.
+#[derive(Default)]
+pub(crate) struct Live {
+    inbound: Open,
+    outbound: Open,
+    exchanges: RefCell<Slots<Weak<Exchange>>>,
+    flows: RefCell<Slots<Weak<Flow>>>,
+}
+
+/// How much is under way in a direction.
+#[derive(Default)]
+pub(crate) struct Open {
+    requests: Cell<usize>,
+    streams: Cell<usize>,
+    changed: Notify,
+}
+
+impl Open {
+    pub(crate) fn request_began(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        self.requests.set(self.requests.get().saturating_sub(1));
+        self.tell();
+    }
+
+    pub(crate) fn stream_began(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    pub(crate) fn stream_ended(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if self.is_quiet() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.requests.get() == 0 && self.streams.get() == 0
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn quiet(&self) {
+        while !self.is_quiet() {
+            self.changed.notified().await;
+        }
+    }
+
+    pub(crate) fn count(&self) -> Drained {
+        Drained {
+            requests: self.requests.get(),
+            streams: self.streams.get(),
+        }
+    }
+}
+
+impl Live {
+    pub(crate) fn open(&self, direction: Direction) -> &Open {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        }
+    }
+
+    pub(crate) fn add_exchange(&self, exchange: &Rc<Exchange>) -> usize {
+        self.exchanges.borrow_mut().insert(Rc::downgrade(exchange))
+    }
+
+    pub(crate) fn remove_exchange(&self, place: usize) {
+        self.exchanges.borrow_mut().remove(place);
+    }
+
+    pub(crate) fn add_flow(&self, flow: &Rc<Flow>) -> usize {
+        self.flows.borrow_mut().insert(Rc::downgrade(flow))
+    }
+
+    pub(crate) fn remove_flow(&self, place: usize) {
+        self.flows.borrow_mut().remove(place);
+    }
+
+    /// Cuts what came from other sidecars and is denied now.
+    pub(crate) fn check_again(&self, current: &Current) {
+        let flows: Vec<_> = self.flows.borrow().iter().filter_map(Weak::upgrade).collect();
+        for flow in flows {
+            let Some(source) = flow.source() else { continue };
+            let decision = current.policy.stream(source);
+            if !decision.is_allowed() {
+                flow.deny(decision.by);
+            }
+        }
+        let exchanges: Vec<_> = self
+            .exchanges
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for exchange in exchanges {
+            check_exchange(&exchange, current);
+        }
+    }
+}
+
+fn check_exchange(exchange: &Exchange, current: &Current) {
+    let Some(asked) = exchange.asked() else { return };
+    // Headers are kept only where they mattered when the request began. Where
+    // they matter now and are gone, nothing can be known, and that means no.
+    let missing = Missing::default();
+    let lookup;
+    let headers: &dyn mesh_policy::HeaderLookup = match &asked.headers {
+        Some(headers) => {
+            lookup = Lookup(headers);
+            &lookup
+        }
+        None => &missing,
+    };
+    let decision = current.policy.request(
+        asked.source(),
+        &RequestFacts {
+            method: exchange.method(),
+            path: asked.path().path(),
+            query: asked.path().query().unwrap_or_default(),
+            headers,
+        },
+    );
+    if !decision.is_allowed() || missing.was_asked.get() {
+        exchange.deny(&decision.by);
+    }
+}
+
+/// Headers that were not kept.
+#[derive(Default)]
+struct Missing {
+    was_asked: Cell<bool>,
+}
+
+impl mesh_policy::HeaderLookup for Missing {
+    fn header(&self, _name: &str) -> Option<std::borrow::Cow<'_, str>> {
+        self.was_asked.set(true);
+        None
+    }
+}
+
+impl Exchange {
+    /// Ends it, because an intention denies it now.
+    fn deny(&self, by: &mesh_policy::Decider) {
+        self.set_reason(format!("denied by {by}"));
+        self.cut(Cut::Denied);
+    }
+}

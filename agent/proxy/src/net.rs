@@ -1,0 +1,189 @@
+//! Sockets, as the proxy wants them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use crate::config::Address;
+use crate::listen;
+
+/// How long bytes may stay unacknowledged before a peer counts as gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A socket to accept from.
+#[derive(Debug)]
+pub(crate) enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    /// Takes over a bound socket. Needs a runtime.
+    pub(crate) fn new(listener: listen::Listener) -> io::Result<Self> {
+        Ok(match listener {
+            listen::Listener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            listen::Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener)?)
+            }
+        })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                tune(&stream);
+                Socket::Tcp(stream)
+            }
+            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Connects to the first address that takes it.
+pub(crate) async fn connect(address: &Address, limit: Duration) -> io::Result<TcpStream> {
+    let connecting = async {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for one in address.resolve().await? {
+            match TcpStream::connect(one).await {
+                Ok(stream) => {
+                    tune(&stream);
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    match timeout(limit, connecting).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no connection within {} ms", limit.as_millis()),
+        )),
+    }
+}
+
+/// Small writes leave at once, and a peer that is gone without a word is found
+/// out. A socket that refuses an option works without it.
+fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
+/// A connection of the application or to it.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection that can be ended so that the other side sees an error, never
+/// an end: bytes that are missing must not look like bytes that were not there.
+pub(crate) trait Break {
+    fn break_off(&mut self);
+}
+
+impl Break for Socket {
+    fn break_off(&mut self) {
+        match self {
+            Self::Tcp(stream) => {
+                let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+            }
+            // A Unix socket has no such thing; unread bytes make it an error.
+            Self::Unix(_) => {}
+        }
+    }
+}
+
+impl Break for TcpStream {
+    fn break_off(&mut self) {
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Without a `close_notify` an end of TLS is an error by itself.
+impl<T> Break for tokio_rustls::client::TlsStream<T> {
+    fn break_off(&mut self) {}
+}
+
+impl<T> Break for tokio_rustls::server::TlsStream<T> {
+    fn break_off(&mut self) {}
+}
+
+/// A stream that is dropped is reset.
+impl Break for mesh_mux::Stream {
+    fn break_off(&mut self) {}
+}
+
+impl Break for crate::http::Tunnel {
+    fn break_off(&mut self) {}
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Getting an answer from some instance.
+//!
+//! A *try* is one request to one instance. Where an instance cannot be
+//! connected to, the try goes to another one at once, since nothing was sent; a
+//! route's retries are about what was sent. A retry goes to an instance that
+//! was not tried, where there is one, and is not made when the budget says that
+//! the service has trouble enough.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, StatusCode, request};
+use mesh_balance::{Outcome, Token};
+use rand::Rng;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{ClusterState, Pick};
+use crate::config::{Cluster, RetryRule, TryOutcome};
+use crate::engine::{SendError, SendErrorKind};
+use crate::exchange::{Exchange, grpc_status, outcome_of};
+use crate::http::{Answer, Body, Call, Replay, Trouble, clean_response};
+use crate::peer::{DialError, DialKind, Dialing, HttpClient};
+use crate::target;
+use crate::worker::Worker;
+
+/// How many instances a try goes to before it has failed.
+const CONNECTS: usize = 4;
+/// How often a try begins anew because its warm connection had just ended.
+const STALE: usize = 2;
+/// How much of a body is remembered for retries.
+const REMEMBERED: usize = 64 * 1024;
+/// The wait before a retry is drawn from up to this, doubled each time.
+const BACKOFF: Duration = Duration::from_millis(25);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
+
+/// What a request needs to be tried.
+pub(super) struct Attempt<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) cluster: &'a Rc<ClusterState>,
+    pub(super) retries: Option<&'a RetryRule>,
+    pub(super) exchange: &'a Rc<Exchange>,
+    pub(super) path: PathAndQuery,
+    pub(super) authority: Option<Authority>,
+    /// What the request wants to become.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+/// A try that has no answer.
+struct Failed {
+    outcome: TryOutcome,
+    trouble: Trouble,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(mut self, call: Call) -> Result<Answer, Trouble> {
+        let config = self.cluster.config();
+        self.cluster.request();
+        let mut request = Repeatable::new(call, self.retries.is_some());
+        let mut tried = Vec::new();
+        let attempts = self.retries.map_or(0, |rule| rule.attempts);
+        for retry in 0..=attempts {
+            let last = retry == attempts;
+            let failed = match self.one_try(&config, &mut request, &mut tried, last).await {
+                Err(failed) => failed,
+                Ok((answer, pick)) => {
+                    let status = answer.head.status.as_u16();
+                    let grpc = grpc_status(&answer.head.headers);
+                    let outcome = TryOutcome::Answer { status, grpc };
+                    if last || !self.may_repeat(outcome, &request) {
+                        request.forget();
+                        return Ok(self.taken(answer, grpc, pick));
+                    }
+                    pick.done(outcome_of(status, grpc));
+                    drop(answer);
+                    self.wait(retry, outcome).await;
+                    continue;
+                }
+            };
+            if last || !self.may_repeat(failed.outcome, &request) {
+                return Err(failed.trouble);
+            }
+            self.wait(retry, failed.outcome).await;
+        }
+        Err(Trouble::unavailable("no try was made")) // there is always one
+    }
+
+    /// Whether to try again after this; counts the retry.
+    fn may_repeat(&self, outcome: TryOutcome, request: &Repeatable) -> bool {
+        let wanted = self.retries.is_some_and(|rule| rule.wants(outcome));
+        let may = wanted && request.is_whole() && self.cluster.may_retry();
+        if may {
+            self.cluster.retries.inc();
+            self.exchange.retried();
+        }
+        may
+    }
+
+    async fn wait(&self, retry: u32, outcome: TryOutcome) {
+        // What never arrived made no load.
+        if matches!(outcome, TryOutcome::ConnectFailure | TryOutcome::Refused) {
+            return;
+        }
+        let most = (BACKOFF * 2_u32.saturating_pow(retry.min(8))).min(MAX_BACKOFF);
+        let part = self.worker.random.borrow_mut().random_range(0.5..=1.0);
+        sleep(most.mul_f64(part)).await;
+    }
+
+    /// One try.
+    async fn one_try(
+        &mut self,
+        config: &Cluster,
+        request: &mut Repeatable,
+        tried: &mut Vec<Token>,
+        last: bool,
+    ) -> Result<(Answer, Pick), Failed> {
+        let deadline = self
+            .retries
+            .and_then(|rule| rule.per_try_timeout)
+            .map(|limit| (Instant::now() + limit, limit));
+        let mut stale = 0;
+        loop {
+            let (pick, client) = self.connect(config, tried, deadline).await?;
+            let Some(call) = self.call(config, request, &client, last) else {
+                let trouble = Trouble::unavailable("the request's body was sent already");
+                let outcome = TryOutcome::Reset;
+                return Err(Failed { outcome, trouble });
+            };
+            let sending = send(client, call);
+            let sent = match deadline {
+                None => sending.await,
+                Some((deadline, limit)) => match timeout_at(deadline, sending).await {
+                    Ok(sent) => sent,
+                    Err(_) => {
+                        let trouble = no_answer(config, &pick, limit);
+                        pick.done(Outcome::Timeout);
+                        let outcome = TryOutcome::Timeout;
+                        return Err(Failed { outcome, trouble });
+                    }
+                },
+            };
+            match sent {
+                Ok(answer) => return Ok((answer, pick)),
+                // The warm connection had ended, and nothing was sent.
+                Err(SendError { call: Some(call), .. }) if stale < STALE => {
+                    stale += 1;
+                    request.give_back(*call);
+                    if let Some(token) = pick.token() {
+                        tried.retain(|one| *one != token);
+                    }
+                    pick.done(Outcome::Cancelled);
+                }
+                Err(error) => return Err(ended_early(config, pick, &error)),
+            }
+        }
+    }
+
+    /// A connection to an instance that takes it.
+    async fn connect(
+        &self,
+        config: &Cluster,
+        tried: &mut Vec<Token>,
+        deadline: Option<(Instant, Duration)>,
+    ) -> Result<(Pick, HttpClient), Failed> {
+        let mut failure: Option<Trouble> = None;
+        for connect in 0..CONNECTS {
+            let Some(pick) = self.cluster.pick(tried) else {
+                failure = failure.or_else(|| Some(Trouble::unavailable(no_instance(config))));
+                break;
+            };
+            let token = pick.token();
+            let again = token.is_some_and(|token| tried.contains(&token));
+            if again && connect > 0 {
+                break; // all were tried
+            }
+            if !again {
+                tried.extend(token);
+            }
+            self.exchange.set_instance(pick.id());
+            let left = deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            let dialing = Dialing {
+                shared: &self.worker.shared,
+                name: &config.sni,
+                limit: left.map_or(config.connect_timeout, |left| left.min(config.connect_timeout)),
+            };
+            let peer = &pick.instance().peer;
+            let connected = match self.upgrade {
+                Some(_) => peer.http1(&dialing).await,
+                None => peer.http(&dialing).await,
+            };
+            match connected {
+                Ok(client) => {
+                    pick.connected();
+                    return Ok((pick, client));
+                }
+                Err(error) => {
+                    let service = config.service.to_string();
+                    let metrics = &self.worker.metrics;
+                    metrics.connect_failed(&service, error.kind.as_str());
+                    failure = Some(not_connected(config, &pick, &error));
+                    pick.done(Outcome::ConnectFailure);
+                }
+            }
+        }
+        let trouble = failure.unwrap_or_else(|| Trouble::unavailable(no_instance(config)));
+        let outcome = TryOutcome::ConnectFailure;
+        Err(Failed { outcome, trouble })
+    }
+
+    /// The request in the form of the connection that was found.
+    fn call(
+        &self,
+        config: &Cluster,
+        request: &mut Repeatable,
+        client: &HttpClient,
+        last: bool,
+    ) -> Option<Call> {
+        let (mut head, body) = request.take(last)?;
+        let (path, authority) = (self.path.clone(), self.authority.clone());
+        match client {
+            HttpClient::H2(_) => target::for_http2(&mut head, path, authority, &config.service),
+            HttpClient::H1(..) => {
+                target::for_http1(&mut head, path, authority);
+                if let Some(upgrade) = &self.upgrade {
+                    let option = HeaderValue::from_static("upgrade");
+                    head.headers.insert(CONNECTION, option);
+                    head.headers.insert(UPGRADE, upgrade.clone());
+                }
+            }
+        }
+        Some(Call {
+            head,
+            body,
+            upgrade: None,
+        })
+    }
+
+    /// An answer that the application gets.
+    fn taken(&self, mut answer: Answer, grpc: Option<u32>, pick: Pick) -> Answer {
+        if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
+            clean_response(&mut answer.head.headers);
+        }
+        self.exchange.set_grpc_status(grpc);
+        self.exchange.set_pick(pick);
+        answer
+    }
+}
+
+async fn send(client: HttpClient, call: Call) -> Result<Answer, SendError> {
+    match client {
+        HttpClient::H2(client) => client.send(call).await,
+        HttpClient::H1(client, pool) => client.send(call, pool).await,
+    }
+}
+
+/// A request that may be sent more than once.
+struct Repeatable {
+    head: Option<request::Parts>,
+    payload: Payload,
+    /// Whether there may be retries: then the head is copied for each try.
+    many: bool,
+}
+
+enum Payload {
+    Empty,
+    /// Gone when it was sent.
+    Once(Option<Body>),
+    Remembered(Replay),
+}
+
+impl Repeatable {
+    fn new(call: Call, many: bool) -> Self {
+        let payload = if call.body.is_empty() {
+            Payload::Empty
+        } else if many {
+            Payload::Remembered(Replay::new(call.body, REMEMBERED))
+        } else {
+            Payload::Once(Some(call.body))
+        };
+        Self {
+            head: Some(call.head),
+            payload,
+            many,
+        }
+    }
+
+    /// Whether another try would send the same.
+    fn is_whole(&self) -> bool {
+        let body = match &self.payload {
+            Payload::Empty => true,
+            Payload::Once(body) => body.is_some(),
+            Payload::Remembered(replay) => replay.is_possible(),
+        };
+        body && self.head.is_some()
+    }
+
+    /// For a try; the last one needs no copy.
+    fn take(&mut self, last: bool) -> Option<(request::Parts, Body)> {
+        let body = match &mut self.payload {
+            Payload::Empty => Body::empty(),
+            Payload::Once(body) => body.take()?,
+            Payload::Remembered(replay) => replay.body(),
+        };
+        let head = match self.many && !last {
+            true => self.head.clone()?,
+            false => self.head.take()?,
+        };
+        Some((head, body))
+    }
+
+    /// Nothing of it was sent.
+    fn give_back(&mut self, call: Call) {
+        self.head = Some(call.head);
+        if let Payload::Once(body) = &mut self.payload {
+            *body = Some(call.body);
+        }
+    }
+
+    /// There will be no other try.
+    fn forget(&self) {
+        if let Payload::Remembered(replay) = &self.payload {
+            replay.forget();
+        }
+    }
+}
+
+/// For logs and errors.
+pub(super) fn no_instance(config: &Cluster) -> String {
+    let service = &config.service;
+    let what = match config.name.as_ref() {
+        name if name == service.to_string() => format!("{service}: no instance is known"),
+        name => format!("{service}: no instance of {name} is known"),
+    };
+    match config.endpoints.is_empty() {
+        true => format!("{what}; is one registered, with a sidecar, and passing its checks?"),
+        false => format!("{what} that may be used; do they all have weight 0?"),
+    }
+}
+
+fn not_connected(config: &Cluster, pick: &Pick, error: &DialError) -> Trouble {
+    let service = &config.service;
+    let instance = &pick.instance().endpoint;
+    let (id, address) = (&instance.id, &instance.address);
+    Trouble::unavailable(match error.kind {
+        DialKind::Identity => format!(
+            "{service}: at {address} (instance {id}) somebody else answers: {error}; \
+             has its port been given to another?"
+        ),
+        _ => format!(
+            "{service}: no instance took the connection; the last one, {id} at {address}: {error}"
+        ),
+    })
+}
+
+fn ended_early(config: &Cluster, pick: Pick, error: &SendError) -> Failed {
+    let service = &config.service;
+    let id = pick.id().clone();
+    let what = &error.what;
+    let (outcome, learned, trouble) = match error.kind {
+        SendErrorKind::Refused => (
+            TryOutcome::Refused,
+            Outcome::Cancelled,
+            Trouble::unavailable(format!("{service}: instance {id} did not take the request: {what}")),
+        ),
+        SendErrorKind::Reset => (
+            TryOutcome::Reset,
+            Outcome::Reset,
+            Trouble::new(
+                StatusCode::BAD_GATEWAY,
+                format!("{service}: instance {id} ended the connection before it answered: {what}"),
+            ),
+        ),
+        SendErrorKind::Malformed => (
+            TryOutcome::Reset,
+            Outcome::Reset,
+            Trouble::new(
+                StatusCode::BAD_GATEWAY,
+                format!("{service}: instance {id} does not answer in HTTP: {what}"),
+            ),
+        ),
+        SendErrorKind::Body => (
+            TryOutcome::Reset,
+            Outcome::Cancelled,
+            Trouble::bad_request("the request's body broke off"),
+        ),
+    };
+    pick.done(learned);
+    Failed { outcome, trouble }
+}
+
+fn no_answer(config: &Cluster, pick: &Pick, limit: Duration) -> Trouble {
+    Trouble::timeout(format!(
+        "{}: no answer from instance {} within {} ms, the per_try_timeout",
+        config.service,
+        pick.id(),
+        limit.as_millis()
+    ))
+}

@@ -1,0 +1,59 @@
+//! Calls of the application.
+
+mod attempt;
+mod cluster;
+mod http;
+mod stream;
+mod view;
+
+use std::rc::Rc;
+
+pub(crate) use cluster::{ClusterState, Pick};
+pub(crate) use view::OutboundView;
+
+use crate::engine::sniff::{Spoken, sniff};
+use crate::engine::{ServeLimits, h1_server, h2_server};
+use crate::lifecycle::Member;
+use crate::net::Socket;
+use crate::worker::{Listening, Worker};
+
+/// Serves a connection of the application.
+pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
+    let Some(view) = listening.outbound() else { return };
+    if !view.config.protocol.is_http() {
+        return stream::serve(&worker, &view, socket, &member).await;
+    }
+    drop(view); // each request looks at the one of its time
+    let limits = &worker.shared.options.limits;
+    // Reading ends with the application: it may open a connection beforehand.
+    let (spoken, io) = {
+        let mut watch = member.watch();
+        tokio::select! {
+            sniffed = sniff(socket) => match sniffed {
+                Ok(sniffed) => sniffed,
+                Err(_) => return,
+            },
+            () = crate::lifecycle::reaches(&mut watch, crate::lifecycle::Phase::Draining) => return,
+        }
+    };
+    let serve = ServeLimits {
+        streams: limits.streams,
+        headers: limits.headers,
+        header_bytes: limits.header_bytes,
+        // It is our own application: it keeps its connections as it likes.
+        head: None,
+        until: None,
+    };
+    let handler = Rc::new(http::Outgoing::new(worker, listening));
+    let ended = match spoken {
+        Spoken::Http1 => h1_server::serve(io, handler, &serve, member.watch())
+            .await
+            .map_err(|error| error.to_string()),
+        Spoken::Http2 => h2_server::serve(io, handler, &serve, member.watch())
+            .await
+            .map_err(|error| error.to_string()),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection of the application");
+    }
+}

@@ -1,0 +1,305 @@
+//! Bytes both ways between two connections.
+//!
+//! An idle relay holds no buffer: it reads into the worker's, and keeps only
+//! what the other side would not take at once. An end in one direction is
+//! passed on and the other direction goes on; an error in one ends both.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep};
+
+use crate::cut::{Cut, CutCell};
+use crate::scratch;
+
+/// How a relay ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Both directions came to their end.
+    Whole,
+    /// Nothing came for too long.
+    Idle,
+    /// It was cut from elsewhere.
+    Cut(Cut),
+    /// One side failed; the one who called it, or the other.
+    Failed {
+        caller: bool,
+        error: io::Error,
+    },
+}
+
+/// Sees what goes by: bytes from the caller, bytes to it.
+pub(crate) trait Meter {
+    fn from_caller(&self, bytes: usize);
+    fn to_caller(&self, bytes: usize);
+}
+
+/// Copies until both directions have ended, or something ends it.
+pub(crate) async fn relay<A, B>(
+    caller: &mut A,
+    other: &mut B,
+    idle: Duration,
+    cut: &CutCell,
+    meter: &impl Meter,
+) -> Ended
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut up = Half::default();
+    let mut down = Half::default();
+    let mut timer = pin!(sleep(idle));
+    let mut last = Instant::now();
+    poll_fn(|cx| {
+        if let Poll::Ready(why) = cut.poll(cx) {
+            return Poll::Ready(Ended::Cut(why));
+        }
+        let before = up.moved + down.moved;
+        let to_other = up.poll(cx, caller, other, |bytes| meter.from_caller(bytes));
+        let to_caller = down.poll(cx, other, caller, |bytes| meter.to_caller(bytes));
+        for (polled, caller_reads) in [(&to_other, true), (&to_caller, false)] {
+            if let Poll::Ready(Err((reading, error))) = polled {
+                return Poll::Ready(Ended::Failed {
+                    caller: *reading == caller_reads,
+                    error: io::Error::new(error.kind(), error.to_string()),
+                });
+            }
+        }
+        if to_other.is_ready() && to_caller.is_ready() {
+            return Poll::Ready(Ended::Whole);
+        }
+        if up.moved + down.moved != before {
+            last = Instant::now();
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if last.elapsed() >= idle {
+                return Poll::Ready(Ended::Idle);
+            }
+            timer.as_mut().reset(last + idle);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One direction.
+#[derive(Default)]
+struct Half {
+    state: State,
+    /// What was read and not taken yet.
+    left: Vec<u8>,
+    taken: usize,
+    must_flush: bool,
+    moved: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Copying,
+    Closing,
+    Done,
+}
+
+/// Reads of one direction before the other tasks have their turn.
+const TURNS: usize = 8;
+
+/// Whether reading failed (else writing), and how.
+type Failure = (bool, io::Error);
+
+impl Half {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        count: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let writing = |error| (false, error);
+        for _ in 0..TURNS {
+            ready!(self.poll_left(cx, to)).map_err(writing)?;
+            match self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Closing => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(writing)?;
+                    self.state = State::Done;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Copying => {}
+            }
+            if self.poll_read(cx, from, to, &count)?.is_pending() {
+                if self.must_flush {
+                    ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(writing)?;
+                    self.must_flush = false;
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what is left of the last read.
+    fn poll_left<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.left.get(self.taken..).filter(|rest| !rest.is_empty()) {
+            let bytes = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
+            if bytes == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.taken += bytes;
+            self.moved += bytes as u64;
+            self.must_flush = true;
+        }
+        if !self.left.is_empty() {
+            self.taken = 0;
+            scratch::recycle(std::mem::take(&mut self.left));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, and writes as much of it as is taken.
+    fn poll_read<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        count: &impl Fn(usize),
+    ) -> Result<Poll<()>, Failure>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        scratch::with_read_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            match Pin::new(from).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Err(error)) => return Err((true, error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut rest = buffer.filled();
+            if rest.is_empty() {
+                self.state = State::Closing;
+                return Ok(Poll::Ready(()));
+            }
+            count(rest.len());
+            while !rest.is_empty() {
+                match Pin::new(&mut *to).poll_write(cx, rest) {
+                    Poll::Ready(Ok(0)) => return Err((false, io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(bytes)) => {
+                        rest = rest.get(bytes..).unwrap_or_default();
+                        self.moved += bytes as u64;
+                        self.must_flush = true;
+                    }
+                    Poll::Ready(Err(error)) => return Err((false, error)),
+                    Poll::Pending => {
+                        self.left = scratch::write_buffer();
+                        self.left.extend_from_slice(rest);
+                        break;
+                    }
+                }
+            }
+            Ok(Poll::Ready(()))
+        })
+    }
+}
+
+use std::future::Future as _;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::Cell;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counts(Cell<usize>, Cell<usize>);
+
+    impl Meter for Counts {
+        fn from_caller(&self, bytes: usize) {
+            self.0.set(self.0.get() + bytes);
+        }
+        fn to_caller(&self, bytes: usize) {
+            self.1.set(self.1.get() + bytes);
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn half_close_and_slow_readers() {
+        let (mut near, mut caller) = duplex(64);
+        let (mut other, mut far) = duplex(16);
+        let counts = Counts::default();
+        let cut = CutCell::default();
+        let sent: Vec<u8> = (0..10_000_u32).map(|it| it as u8).collect();
+        let (ended, (), ()) = tokio::join!(
+            async {
+                let ended = relay(&mut caller, &mut other, LONG, &cut, &counts).await;
+                drop((caller, other));
+                ended
+            },
+            async {
+                near.write_all(&sent).await.unwrap();
+                near.shutdown().await.unwrap();
+                let mut answer = String::new();
+                near.read_to_string(&mut answer).await.unwrap();
+                assert_eq!(answer, "thanks");
+            },
+            async {
+                let mut got = Vec::new();
+                far.read_to_end(&mut got).await.unwrap();
+                assert_eq!(got, sent);
+                far.write_all(b"thanks").await.unwrap();
+                far.shutdown().await.unwrap();
+            }
+        );
+        assert!(matches!(ended, Ended::Whole), "{ended:?}");
+        assert_eq!((counts.0.get(), counts.1.get()), (10_000, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_it() {
+        let (mut near, mut caller) = duplex(64);
+        let (mut other, _far) = duplex(64);
+        let cut = CutCell::default();
+        let counts = Counts::default();
+        let began = Instant::now();
+        let (ended, ()) = tokio::join!(
+            relay(&mut caller, &mut other, LONG, &cut, &counts),
+            async {
+                tokio::time::sleep(LONG / 2).await;
+                near.write_all(b"x").await.unwrap();
+            }
+        );
+        assert!(matches!(ended, Ended::Idle), "{ended:?}");
+        assert_eq!(began.elapsed().as_secs(), 90);
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_it() {
+        let (_near, mut caller) = duplex(64);
+        let (mut other, _far) = duplex(64);
+        let cut = CutCell::default();
+        let counts = Counts::default();
+        let (ended, ()) = tokio::join!(
+            relay(&mut caller, &mut other, LONG, &cut, &counts),
+            async { cut.cut(Cut::Denied) }
+        );
+        assert!(matches!(ended, Ended::Cut(Cut::Denied)), "{ended:?}");
+    }
+}

@@ -1,0 +1,117 @@
+//! What a request asks for, in its one form.
+//!
+//! The path is normalised before anything looks at it, and the normal form is
+//! what goes on: to the other sidecar, which decides on it, and to the
+//! application. Were the original forwarded, each of them would have to read
+//! it in the same way, and the application does as it likes. What cannot be
+//! normalised is answered with 400. The query goes on as it came.
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, StatusCode, Uri, request};
+use mesh_model::{Key, normalize_path};
+
+use crate::http::Trouble;
+
+/// The normal form of what a request asks for.
+pub(crate) fn normal(head: &request::Parts) -> Result<PathAndQuery, Trouble> {
+    if head.method == Method::CONNECT {
+        return Err(Trouble::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "CONNECT is not carried; for other bytes than HTTP the service's protocol is tcp",
+        ));
+    }
+    let Some(given) = head.uri.path_and_query() else {
+        return Err(Trouble::bad_request("the request has no path"));
+    };
+    if head.method == Method::OPTIONS && given == "*" {
+        return Ok(given.clone());
+    }
+    let path = normalize_path(given.path())
+        .map_err(|error| Trouble::bad_request(format!("{error}; it was not forwarded")))?;
+    if path.len() == given.path().len() && path == given.path() {
+        return Ok(given.clone());
+    }
+    let whole = match given.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    PathAndQuery::from_maybe_shared(Bytes::from(whole))
+        .map_err(|error| Trouble::bad_request(format!("path: {error}")))
+}
+
+/// Makes a head one of HTTP/2: a whole URI and no `host`.
+pub(crate) fn for_http2(
+    head: &mut request::Parts,
+    path: PathAndQuery,
+    authority: Option<Authority>,
+    service: &Key,
+) {
+    head.headers.remove(HOST);
+    let authority = authority
+        .or_else(|| Authority::try_from(service.name.as_str()).ok())
+        .unwrap_or_else(|| Authority::from_static("localhost"));
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path);
+    head.uri = Uri::from_parts(parts).unwrap_or_default(); // it has all three
+}
+
+/// Makes a head one of HTTP/1.1: a path, and `host`.
+pub(crate) fn for_http1(
+    head: &mut request::Parts,
+    path: PathAndQuery,
+    authority: Option<Authority>,
+) {
+    head.uri = Uri::from(path);
+    let host = authority.and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    if let Some(host) = host {
+        head.headers.insert(HOST, host);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn head(method: &str, uri: &str) -> request::Parts {
+        let request = http::Request::builder().method(method).uri(uri).body(());
+        request.unwrap().into_parts().0
+    }
+
+    #[test]
+    fn normal_forms() {
+        for (given, expected) in [
+            ("/a/b?x=1", "/a/b?x=1"),
+            ("/public/../admin?x=%2e", "/admin?x=%2e"),
+            ("/public/%2e%2e/admin", "/admin"),
+            ("//admin//x", "/admin/x"),
+            ("http://host/a/./b", "/a/b"),
+            ("http://host", "/"),
+        ] {
+            assert_eq!(normal(&head("GET", given)).unwrap(), expected);
+        }
+        assert_eq!(normal(&head("OPTIONS", "*")).unwrap(), "*");
+        for (method, given) in [("GET", "/a%2fb"), ("GET", "/a%00"), ("GET", "*"), ("CONNECT", "h:1")] {
+            assert!(normal(&head(method, given)).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn forms_for_each_version() {
+        let mut one = head("GET", "/a");
+        one.headers.insert(HOST, HeaderValue::from_static("web:80"));
+        let authority = crate::http::authority(&one.uri, &one.headers);
+        for_http2(&mut one, PathAndQuery::from_static("/b?c"), authority.clone(), &Key::of("x"));
+        assert_eq!(one.uri.to_string(), "http://web:80/b?c");
+        assert!(one.headers.is_empty());
+        for_http1(&mut one, PathAndQuery::from_static("/b?c"), authority);
+        assert_eq!(one.uri.to_string(), "/b?c");
+        assert_eq!(one.headers[HOST], "web:80");
+        for_http2(&mut one, PathAndQuery::from_static("/"), None, &Key::of("x"));
+        assert_eq!(one.uri.to_string(), "http://x/");
+    }
+}
