@@ -9,6 +9,7 @@ mod sidecars;
 mod table;
 mod traffic;
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -188,6 +189,7 @@ async fn show(
     console: &mut Console<'_>,
 ) -> Result<(), CliError> {
     console.text(&next(files, dev))?;
+    let terminal = std::io::stdout().is_terminal();
     let mut tick = tokio::time::interval(DRAW);
     let mut drawn = 0;
     loop {
@@ -203,7 +205,7 @@ async fn show(
         let mut lines = table::lines(calls, log, Instant::now());
         lines.push(String::new());
         // On a terminal the table is drawn over the one before.
-        let over = match console.live {
+        let over = match terminal {
             true if drawn > 0 => format!("\u{1b}[{drawn}A\u{1b}[J"),
             _ => String::new(),
         };
