@@ -1,0 +1,90 @@
+//! The HTTP API on 8700: JSON, made from one table of routes.
+//!
+//! A read is a function of the state ([`route::Work::Read`]), so that freshness, blocking queries
+//! and headers are the same everywhere and written once, in [`run`]. Everything else is an async
+//! function of a [`route::Call`].
+
+mod access;
+mod apply;
+mod args;
+mod ca;
+mod catalog;
+mod check;
+mod config;
+mod document;
+mod error;
+mod intentions;
+mod mesh;
+mod operator;
+mod proxies;
+mod route;
+mod routes;
+mod rows;
+mod run;
+mod schema;
+mod services;
+mod snapshot;
+mod status;
+
+pub use document::openapi;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::RawPathParams;
+use axum::routing::{MethodFilter, on};
+use http::Method;
+
+use crate::core::Core;
+use route::Route;
+use run::Api;
+
+/// Every route.
+fn table() -> Vec<Route> {
+    [
+        intentions::routes(),
+        check::routes(),
+        services::routes(),
+        routes::routes(),
+        mesh::routes(),
+        apply::routes(),
+        config::routes(),
+        catalog::routes(),
+        proxies::routes(),
+        ca::routes(),
+        operator::routes(),
+        snapshot::routes(),
+        status::routes(),
+        document::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The router of the table.
+pub(crate) fn router(core: Arc<Core>) -> Router {
+    let api = Arc::new(Api::new(core));
+    let mut router = Router::new();
+    for route in table() {
+        let filter = match route.method {
+            Method::PUT => MethodFilter::PUT,
+            Method::POST => MethodFilter::POST,
+            Method::DELETE => MethodFilter::DELETE,
+            _ => MethodFilter::GET,
+        };
+        let path = route.path;
+        let (api, route) = (api.clone(), Arc::new(route));
+        let handler = move |params: Result<RawPathParams, _>, request| {
+            let (api, route) = (api.clone(), route.clone());
+            async move { run::run(api, route, params.ok(), request).await }
+        };
+        router = router.route(path, on(filter, handler));
+    }
+    let (unknown, method) = (api.clone(), api);
+    router
+        .fallback(move |request| async move { run::unknown(&unknown, request) })
+        .method_not_allowed_fallback(move |request| async move {
+            run::wrong_method(&method, request)
+        })
+}

@@ -1,0 +1,143 @@
+//! Rows in and out: the noun's JSON with the row's own fields beside it.
+
+use mesh_model::Row;
+use mesh_state::{Applied, Change, Command, Finding, Op, OpResult, State};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::route::Call;
+use crate::core::Freshness;
+
+/// The fields that a row adds. In a body they may stand, and are ignored.
+const ROW_FIELDS: [&str; 3] = ["owner", "create_index", "modify_index"];
+
+/// Fields that answers add beyond that, by what they compute.
+const READ_ONLY: [&str; 4] = ["precedence", "defined", "instances", "effective"];
+
+/// A noun as a JSON object.
+pub(crate) fn object(noun: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(noun) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// A row: the noun, and what the row adds.
+pub(crate) fn row<T: Serialize>(row: &Row<T>) -> Map<String, Value> {
+    let mut fields = object(&row.value);
+    fields.insert("owner".into(), row.owner.clone().into());
+    fields.insert("create_index".into(), row.create_index.into());
+    fields.insert("modify_index".into(), row.modify_index.into());
+    fields
+}
+
+/// The body as JSON.
+pub(crate) fn body(bytes: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let mut refused = ApiError::request(format!("the body is not JSON: {error}"));
+        refused.code = "invalid_json";
+        refused
+    })
+}
+
+/// A noun out of a body. What the path says (`fixed`) need not stand in it,
+/// and must agree if it does.
+pub(crate) fn noun<T: DeserializeOwned>(
+    what: &impl std::fmt::Display,
+    value: Value,
+    fixed: &[(&str, Value)],
+) -> Result<T, ApiError> {
+    let Value::Object(mut fields) = value else {
+        return Err(ApiError::invalid(format!("{what}: write an object, `{{…}}`")));
+    };
+    for name in ROW_FIELDS.iter().chain(&READ_ONLY) {
+        fields.remove(*name);
+    }
+    for (name, wanted) in fixed {
+        let given = fields.insert((*name).to_owned(), wanted.clone());
+        if let Some(given) = given
+            && !agrees(&given, wanted)
+        {
+            let message = format!("{what}: the body's {name} is another one than the path's");
+            return Err(ApiError::request(message));
+        }
+    }
+    T::deserialize(Value::Object(fields))
+        .map_err(|error| ApiError::invalid(format!("{what}: {error}")))
+}
+
+/// Keys may come without their namespace.
+fn agrees(given: &Value, wanted: &Value) -> bool {
+    use mesh_model::Key;
+    use serde::Deserialize;
+    given == wanted
+        || match (Key::deserialize(given), Key::deserialize(wanted)) {
+            (Ok(given), Ok(wanted)) => given == wanted,
+            _ => false,
+        }
+}
+
+/// Writes rows, all or none; only tries it with `?dry_run`.
+pub(crate) async fn commit(call: &Call, ops: Vec<Op>) -> Result<Applied, ApiError> {
+    let command = Command::Transaction {
+        ops,
+        owner: call.owner.clone(),
+        force: call.args.flag("force")?,
+    };
+    match call.args.flag("dry_run")? {
+        false => Ok(call.core.write(command).await?),
+        true => dry_run(call, command).await,
+    }
+}
+
+async fn dry_run(call: &Call, command: Command) -> Result<Applied, ApiError> {
+    call.core.fresh(Freshness::Default).await?;
+    let mut state = State::clone(&call.core.store.state());
+    let before = state.version();
+    let now = call.core.clock.unix_millis();
+    let commit = state.apply(&[mesh_state::Envelope::new(now, command)]);
+    let outcome = commit.outcomes.into_iter().next();
+    let outcome = outcome.ok_or_else(|| ApiError::internal("a dry run gave nothing"))?;
+    let mut applied = outcome.into_result()?;
+    // What would be has no version yet.
+    applied.version = before;
+    Ok(applied)
+}
+
+/// The answer to the write of one row.
+pub(crate) fn written(applied: &Applied, row: Option<Map<String, Value>>) -> Value {
+    let first = applied.results.first();
+    let mut answer = json!({
+        "change": first.map_or(Change::Unchanged, |result| result.change),
+        "index": index(applied),
+        "epoch": applied.version.epoch,
+        "warnings": findings(&applied.warnings),
+    });
+    if let (Some(row), Value::Object(fields)) = (row, &mut answer) {
+        fields.insert("row".into(), Value::Object(row));
+    }
+    answer
+}
+
+/// The index to wait for.
+pub(crate) fn index(applied: &Applied) -> u64 {
+    let highest = applied.results.iter().map(|result| result.index).max();
+    highest.unwrap_or(applied.version.index).max(1)
+}
+
+pub(crate) fn findings(findings: &[Finding]) -> Value {
+    json!(findings)
+}
+
+/// What became of each entry.
+pub(crate) fn results(results: &[OpResult]) -> Vec<Value> {
+    results
+        .iter()
+        .filter_map(|result| {
+            let key = result.key.entry()?;
+            Some(json!({"key": key, "change": result.change, "index": result.index}))
+        })
+        .collect()
+}

@@ -1,0 +1,420 @@
+//! The schemas of the OpenAPI document. The nouns' own code is what reads them; a test holds every
+//! field that the server answers against these.
+
+use serde_json::{Map, Value, json};
+
+/// Every schema, by name.
+pub(crate) fn all() -> Value {
+    let mut all = Map::new();
+    for part in [shared(), nouns(), rows(), catalog(), answers()] {
+        if let Value::Object(part) = part {
+            all.extend(part);
+        }
+    }
+    Value::Object(all)
+}
+
+/// An object with these fields.
+fn object(required: &[&str], properties: Value) -> Value {
+    json!({
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+fn of(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn list(items: Value) -> Value {
+    json!({"type": "array", "items": items})
+}
+
+fn map(values: Value) -> Value {
+    json!({"type": "object", "additionalProperties": values})
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn number() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+fn boolean() -> Value {
+    json!({"type": "boolean"})
+}
+
+fn words(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
+}
+
+fn or_null(schema: Value) -> Value {
+    json!({"anyOf": [schema, {"type": "null"}]})
+}
+
+/// A noun's schema with further fields.
+fn with(noun: &Value, more: Value) -> Value {
+    let mut schema = noun.clone();
+    if let (Some(properties), Value::Object(more)) = (schema["properties"].as_object_mut(), more) {
+        properties.extend(more);
+    }
+    schema
+}
+
+fn shared() -> Value {
+    json!({
+        "Key": object(&["name"], json!({
+            "namespace": {"type": "string", "default": "default"},
+            "name": text(),
+        })),
+        "EntryKey": {"oneOf": [
+            {"type": "string", "const": "mesh"},
+            object(&["service"], json!({"service": of("Key")})),
+            object(&["route"], json!({"route": of("Key")})),
+            object(&["intention"], json!({"intention": object(
+                &["source", "destination"],
+                json!({"source": of("Key"), "destination": of("Key")}),
+            )})),
+        ]},
+        "Version": object(&["epoch", "index"], json!({"epoch": text(), "index": number()})),
+        "Duration": {"type": "string", "description": "A number with a unit: 250ms, 5s, 1m30s"},
+        "Action": words(&["allow", "deny"]),
+        "Protocol": words(&["tcp", "http", "http2", "grpc"]),
+        "Finding": object(&["key", "message"], json!({
+            "key": or_null(of("EntryKey")),
+            "message": text(),
+        })),
+        "Error": object(&["error"], json!({"error": {
+            "type": "object",
+            "required": ["code", "message", "request_id"],
+            "properties": {
+                "code": text(),
+                "message": {"type": "string", "description": "Says what to do"},
+                "request_id": text(),
+                "findings": list(of("Finding")),
+                "references": list(of("EntryKey")),
+                "dangling": list(object(&["key", "referrers"], json!({
+                    "key": of("EntryKey"),
+                    "referrers": list(object(&["by", "message"], json!({
+                        "by": of("EntryKey"), "message": text(),
+                    }))),
+                }))),
+                "key": {"anyOf": [of("EntryKey"), text()]},
+                "owner": text(),
+                "expected": number(),
+                "actual": number(),
+            },
+        }})),
+    })
+}
+
+fn nouns() -> Value {
+    let condition = object(
+        &["name"],
+        json!({
+            "name": text(), "present": boolean(), "exact": text(), "prefix": text(),
+            "suffix": text(), "contains": text(), "regex": text(), "invert": boolean(),
+        }),
+    );
+    let request = json!({
+        "path_exact": text(), "path_prefix": text(), "path_regex": text(),
+        "methods": list(text()),
+        "headers": list(of("Condition")),
+        "query": list(of("Condition")),
+    });
+    let request_match = object(&[], request);
+    json!({
+        "Condition": condition,
+        "RequestMatch": request_match,
+        "Permission": with(&request_match, json!({"action": of("Action")})),
+        "Intention": intention(),
+        "Service": service(),
+        "Route": object(&[], json!({
+            "namespace": text(),
+            "name": text(),
+            "rules": list(of("Rule")),
+        })),
+        "Rule": object(&["name"], json!({
+            "name": text(),
+            "match": list(of("RequestMatch")),
+            "to": list(object(&[], json!({
+                "service": of("Key"),
+                "subset": text(),
+                "weight": {"type": "number", "minimum": 0, "maximum": 100, "default": 100},
+            }))),
+            "timeout": of("Duration"),
+            "retries": object(&["attempts"], json!({
+                "attempts": {"type": "integer", "minimum": 1},
+                "per_try_timeout": of("Duration"),
+                "on": list(text()),
+                "status_codes": list(number()),
+            })),
+        })),
+        "Mesh": object(&[], json!({"default_intention": of("Action")})),
+    })
+}
+
+fn intention() -> Value {
+    object(
+        &[],
+        json!({
+            "source": of("Key"),
+            "destination": of("Key"),
+            "action": of("Action"),
+            "permissions": list(of("Permission")),
+            "description": text(),
+            "meta": map(text()),
+        }),
+    )
+}
+
+fn service() -> Value {
+    object(
+        &[],
+        json!({
+            "namespace": text(),
+            "name": text(),
+            "protocol": of("Protocol"),
+            "load_balancer": words(&["round_robin", "least_request", "random"]),
+            "connect_timeout": of("Duration"),
+            "request_timeout": of("Duration"),
+            "outlier_detection": object(&["consecutive_5xx"], json!({
+                "consecutive_5xx": {"type": "integer", "minimum": 1},
+                "base_ejection_time": of("Duration"),
+                "max_ejection_percent": {"type": "integer", "minimum": 1, "maximum": 100},
+            })),
+            "subsets": map(object(&[], json!({
+                "meta": map(text()),
+                "tags": list(text()),
+                "only_passing": boolean(),
+            }))),
+            "default_subset": text(),
+            "meta": map(text()),
+        }),
+    )
+}
+
+fn rows() -> Value {
+    let nouns = nouns();
+    let row = |name: &str, more: Value| {
+        let row = json!({
+            "owner": text(), "create_index": number(), "modify_index": number(),
+        });
+        with(&with(&nouns[name], row), more)
+    };
+    json!({
+        "IntentionRow": row("Intention", json!({
+            "precedence": {"type": "integer", "minimum": 1, "maximum": 9},
+        })),
+        "ServiceRow": row("Service", json!({"defined": boolean(), "instances": of("Counts")})),
+        "RouteRow": row("Route", json!({})),
+        "MeshRow": row("Mesh", json!({
+            "defined": boolean(),
+            "effective": object(
+                &["default_intention"],
+                json!({"default_intention": of("Action")}),
+            ),
+        })),
+    })
+}
+
+fn catalog() -> Value {
+    let node = object(
+        &["id", "name", "address", "state", "instances"],
+        json!({
+            "id": text(), "name": text(), "address": text(), "version": text(),
+            "meta": map(text()), "state": words(&["alive", "silent"]),
+            "silent_since": or_null(number()), "instances": number(),
+            "create_index": number(), "modify_index": number(),
+        }),
+    );
+    json!({
+        "Counts": object(&["total", "passing", "warning", "critical", "silent"], json!({
+            "total": number(), "passing": number(), "warning": number(),
+            "critical": number(), "silent": number(),
+        })),
+        "NodeDetail": with(&node, json!({"instances": list(of("Instance"))})),
+        "Node": node,
+        "Registered": object(&["namespace", "name", "tags", "instances"], json!({
+            "namespace": text(), "name": text(), "tags": list(text()), "instances": of("Counts"),
+        })),
+        "Instance": object(&["namespace", "service", "id", "node", "status"], json!({
+            "namespace": text(), "service": text(), "id": text(), "node": text(),
+            "node_name": text(), "node_address": text(),
+            "node_state": words(&["alive", "silent"]),
+            "address": text(), "port": number(), "tags": list(text()), "meta": map(text()),
+            "weights": object(&["passing", "warning"], json!({
+                "passing": number(), "warning": number(),
+            })),
+            "proxy": or_null(object(&["id", "address", "port"], json!({
+                "id": text(), "address": text(), "port": number(),
+            }))),
+            "checks": map(object(&["name", "status"], json!({
+                "name": text(), "status": of("CheckStatus"),
+            }))),
+            "status": of("CheckStatus"),
+            "create_index": number(), "modify_index": number(),
+        })),
+        "CheckStatus": words(&["passing", "warning", "critical"]),
+    })
+}
+
+fn answers() -> Value {
+    let written = json!({
+        "change": words(&["created", "updated", "unchanged", "deleted", "absent"]),
+        "index": number(),
+        "epoch": text(),
+        "warnings": list(of("Finding")),
+        "row": {"type": "object"},
+    });
+    let result = object(
+        &["key", "change", "index"],
+        json!({"key": of("EntryKey"), "change": text(), "index": number()}),
+    );
+    let mut all = json!({
+        "Written": object(&["change", "index", "epoch", "warnings"], written),
+        "Apply": object(&["ops"], json!({"ops": list(object(&[], json!({
+            "put": object(&["kind", "value"], json!({
+                "kind": words(&["mesh", "service", "route", "intention"]),
+                "value": {"type": "object"},
+            })),
+            "delete": of("EntryKey"),
+            "require": of("EntryKey"),
+            "cas": number(),
+        })))})),
+        "Applied": object(&["index", "epoch", "dry_run", "warnings", "results"], json!({
+            "index": number(), "epoch": text(), "dry_run": boolean(),
+            "warnings": list(of("Finding")), "results": list(result.clone()),
+        })),
+        "ConfigRow": object(&["kind", "namespace", "name", "text", "rows"], json!({
+            "kind": text(), "namespace": text(), "name": text(), "text": text(),
+            "rows": list(of("EntryKey")), "owner": text(),
+            "create_index": number(), "modify_index": number(),
+        })),
+        "ConfigWritten": object(&["kind", "namespace", "name", "change", "index", "results"], json!({
+            "kind": text(), "namespace": text(), "name": text(), "change": text(),
+            "index": number(), "epoch": text(), "warnings": list(of("Finding")),
+            "results": list(result.clone()),
+        })),
+        "Removed": object(&["removed", "name"], json!({"removed": text(), "name": text()})),
+        "Restored": object(&["index", "epoch"], json!({"index": number(), "epoch": text()})),
+        "Peer": object(&["id", "name", "address", "voter", "leader", "self"], json!({
+            "id": text(), "name": text(), "address": text(),
+            "voter": boolean(), "leader": boolean(), "self": boolean(),
+        })),
+        "Ready": object(&["ready"], json!({"ready": boolean(), "reason": text()})),
+    });
+    for part in [checked(), proxies(), authority(), status()] {
+        if let (Some(all), Value::Object(part)) = (all.as_object_mut(), part) {
+            all.extend(part);
+        }
+    }
+    all
+}
+
+fn checked() -> Value {
+    let permission = object(
+        &["number", "action", "matches", "note"],
+        json!({
+            "number": number(), "action": of("Action"),
+            "matches": or_null(boolean()), "note": text(),
+        }),
+    );
+    json!({
+        "Check": object(&["source", "destination"], json!({
+            "source": text(), "destination": text(), "method": text(), "path": text(),
+            "headers": map(text()), "query": text(),
+        })),
+        "Checked": object(&["allowed", "decided_by_request", "permissions", "reason"], json!({
+            "allowed": boolean(),
+            "decided_by_request": boolean(),
+            "permissions": number(),
+            "reason": text(),
+            "intention": or_null(object(
+                &["source", "destination"],
+                json!({"source": of("Key"), "destination": of("Key")}),
+            )),
+            "permission": or_null(number()),
+            "default_intention": of("Action"),
+            "protocol": of("Protocol"),
+            "explain": list(object(
+                &["source", "destination", "precedence", "says", "governs"],
+                json!({
+                    "source": of("Key"), "destination": of("Key"), "precedence": number(),
+                    "says": words(&["allow", "deny", "permissions"]), "governs": boolean(),
+                    "permissions": list(permission),
+                }),
+            )),
+        })),
+    })
+}
+
+fn proxies() -> Value {
+    json!({
+        "Proxies": object(&["version", "unreachable_servers", "proxies"], json!({
+            "version": of("Version"),
+            "unreachable_servers": list(text()),
+            "proxies": list(of("Proxy")),
+        })),
+        "Proxy": object(&["proxy", "namespace", "service", "node", "connected", "in_sync"], json!({
+            "proxy": text(), "namespace": text(), "service": text(), "instance": text(),
+            "node": text(), "server": text(), "connected": boolean(), "in_sync": boolean(),
+            "acked": or_null(of("Version")), "sent": or_null(of("Version")),
+            "leaf_not_after": or_null(number()), "version": text(), "problem": text(),
+            "not_understood": list(text()),
+        })),
+        "Waited": object(&["live", "index", "agents", "proxies", "lagging"], json!({
+            "live": boolean(), "index": number(), "agents": number(), "proxies": number(),
+            "lagging": list(object(&["node", "proxy", "reason", "acked"], json!({
+                "node": text(), "proxy": or_null(text()), "reason": text(),
+                "acked": or_null(of("Version")),
+            }))),
+            "not_connected": list(text()),
+            "unreachable_servers": list(text()),
+        })),
+    })
+}
+
+fn authority() -> Value {
+    let time = || json!({"type": "string", "format": "date-time"});
+    json!({
+        "Roots": object(&["trust_domain", "active_root", "roots"], json!({
+            "trust_domain": text(),
+            "active_root": or_null(text()),
+            "roots": list(object(&["id", "pem", "not_before", "not_after", "active"], json!({
+                "id": text(), "pem": text(), "not_before": time(), "not_after": time(),
+                "active": boolean(),
+            }))),
+        })),
+        "CaStatus": object(&["provider", "ready", "problem"], json!({
+            "provider": or_null(text()), "ready": boolean(), "problem": or_null(text()),
+            "leaf_ttl": or_null(of("Duration")), "root_not_after": or_null(time()),
+            "intermediate_not_after": or_null(time()),
+        })),
+    })
+}
+
+fn status() -> Value {
+    let server = json!({"id": text(), "name": text(), "address": text()});
+    let server = object(&["id", "name", "address"], server);
+    json!({
+        "Status": object(&["server", "cluster", "state", "leader", "health"], json!({
+            "server": with(&server, json!({"version": text()})),
+            "cluster": or_null(object(&["id", "trust_domain", "datacenter", "level"], json!({
+                "id": text(), "trust_domain": text(), "datacenter": text(), "level": number(),
+            }))),
+            "state": words(&["leader", "follower", "candidate", "learner", "stopped"]),
+            "leader": or_null(server),
+            "term": number(), "index": number(), "epoch": text(),
+            "last_contact_ms": or_null(number()),
+            "health": object(&["status", "reason"], json!({
+                "status": words(&["ok", "degraded", "failed"]), "reason": or_null(text()),
+            })),
+            "agents": number(),
+        })),
+    })
+}

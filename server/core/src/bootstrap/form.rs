@@ -1,0 +1,149 @@
+//! Doing what was decided, until this server belongs to a cluster.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use mesh_proto::servers::v1::{IdentifyResponse, JoinRequest};
+use mesh_raft::{MemberError, Peer};
+use mesh_state::LEVEL;
+use tonic::Status;
+
+use super::decide::{Seen, Step, decide};
+use crate::core::Core;
+
+/// Who this server is, for one that asks before it makes a cluster.
+pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
+    let cluster = core.store.state();
+    let cluster = cluster.cluster().map(|row| row.value.cluster_id.clone());
+    // In the moments between Raft's first entry and the cluster's name there is one already.
+    let initialized = core.raft.is_initialized().await.unwrap_or(true);
+    let unnamed = if initialized { "unnamed" } else { "" };
+    IdentifyResponse {
+        cluster_id: cluster.unwrap_or_else(|| unnamed.to_owned()),
+        server: core.me.name.clone(),
+        leader: core.raft.leader().map(|leader| leader.addr).unwrap_or_default(),
+        id: core.me.id,
+        address: core.me.addr.clone(),
+        level: LEVEL,
+    }
+}
+
+/// Takes a server into the cluster. One that had its address before is gone, with its data:
+/// it would only count against the majority.
+pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<(), Status> {
+    if peer.id == 0 || peer.addr.is_empty() {
+        return Err(Status::invalid_argument("a server needs an id and an address"));
+    }
+    let status = core.raft.status();
+    let members = status.voters.iter().chain(&status.learners);
+    let replaced: Vec<u64> = members
+        .filter(|member| member.addr == peer.addr && member.id != peer.id)
+        .map(|member| member.id)
+        .collect();
+    for id in replaced {
+        tracing::warn!(id, server = %peer, "a server came back without its data: its old self is removed");
+        let removed = core.raft.remove_peer(id, limit).await;
+        removed.map_err(|error| member_status(&error))?;
+    }
+    let added = core.raft.add_voter(peer.clone(), limit).await;
+    added.map_err(|error| member_status(&error))?;
+    tracing::info!(server = %peer, id = peer.id, "a server joined");
+    Ok(())
+}
+
+fn member_status(error: &MemberError) -> Status {
+    let message = error.to_string();
+    match error {
+        MemberError::Invalid(_) => Status::invalid_argument(message),
+        _ => Status::unavailable(message),
+    }
+}
+
+/// Works until this server belongs to a cluster.
+pub(crate) async fn form(core: &Core) {
+    let pause = core.options.timing.join_retry;
+    let mut said = String::new();
+    loop {
+        match core.raft.is_initialized().await {
+            Ok(false) => {}
+            Ok(true) => return readdress(core).await,
+            Err(error) => return tracing::error!(%error, "this server cannot come to a cluster"),
+        }
+        let seen = look(core).await;
+        let why = match decide(&core.me, core.options.formation, &seen) {
+            Step::Join(address) => join(core, &address).await,
+            Step::Make(peers) => make(core, peers).await,
+            Step::Wait(why) => why,
+        };
+        if why != said {
+            tracing::info!(%why, "not in a cluster yet");
+            said = why;
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn look(core: &Core) -> Vec<Seen> {
+    let addresses = &core.options.retry_join;
+    let answers = join_all(addresses.iter().map(|address| core.peers.identify(address))).await;
+    let mut seen = Vec::new();
+    for (address, answer) in addresses.iter().zip(answers) {
+        match answer {
+            Ok(answer) if answer.id == core.me.id => {}
+            Ok(answer) => seen.push(Seen {
+                cluster: (!answer.cluster_id.is_empty()).then(|| address.clone()),
+                peer: Peer {
+                    id: answer.id,
+                    name: answer.server,
+                    addr: answer.address,
+                },
+            }),
+            Err(status) => tracing::debug!(address, reason = %status.message(), "not reached"),
+        }
+    }
+    seen
+}
+
+async fn join(core: &Core, address: &str) -> String {
+    let request = JoinRequest {
+        id: core.me.id,
+        server: core.me.name.clone(),
+        address: core.me.addr.clone(),
+        level: LEVEL,
+    };
+    match core.peers.join(address, request).await {
+        Ok(answer) => format!("taken in by cluster {}", answer.cluster_id),
+        Err(status) => format!("asked {address} to be taken in: {}", status.message()),
+    }
+}
+
+async fn make(core: &Core, peers: Vec<Peer>) -> String {
+    let count = peers.len();
+    match core.raft.bootstrap(peers).await {
+        Ok(()) => format!("a cluster of {count} is made"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A member whose address changed says so.
+async fn readdress(core: &Core) {
+    let changed = |peers: &[Peer]| peers.iter().any(|peer| peer.id == core.me.id && *peer != core.me);
+    let status = core.raft.status();
+    if !changed(&status.voters) {
+        return;
+    }
+    loop {
+        let limit = core.options.timing.request;
+        match core.raft.add_voter(core.me.clone(), limit).await {
+            Ok(()) => return tracing::info!(me = %core.me, "this server's new address is known"),
+            Err(error) => tracing::warn!(%error, "this server's new address is not known yet"),
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(core.options.timing.join_retry) => {}
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The mesh's CA on this server: opened from the state, kept as long as the state has the same.
+//!
+//! Any server signs. The leader alone makes the CA and renews its intermediate, as commands like
+//! any other.
+
+mod keep;
+mod sign;
+
+pub(crate) use keep::maintain;
+pub(crate) use sign::{SignFailure, sign, spiffe_id};
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mesh_ca::{Authority, BuiltIn, CaState, SealingKey};
+use mesh_state::State;
+use tokio::sync::Semaphore;
+
+/// Leaves that are signed at once; more wait.
+const AT_ONCE: usize = 16;
+
+/// See the module.
+pub(crate) struct Ca {
+    sealing: Arc<SealingKey>,
+    clock: mesh_ca::Clock,
+    open: Mutex<Arc<Opening>>,
+    room: Semaphore,
+}
+
+/// The CA of a state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Opening {
+    /// The epoch and the modify index of the row that it is of; 0: no row.
+    of: (String, u64),
+    /// What the row says.
+    pub(crate) state: Option<Arc<CaState>>,
+    /// What signs.
+    pub(crate) authority: Option<Arc<dyn Authority>>,
+    /// Why it cannot.
+    pub(crate) problem: Option<String>,
+}
+
+impl Ca {
+    pub(crate) fn new(sealing: Arc<SealingKey>, clock: mesh_ca::Clock) -> Self {
+        Self {
+            sealing,
+            clock,
+            open: Mutex::default(),
+            room: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// The CA of this state.
+    pub(crate) fn of(&self, state: &State) -> Arc<Opening> {
+        let row = state.ca();
+        let of = (
+            state.version().epoch,
+            row.map_or(0, |row| row.modify_index),
+        );
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.of != of {
+            *open = Arc::new(self.read(of, row.map(|row| &row.value)));
+        }
+        open.clone()
+    }
+
+    fn read(&self, of: (String, u64), value: Option<&serde_json::Value>) -> Opening {
+        let mut opening = Opening {
+            of,
+            ..Opening::default()
+        };
+        let Some(value) = value else {
+            opening.problem = Some("there is no CA yet: the leader makes it".to_owned());
+            return opening;
+        };
+        match read_state(value) {
+            Err(problem) => opening.problem = Some(problem),
+            Ok(state) => {
+                match BuiltIn::open(&state, &self.sealing, self.clock.clone()) {
+                    Ok(authority) => opening.authority = Some(Arc::new(authority)),
+                    Err(error) => opening.problem = Some(error.to_string()),
+                }
+                opening.state = Some(Arc::new(state));
+            }
+        }
+        if let Some(problem) = &opening.problem {
+            tracing::error!(%problem, "this server cannot sign");
+        }
+        opening
+    }
+}
+
+/// What the CA's row says.
+pub(crate) fn read_state(value: &serde_json::Value) -> Result<CaState, String> {
+    serde::Deserialize::deserialize(value)
+        .map_err(|error: serde_json::Error| format!("ca: its row cannot be read: {error}"))
+}

@@ -1,0 +1,128 @@
+//! A leaf for a proxy. What it certifies is the state's word, not the caller's: the service of the
+//! instance that the calling node has registered with that proxy.
+
+use std::time::Duration;
+
+use mesh_ca::{AuthorityError, IssuedLeaf, LeafRequest};
+use mesh_state::State;
+use mesh_tls::SpiffeId;
+
+use crate::core::{Core, Freshness};
+
+/// How long an authority may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a leaf was not signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SignFailure {
+    /// No such proxy is registered on the calling node.
+    #[error(
+        "proxy {proxy} is not registered on node {node}; register its service there, then ask again"
+    )]
+    NotRegistered { node: String, proxy: String },
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Request(String),
+    /// It may work later.
+    #[error("{0}; ask again later")]
+    Later(String),
+    /// It will not work until somebody changes something.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Signs a leaf for `proxy` of `node`, whose agent asks.
+pub(crate) async fn sign(
+    core: &Core,
+    node: &str,
+    proxy: &str,
+    csr: &[u8],
+) -> Result<IssuedLeaf, SignFailure> {
+    let result = attempt(core, node, proxy, csr).await;
+    let outcome = match &result {
+        Ok(leaf) => {
+            tracing::info!(node, proxy, serial = %leaf.serial, "a leaf was signed");
+            "ok"
+        }
+        Err(SignFailure::Later(reason)) => {
+            tracing::warn!(node, proxy, %reason, "a leaf was not signed");
+            "failed"
+        }
+        Err(reason) => {
+            tracing::warn!(node, proxy, %reason, "a leaf was refused");
+            "refused"
+        }
+    };
+    core.metrics.ca_signs.with_label_values(&[outcome]).inc();
+    result
+}
+
+async fn attempt(
+    core: &Core,
+    node: &str,
+    proxy: &str,
+    csr: &[u8],
+) -> Result<IssuedLeaf, SignFailure> {
+    let later = |reason: &dyn std::fmt::Display| SignFailure::Later(reason.to_string());
+    let mut state = core.store.state();
+    let id = match identity(&state, node, proxy)? {
+        Some(id) => id,
+        None => {
+            // This server may only not know it yet: its "no" is not final.
+            let fresh = core.fresh(Freshness::Consistent).await;
+            fresh.map_err(|error| later(&error))?;
+            state = core.store.state();
+            identity(&state, node, proxy)?.ok_or_else(|| SignFailure::NotRegistered {
+                node: node.to_owned(),
+                proxy: proxy.to_owned(),
+            })?
+        }
+    };
+    let opening = core.ca.of(&state);
+    let (Some(authority), Some(ca)) = (&opening.authority, &opening.state) else {
+        let problem = opening.problem.clone().unwrap_or_default();
+        return Err(SignFailure::Later(problem));
+    };
+    let request = LeafRequest::from_csr(csr, id, ca.config.leaf_ttl())
+        .map_err(|error| SignFailure::Request(error.to_string()))?;
+    let limited = async {
+        let _permit = core.ca.room.acquire().await;
+        authority.sign_leaf(&request).await
+    };
+    match tokio::time::timeout(LIMIT, limited).await {
+        Ok(Ok(leaf)) => Ok(leaf),
+        Ok(Err(error)) if error.is_temporary() => Err(later(&error)),
+        Ok(Err(error @ AuthorityError::Invalid { .. })) => {
+            Err(SignFailure::Request(error.to_string()))
+        }
+        Ok(Err(error)) => Err(SignFailure::Refused(error.to_string())),
+        Err(_) => Err(later(&format!("the CA did not answer within {LIMIT:?}"))),
+    }
+}
+
+/// The identity of a proxy of a node, by its registration.
+fn identity(state: &State, node: &str, proxy: &str) -> Result<Option<SpiffeId>, SignFailure> {
+    let Some(cluster) = state.cluster() else {
+        return Ok(None);
+    };
+    let rows = state.instances_on(node);
+    let Some(instance) = rows.iter().find(|row| {
+        let registered = row.value.proxy.as_ref();
+        registered.is_some_and(|registered| registered.id == proxy)
+    }) else {
+        return Ok(None);
+    };
+    spiffe_id(&cluster.value, &instance.value.key())
+        .map(Some)
+        .map_err(SignFailure::Refused)
+}
+
+/// The identity of a service of this cluster.
+pub(crate) fn spiffe_id(
+    cluster: &mesh_state::Cluster,
+    service: &mesh_model::Key,
+) -> Result<SpiffeId, String> {
+    let text = |error: mesh_tls::IdError| error.to_string();
+    let domain = cluster.trust_domain.parse().map_err(text)?;
+    SpiffeId::new(&domain, &service.namespace, &cluster.datacenter, &service.name).map_err(text)
+}

@@ -1,0 +1,145 @@
+//! What every part of a server shares: the state, consensus, who is connected.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_ca::SealingKey;
+use mesh_model::Version;
+use mesh_raft::{Peer, RaftNode};
+use mesh_state::{Applied, Command, Envelope, Outcome, Store};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::ca::Ca;
+use crate::clock::Clock;
+use crate::error::{ReadFailure, WriteFailure};
+use crate::feed::{Facts, Registry};
+use crate::lease::Leases;
+use crate::metrics::Metrics;
+use crate::options::{Timing, ServerOptions};
+use crate::peers::PeerClients;
+
+/// See the module.
+pub(crate) struct Core {
+    pub(crate) me: Peer,
+    pub(crate) options: Settings,
+    pub(crate) store: Store,
+    pub(crate) raft: RaftNode,
+    /// Each version of the state.
+    pub(crate) versions: watch::Receiver<Version>,
+    pub(crate) sealing: Arc<SealingKey>,
+    pub(crate) ca: Ca,
+    pub(crate) facts: Facts,
+    pub(crate) registry: Registry,
+    pub(crate) leases: Leases,
+    pub(crate) peers: PeerClients,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What of the options is needed while the server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) datacenter: String,
+    pub(crate) trust_domain: Option<String>,
+    pub(crate) default_intention: mesh_model::Action,
+    pub(crate) formation: crate::options::Formation,
+    pub(crate) retry_join: Vec<String>,
+    pub(crate) ca: mesh_ca::CaConfig,
+    pub(crate) timing: Timing,
+}
+
+impl Settings {
+    pub(crate) fn of(options: &ServerOptions) -> Self {
+        Self {
+            datacenter: options.datacenter.clone(),
+            trust_domain: options.trust_domain.clone(),
+            default_intention: options.default_intention,
+            formation: options.formation,
+            retry_join: options.retry_join.clone(),
+            ca: options.ca.clone(),
+            timing: options.timing.clone(),
+        }
+    }
+}
+
+/// How fresh a read must be; see the API's documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// As of now: the leader by its lease, others by asking the leader.
+    Default,
+    /// As of now, proved by a majority.
+    Consistent,
+    /// As it is here.
+    Stale,
+}
+
+impl Core {
+    /// Writes a command through the leader, and waits until it is applied here.
+    pub(crate) async fn write(&self, command: Command) -> Result<Applied, WriteFailure> {
+        self.write_within(command, self.options.timing.request).await
+    }
+
+    pub(crate) async fn write_within(
+        &self,
+        command: Command,
+        limit: Duration,
+    ) -> Result<Applied, WriteFailure> {
+        let begin = Instant::now();
+        let result = self.propose(command, limit).await;
+        self.metrics
+            .write_seconds
+            .observe(begin.elapsed().as_secs_f64());
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(WriteFailure::Refused(_)) => "refused",
+            Err(_) => "failed",
+        };
+        self.metrics.writes.with_label_values(&[outcome]).inc();
+        result
+    }
+
+    async fn propose(&self, command: Command, limit: Duration) -> Result<Applied, WriteFailure> {
+        self.store.state().admits(&command)?;
+        let bytes = Envelope::new(self.clock.unix_millis(), command).encode()?;
+        let written = self.raft.write_anywhere(bytes, limit).await?;
+        // Whoever reads here next sees what it wrote.
+        let mut applied = self.raft.watch_applied();
+        let here = applied.wait_for(|applied| *applied >= written.index);
+        let _ = tokio::time::timeout(limit, here).await;
+        let outcome = Outcome::decode(&written.answer);
+        let outcome = outcome.map_err(|error| WriteFailure::Answer(error.to_string()))?;
+        Ok(outcome.into_result()?)
+    }
+
+    /// Makes the state here as fresh as asked.
+    pub(crate) async fn fresh(&self, freshness: Freshness) -> Result<(), ReadFailure> {
+        let leased = || {
+            let contact = self.raft.last_contact();
+            self.raft.is_leader() && contact.is_some_and(|age| age < self.lease())
+        };
+        match freshness {
+            Freshness::Stale => Ok(()),
+            Freshness::Default if leased() => Ok(()),
+            Freshness::Default | Freshness::Consistent => {
+                let limit = self.options.timing.request;
+                self.raft.linearize(limit).await.map(drop)
+            }
+        }
+    }
+
+    /// No other server can be elected so soon after a majority was heard:
+    /// under the shortest election time.
+    fn lease(&self) -> Duration {
+        self.options.timing.raft_heartbeat * 3
+    }
+
+    /// Whether this server has not heard of the leader for too long to speak
+    /// for the cluster.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let age = self.raft.last_contact();
+        self.raft.leader().is_none()
+            && age.is_none_or(|age| age > self.options.timing.leader_grace)
+    }
+}

@@ -1,0 +1,156 @@
+//! The body of each fact, made once for all agents that ask for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use mesh_model::{NodeState, Route};
+use mesh_policy::Feature;
+use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic};
+use mesh_state::State;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::ca::{read_state, spiffe_id};
+
+/// Bodies that are kept; more are made again.
+const KEPT: usize = 4096;
+
+/// The body of a fact.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Body {
+    pub(crate) bytes: Bytes,
+    /// SHA-256.
+    pub(crate) checksum: Bytes,
+    /// Features that its reader needs.
+    pub(crate) needs: Vec<String>,
+}
+
+/// Bodies by topic, each with the epoch and the topic's index that it is of.
+#[derive(Debug, Default)]
+pub(crate) struct Facts(Mutex<HashMap<Topic, (String, u64, Arc<Body>)>>);
+
+impl Facts {
+    /// The body of a topic in this state. `None`: it is not known yet, which is
+    /// not the same as empty.
+    ///
+    /// An error means that nothing may be said: an empty answer is never made up.
+    pub(crate) fn of(&self, state: &State, topic: &Topic) -> Result<Option<Arc<Body>>, String> {
+        let (epoch, index) = (state.version().epoch, state.topic_index(&watched(topic)));
+        let kept = |cache: &HashMap<Topic, (String, u64, Arc<Body>)>| {
+            let (of, at, body) = cache.get(topic)?;
+            (*of == epoch && *at == index).then(|| body.clone())
+        };
+        if let Some(body) = kept(&self.lock()) {
+            return Ok(Some(body));
+        }
+        let Some(body) = make(state, topic)? else {
+            return Ok(None);
+        };
+        let body = Arc::new(body);
+        let mut cache = self.lock();
+        if cache.len() >= KEPT {
+            cache.clear();
+        }
+        cache.insert(topic.clone(), (epoch, index, body.clone()));
+        Ok(Some(body))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Topic, (String, u64, Arc<Body>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A topic as the state names it.
+pub(crate) fn watched(topic: &Topic) -> mesh_state::Topic {
+    match topic.clone() {
+        Topic::Mesh => mesh_state::Topic::Mesh,
+        Topic::Roots => mesh_state::Topic::Roots,
+        Topic::Service(key) => mesh_state::Topic::Service(key),
+        Topic::Route(key) => mesh_state::Topic::Route(key),
+        Topic::Endpoints(key) => mesh_state::Topic::Endpoints(key),
+        Topic::Intentions(key) => mesh_state::Topic::Intentions(key),
+    }
+}
+
+fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
+    let Some(cluster) = state.cluster() else {
+        return Ok(None);
+    };
+    let cluster = &cluster.value;
+    let mut needs = Vec::new();
+    let bytes = match topic {
+        Topic::Mesh => json(&MeshFact {
+            trust_domain: cluster.trust_domain.clone(),
+            datacenter: cluster.datacenter.clone(),
+            default_intention: state.default_intention(),
+        }),
+        Topic::Roots => {
+            let Some(row) = state.ca() else {
+                return Ok(None);
+            };
+            let ca = read_state(&row.value)?;
+            json(&RootsFact {
+                trust_domain: ca.trust_domain,
+                roots: ca.roots.into_iter().map(|root| root.pem).collect(),
+            })
+        }
+        Topic::Service(key) => json(&state.service(key).map(|row| &row.value)),
+        Topic::Route(key) => {
+            let route = state.route(key).map(|row| &row.value);
+            needs = route.map(needed_by).unwrap_or_default();
+            json(&route)
+        }
+        Topic::Endpoints(key) => {
+            let identity = spiffe_id(cluster, key)?.to_string();
+            let endpoints = state.endpoints(key);
+            let endpoints = endpoints.iter();
+            json(&endpoints.filter_map(|one| endpoint(one, &identity)).collect::<Vec<_>>())
+        }
+        // Passed on unread by the agent: the proxies say what they do not understand.
+        Topic::Intentions(key) => {
+            let rows = state.intentions_for(key);
+            json(&rows.iter().map(|row| &row.value).collect::<Vec<_>>())
+        }
+    }?;
+    Ok(Some(Body {
+        checksum: Bytes::copy_from_slice(&Sha256::digest(&bytes)),
+        bytes,
+        needs,
+    }))
+}
+
+fn json(value: &impl Serialize) -> Result<Bytes, String> {
+    let bytes = serde_json::to_vec(value);
+    bytes.map(Bytes::from).map_err(|error| error.to_string())
+}
+
+fn endpoint(endpoint: &mesh_state::Endpoint, identity: &str) -> Option<Endpoint> {
+    let instance = &endpoint.instance.value;
+    let proxy = instance.proxy.as_ref()?;
+    Some(Endpoint {
+        instance: instance.id.clone(),
+        node: instance.node.clone(),
+        address: proxy.address.clone(),
+        port: proxy.port,
+        identity: identity.to_owned(),
+        status: instance.status(),
+        silent: endpoint.node.value.state != NodeState::Alive,
+        weights: instance.weights,
+        tags: instance.tags.clone(),
+        meta: instance.meta.clone(),
+    })
+}
+
+/// The features that whoever follows this route must have.
+fn needed_by(route: &Route) -> Vec<String> {
+    let mut needs = Vec::new();
+    let rules = || route.rules.iter();
+    if rules().any(|rule| rule.retries.is_some()) {
+        needs.push(Feature::Retries);
+    }
+    if rules().any(|rule| rule.matches.iter().any(|one| !one.query.is_empty())) {
+        needs.push(Feature::Query);
+    }
+    needs.into_iter().map(|need| need.as_str().to_owned()).collect()
+}

@@ -1,0 +1,79 @@
+//! The `Servers` service: agents only, each for the node in its certificate.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use mesh_proto::servers::v1 as wire;
+use mesh_proto::servers::v1::servers_server::{Servers, ServersServer};
+use mesh_tls::Role;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::session::serve;
+use super::{MAX_FACT, MAX_MESSAGE};
+use crate::ca::{SignFailure, sign};
+use crate::core::Core;
+use crate::listen::Caller;
+
+/// Messages that wait for the connection.
+const OUTBOX: usize = 16;
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct FeedService(Arc<Core>);
+
+impl FeedService {
+    pub(crate) fn server(core: Arc<Core>) -> ServersServer<Self> {
+        ServersServer::new(Self(core))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_FACT)
+    }
+}
+
+/// The id that the caller's certificate has for this role.
+pub(crate) fn certified<T>(request: &Request<T>, role: Role) -> Result<String, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Cluster(id)) if id.role() == role => Ok(id.id().to_owned()),
+        Some(Caller::Cluster(id)) => Err(Status::permission_denied(format!(
+            "this is for certificates of the role {role}; this one is of {id}"
+        ))),
+        _ => Err(Status::unauthenticated("there is no certificate")),
+    }
+}
+
+#[tonic::async_trait]
+impl Servers for FeedService {
+    type OpenStream = Pin<Box<dyn Stream<Item = Result<wire::ToAgent, Status>> + Send>>;
+
+    async fn open(
+        &self,
+        request: Request<Streaming<wire::FromAgent>>,
+    ) -> Result<Response<Self::OpenStream>, Status> {
+        let node = certified(&request, Role::Agent)?;
+        let (out, outbox) = mpsc::channel(OUTBOX);
+        tokio::spawn(serve(self.0.clone(), node, request.into_inner(), out));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
+    }
+
+    async fn sign(
+        &self,
+        request: Request<wire::SignRequest>,
+    ) -> Result<Response<wire::SignResponse>, Status> {
+        let node = certified(&request, Role::Agent)?;
+        let request = request.into_inner();
+        let leaf = sign(&self.0, &node, &request.proxy, &request.csr).await;
+        let leaf = leaf.map_err(|failure| {
+            let message = failure.to_string();
+            match failure {
+                SignFailure::NotRegistered { .. } => Status::not_found(message),
+                SignFailure::Request(_) => Status::invalid_argument(message),
+                SignFailure::Later(_) => Status::unavailable(message),
+                SignFailure::Refused(_) => Status::failed_precondition(message),
+            }
+        })?;
+        let chain = leaf.chain.iter().map(|one| one.to_vec()).collect();
+        Ok(Response::new(wire::SignResponse { chain }))
+    }
+}

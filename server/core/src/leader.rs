@@ -1,0 +1,111 @@
+//! What the leader does beside leading: it names a new cluster, keeps the CA, raises the cluster's
+//! level, judges leases, and lets go of nodes that are silent for days.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use mesh_model::NodeState;
+use mesh_state::{Command, LEVEL};
+
+use crate::ca::maintain;
+use crate::core::{Core, Freshness};
+use crate::error::WriteFailure;
+use crate::lease;
+
+/// Between two looks at what is seldom due.
+const SELDOM: Duration = Duration::from_secs(30);
+
+/// Leases: the leader judges, followers pass on. For as long as the server runs.
+pub(crate) async fn leases(core: Arc<Core>) {
+    let step = core.options.timing.lease / 15;
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = core.clock.sleep(step) => lease::tick(&core).await,
+        }
+    }
+}
+
+/// The leader's other duties, for as long as the server runs.
+pub(crate) async fn duties(core: Arc<Core>) {
+    let mut leadership = core.raft.watch_leadership();
+    loop {
+        let leads = leadership.borrow_and_update().is_leader;
+        let pause = match leads {
+            true => lead(&core).await,
+            false => SELDOM * 100,
+        };
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = core.clock.sleep(pause) => {}
+        }
+    }
+}
+
+/// One round; how long until the next.
+async fn lead(core: &Core) -> Duration {
+    let soon = core.options.timing.join_retry;
+    if let Err(error) = core.fresh(Freshness::Consistent).await {
+        tracing::debug!(%error, "this server leads, but cannot yet prove it");
+        return soon;
+    }
+    if core.store.state().is_empty()
+        && let Err(error) = name_cluster(core).await
+    {
+        tracing::warn!(%error, "the cluster is not named yet");
+        return soon;
+    }
+    maintain(core).await;
+    raise_level(core).await;
+    reap(core).await;
+    SELDOM.min(core.options.timing.node_ttl / 4)
+}
+
+async fn name_cluster(core: &Core) -> Result<(), WriteFailure> {
+    let cluster_id = uuid::Uuid::new_v4().to_string();
+    let trust_domain = core.options.trust_domain.clone();
+    let command = Command::Bootstrap {
+        trust_domain: trust_domain.unwrap_or_else(|| format!("{cluster_id}.mesh")),
+        datacenter: core.options.datacenter.clone(),
+        epoch: uuid::Uuid::new_v4().simple().to_string(),
+        default_intention: core.options.default_intention,
+        cluster_id: cluster_id.clone(),
+    };
+    core.write(command).await?;
+    tracing::info!(cluster = %cluster_id, "a cluster was begun");
+    Ok(())
+}
+
+/// Once every voter speaks a level, commands of it may be proposed.
+async fn raise_level(core: &Core) {
+    let level = core.store.state().level();
+    if level >= LEVEL {
+        return;
+    }
+    let voters = core.raft.status().voters;
+    let others = voters.iter().filter(|peer| peer.id != core.me.id);
+    let answers = join_all(others.map(|peer| core.peers.identify(&peer.addr))).await;
+    let spoken = answers.into_iter().map(|answer| answer.map_or(0, |one| one.level));
+    let common = spoken.min().unwrap_or(LEVEL).min(LEVEL);
+    if common > level {
+        match core.write(Command::RaiseLevel { level: common }).await {
+            Ok(_) => tracing::info!(level = common, "every server speaks a new level"),
+            Err(error) => tracing::warn!(%error, "the cluster's level was not raised"),
+        }
+    }
+}
+
+/// Nodes that are silent for longer than their time.
+async fn reap(core: &Core) {
+    let ttl = core.options.timing.node_ttl.as_millis() as u64;
+    let now = core.clock.unix_millis();
+    let due = core.store.state().nodes().any(|row| match row.value.state {
+        NodeState::Alive => false,
+        NodeState::Silent { since } => since.saturating_mul(1000).saturating_add(ttl) <= now,
+    });
+    if due && let Err(error) = core.write(Command::ReapNodes { ttl }).await {
+        tracing::warn!(%error, "nodes that are gone were not dropped");
+    }
+}

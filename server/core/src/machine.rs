@@ -1,0 +1,156 @@
+//! The state behind consensus: commands in their order into [`Store`].
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_model::Version;
+use mesh_raft::{Machine, MachineError, SnapshotSource};
+use mesh_state::{CommandError, Envelope, SnapshotError, State, Store};
+use tokio::sync::watch;
+
+/// The version of the snapshot's body; the body has one of its own inside.
+const FORMAT: u32 = 1;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct StateMachine {
+    store: Store,
+    versions: watch::Sender<Version>,
+}
+
+impl StateMachine {
+    pub(crate) fn new(store: Store) -> Self {
+        let versions = watch::Sender::new(store.state().version());
+        Self { store, versions }
+    }
+
+    /// Tells of each version of the state.
+    pub(crate) fn versions(&self) -> watch::Receiver<Version> {
+        self.versions.subscribe()
+    }
+
+    fn publish(&self) {
+        let version = self.store.state().version();
+        self.versions.send_if_modified(|last| {
+            let changed = *last != version;
+            *last = version;
+            changed
+        });
+    }
+}
+
+impl Machine for StateMachine {
+    fn format(&self) -> u32 {
+        FORMAT
+    }
+
+    fn apply(&self, index: u64, commands: &[Bytes]) -> Result<Vec<Bytes>, MachineError> {
+        // All are read before one is applied: an entry is applied whole or not at all.
+        let envelopes = commands
+            .iter()
+            .map(|bytes| Envelope::decode(bytes))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| match error {
+                CommandError::Unknown(_) => {
+                    MachineError::Unknown(format!("entry {index}: {error}"))
+                }
+                other => MachineError::Corrupt(format!("entry {index}: {other}")),
+            })?;
+        let outcomes = self.store.apply(&envelopes);
+        self.publish();
+        outcomes
+            .iter()
+            .map(|outcome| {
+                let bytes = outcome.encode();
+                bytes.map(Bytes::from).map_err(|error| {
+                    MachineError::Corrupt(format!("entry {index}: its outcome: {error}"))
+                })
+            })
+            .collect()
+    }
+
+    fn snapshot(&self) -> Box<dyn SnapshotSource> {
+        Box::new(Source(self.store.state()))
+    }
+
+    fn restore(&self, format: u32, body: &mut dyn Read) -> Result<(), MachineError> {
+        if format != FORMAT {
+            return Err(MachineError::Format {
+                found: format,
+                known: FORMAT,
+            });
+        }
+        let state = State::read_snapshot(body).map_err(|error| match error {
+            SnapshotError::Newer(_) | SnapshotError::Level(_) => {
+                MachineError::Unknown(error.to_string())
+            }
+            other => MachineError::Corrupt(other.to_string()),
+        })?;
+        self.store.install(state);
+        self.publish();
+        Ok(())
+    }
+}
+
+struct Source(Arc<State>);
+
+impl SnapshotSource for Source {
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut buffered = io::BufWriter::new(out);
+        self.0.write_snapshot(&mut buffered)?;
+        buffered.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mesh_model::Action;
+    use mesh_state::{Command, Outcome};
+
+    fn bootstrap() -> Bytes {
+        let command = Command::Bootstrap {
+            cluster_id: "c".into(),
+            trust_domain: "c.mesh".into(),
+            datacenter: "dc1".into(),
+            epoch: "e1".into(),
+            default_intention: Action::Deny,
+        };
+        Envelope::new(1, command).encode().unwrap().into()
+    }
+
+    #[test]
+    fn applies_snapshots_and_restores() {
+        let store = Store::default();
+        let machine = StateMachine::new(store.clone());
+        let mut versions = machine.versions();
+        let answers = machine.apply(1, &[bootstrap()]).unwrap();
+        assert!(Outcome::decode(&answers[0]).unwrap().into_result().is_ok());
+        assert!(versions.has_changed().unwrap());
+        assert_eq!(versions.borrow_and_update().epoch, "e1");
+
+        let mut body = Vec::new();
+        machine.snapshot().write_to(&mut body).unwrap();
+        let other = StateMachine::new(Store::default());
+        other.restore(FORMAT, &mut body.as_slice()).unwrap();
+        assert_eq!(*other.store.state(), *store.state());
+    }
+
+    #[test]
+    fn what_is_not_known_stops_and_changes_nothing() {
+        let store = Store::default();
+        let machine = StateMachine::new(store.clone());
+        let unknown = Bytes::from_static(b"{\"v\":1,\"time\":1,\"cmd\":{\"fly\":{}}}");
+        let error = machine.apply(7, &[bootstrap(), unknown]).unwrap_err();
+        assert!(matches!(error, MachineError::Unknown(_)), "{error}");
+        assert!(error.to_string().contains("entry 7"), "{error}");
+        assert!(store.state().is_empty());
+        let damaged = machine.apply(8, &[Bytes::from_static(b"\xff")]);
+        assert!(matches!(damaged, Err(MachineError::Corrupt(_))));
+        let format = machine.restore(9, &mut io::empty());
+        assert!(matches!(format, Err(MachineError::Format { found: 9, .. })));
+        assert!(machine.restore(FORMAT, &mut &b"{}"[..]).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! How a server is set up.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_ca::{CaConfig, SealingKey};
+use mesh_model::Action;
+use mesh_tls::ClusterTls;
+
+use crate::clock::{Clock, SystemClock};
+
+/// What [`Server::start`](crate::Server::start) needs to know.
+#[derive(Debug)]
+pub struct ServerOptions {
+    /// This server's name, for people: in lists and logs.
+    pub name: String,
+    /// The cluster's own name; `dc1`.
+    pub datacenter: String,
+    /// The trust domain of a new cluster; `None`: `<cluster id>.mesh`.
+    pub trust_domain: Option<String>,
+    /// What holds without an intention in a new cluster.
+    pub default_intention: Action,
+    /// Where the log and the snapshots are; `None`: a folder that goes when
+    /// the server does.
+    pub data_dir: Option<PathBuf>,
+    /// How the cluster begins.
+    pub formation: Formation,
+    /// `host:port` of other servers (8701), asked before anything is begun.
+    pub retry_join: Vec<String>,
+    /// The cluster's certificates.
+    pub tls: Arc<ClusterTls>,
+    /// What opens the CA's keys.
+    pub sealing: Arc<SealingKey>,
+    /// What the CA is to be.
+    pub ca: CaConfig,
+    /// Where the HTTP API is served (8700).
+    pub api: Vec<ApiListener>,
+    /// Where servers and agents are served (8701).
+    pub cluster: Listen,
+    /// `host:port` at which other servers reach [`Self::cluster`]; `None`: its
+    /// own address.
+    pub advertise: Option<String>,
+    /// How long things take.
+    pub timing: Timing,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a cluster begins. A server that has data goes on with it, whatever
+/// stands here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formation {
+    /// This server alone makes it, unless one of `retry_join` has one already.
+    Bootstrap,
+    /// That many servers make it together, once all of them are seen; unless
+    /// one has one already.
+    Expect(usize),
+    /// Others have made it.
+    Join,
+}
+
+/// A listener of the HTTP API.
+#[derive(Debug)]
+pub struct ApiListener {
+    /// Where.
+    pub listen: Listen,
+    /// TLS with the cluster's certificates. Plaintext is taken on loopback
+    /// addresses only.
+    pub tls: bool,
+}
+
+/// Where to listen.
+#[derive(Debug)]
+pub enum Listen {
+    /// An address; port 0 for any.
+    Address(SocketAddr),
+    /// A listener that is bound already.
+    Bound(TcpListener),
+}
+
+/// How long things take.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// A node that is not heard for this long is silent.
+    pub lease: Duration,
+    /// A node that is silent for this long is gone.
+    pub node_ttl: Duration,
+    /// Between two checksums of everything to each agent.
+    pub resync: Duration,
+    /// At least between two marks to one agent.
+    pub mark_interval: Duration,
+    /// A stream to an agent ends when this server has not heard of the leader
+    /// for this long, so that the agent tries another server.
+    pub leader_grace: Duration,
+    /// Between two heartbeats of Raft. Election times follow from it.
+    pub raft_heartbeat: Duration,
+    /// How long a write or a fresh read may take.
+    pub request: Duration,
+    /// Between two attempts to form or join a cluster.
+    pub join_retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(15),
+            node_ttl: Duration::from_secs(72 * 3600),
+            resync: Duration::from_secs(60),
+            mark_interval: Duration::from_millis(50),
+            leader_grace: Duration::from_secs(10),
+            raft_heartbeat: Duration::from_millis(100),
+            request: Duration::from_secs(10),
+            join_retry: Duration::from_secs(1),
+        }
+    }
+}
+
+impl ServerOptions {
+    /// A server alone on free loopback ports, with nothing kept: for `meshctl
+    /// dev` and tests. Change what should be different.
+    pub fn loopback(name: &str, tls: Arc<ClusterTls>, sealing: Arc<SealingKey>) -> Self {
+        let any = || Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self {
+            name: name.to_owned(),
+            datacenter: "dc1".to_owned(),
+            trust_domain: None,
+            default_intention: Action::Deny,
+            data_dir: None,
+            formation: Formation::Bootstrap,
+            retry_join: Vec::new(),
+            tls,
+            sealing,
+            ca: CaConfig::default(),
+            api: vec![ApiListener {
+                listen: any(),
+                tls: false,
+            }],
+            cluster: any(),
+            advertise: None,
+            timing: Timing::default(),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
