@@ -33,6 +33,7 @@ mod node;
 mod pb;
 mod read;
 mod receive;
+mod route;
 mod sm;
 mod snapshot;
 mod status;

@@ -114,3 +114,23 @@ async fn a_node_without_a_cluster_takes_nothing() {
     );
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_another_leader_cut_off_is_not_called_unwritten() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader().await;
+    cluster.net.cut_off(old, true);
+    let node = cluster.node(old).clone();
+    let pending = tokio::spawn(async move { node.write("logged here only").await });
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    let new = cluster.leader_among(&others).await;
+    cluster.node(new).write("b").await.unwrap();
+    cluster.net.cut_off(old, false);
+    // openraft says "not the leader" here too. But an entry that one log lost may
+    // stand in another, and be committed from there.
+    let Err(WriteError::Unknown { reason }) = pending.await.unwrap() else {
+        panic!("it cannot know");
+    };
+    assert!(reason.contains("lost its leadership"), "{reason}");
+    cluster.stop_all().await;
+}
