@@ -6,13 +6,32 @@
 //! that neither its own restart nor the servers' absence is felt by what runs on the node.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod catalog;
 mod checks;
 mod clock;
+mod compiler;
 mod disk;
 mod error;
+mod facts;
+mod feed;
+mod http;
 mod options;
+mod uplink;
 
+#[cfg(test)]
+mod testing;
+
+pub use agent::{Addresses, Agent, AgentStatus};
 pub use clock::{Clock, SystemClock};
 pub use error::AgentError;
+pub use http::BootstrapRequest;
 pub use options::AgentOptions;
+
+/// This build's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The features that this build has, as it says them to servers and proxies.
+pub(crate) fn features() -> Vec<String> {
+    mesh_policy::Features::default().names()
+}

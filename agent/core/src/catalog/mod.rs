@@ -245,6 +245,13 @@ impl Catalog {
         Ok(count)
     }
 
+    /// Whether anything is registered from instance files.
+    pub(crate) fn has_files(&self) -> bool {
+        let view = self.view();
+        view.iter()
+            .any(|entry| matches!(entry.owner, Owner::File(_)))
+    }
+
     /// Checks a registration against the others, and fills in its sidecar's port.
     fn complete(
         &self,

@@ -1,0 +1,265 @@
+//! Facts and registrations become the configs of this node's proxies, again and again.
+//!
+//! A proxy is wired anew only when its registration changed or the body of a topic that it hangs
+//! on did. What falls out besides is what the agent must know: the topics of all its proxies.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_model::{Registration, Version};
+use mesh_proto::fact::{RootsFact, Topic};
+use mesh_tls::pem;
+use mesh_wiring::{Input, wire};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::View;
+use crate::facts::Facts;
+
+/// Changes within this time are compiled together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// So long a topic is followed after its last proxy went: an allocation that is restarted while
+/// no server answers finds its facts still there.
+const LINGER: Duration = Duration::from_secs(600);
+
+/// What one proxy is to run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Compiled {
+    /// The config; none until every topic had an answer.
+    pub(crate) config: Option<Config>,
+    /// What it trusts; none until that is known.
+    pub(crate) roots: Option<Arc<Roots>>,
+    /// Why there is no config, or what it leaves out; for the proxy's status.
+    pub(crate) problems: Vec<String>,
+    /// Why the config is older than what the servers said last, if it is.
+    pub(crate) behind: Option<String>,
+    /// Counts the compilations that changed anything; 0: none was made.
+    pub(crate) generation: u64,
+}
+
+/// What proxies trust, as it is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Roots {
+    pub(crate) trust_domain: String,
+    /// DER.
+    pub(crate) certificates: Vec<Vec<u8>>,
+}
+
+/// A config as it is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// JSON: `mesh_proto::config::ProxyConfig`.
+    pub(crate) json: Bytes,
+    /// What its reader must understand.
+    pub(crate) needs: Vec<String>,
+}
+
+/// Compiles, and hands out what it compiled.
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    node: String,
+    facts: Arc<Facts>,
+    outputs: Mutex<HashMap<String, watch::Sender<Compiled>>>,
+    wanted: watch::Sender<Arc<BTreeSet<Topic>>>,
+    /// Everything that was marked at this version is compiled.
+    done: watch::Sender<Version>,
+}
+
+/// What is kept from one compilation to the next.
+#[derive(Default)]
+struct Memory {
+    made: HashMap<String, Made>,
+    /// Topics that no proxy hangs on any more, and since when.
+    lingering: HashMap<Topic, Instant>,
+}
+
+/// What a proxy's last compilation was made of.
+struct Made {
+    registration: Registration,
+    revisions: BTreeMap<Topic, u64>,
+    topics: BTreeSet<Topic>,
+}
+
+impl Compiler {
+    pub(crate) fn new(node: String, facts: Arc<Facts>) -> Self {
+        Self {
+            node,
+            facts,
+            outputs: Mutex::default(),
+            wanted: watch::Sender::default(),
+            done: watch::Sender::default(),
+        }
+    }
+
+    /// What a proxy is to run, and word of each change. It ends when the proxy is no longer
+    /// registered.
+    pub(crate) fn output(&self, proxy: &str) -> watch::Receiver<Compiled> {
+        self.outputs()
+            .entry(proxy.to_owned())
+            .or_default()
+            .subscribe()
+    }
+
+    /// What a proxy is to run.
+    pub(crate) fn current(&self, proxy: &str) -> Compiled {
+        let outputs = self.outputs();
+        let output = outputs.get(proxy);
+        output.map(|it| it.borrow().clone()).unwrap_or_default()
+    }
+
+    /// The topics that the node's proxies hang on.
+    pub(crate) fn wanted(&self) -> watch::Receiver<Arc<BTreeSet<Topic>>> {
+        self.wanted.subscribe()
+    }
+
+    /// The version as of which everything is compiled.
+    pub(crate) fn done(&self) -> watch::Receiver<Version> {
+        self.done.subscribe()
+    }
+
+    /// Compiles until told to stop.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut catalog: watch::Receiver<View>,
+        stop: CancellationToken,
+    ) {
+        let mut changed = self.facts.watch();
+        let mut memory = Memory::default();
+        // What stands on disk is from before a restart: its proxies may come yet.
+        let begin = Instant::now();
+        memory.lingering = self.facts.topics().map(|topic| (topic, begin)).collect();
+        loop {
+            let view = catalog.borrow_and_update().clone();
+            changed.mark_unchanged();
+            self.compile(&view, &mut memory);
+            let first = memory.lingering.values().min().map(|since| *since + LINGER);
+            let over = async {
+                match first {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                it = catalog.changed() => if it.is_err() { return },
+                it = changed.changed() => if it.is_err() { return },
+                () = over => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+
+    fn compile(&self, view: &View, memory: &mut Memory) {
+        let made = &mut memory.made;
+        let before: BTreeSet<Topic> = made.values().flat_map(|it| it.topics.clone()).collect();
+        // Read before the facts are: what it marks is in them then.
+        let mark = self.facts.mark();
+        made.retain(|proxy, _| view.sidecar(proxy).is_some());
+        for (entry, sidecar) in view.sidecars() {
+            let registration = &entry.registration;
+            if let Some(before) = made.get(&sidecar.id)
+                && before.registration == *registration
+                && before.revisions == self.facts.revisions(&before.topics)
+            {
+                continue;
+            }
+            let (wired, behind, roots) = self.facts.with(|facts| {
+                let wired = wire(&Input {
+                    registration,
+                    sidecar,
+                    node: &self.node,
+                    facts,
+                });
+                let mut topics = wired.topics.iter();
+                let behind = topics.find_map(|it| Some(format!("{it}: {}", facts.unread(it)?)));
+                (wired, behind, facts.roots().map(roots))
+            });
+            let revisions = self.facts.revisions(&wired.topics);
+            let mut compiled = Compiled {
+                problems: wired.problems,
+                behind,
+                ..Compiled::default()
+            };
+            match roots {
+                Some(Ok(roots)) => compiled.roots = Some(Arc::new(roots)),
+                Some(Err(error)) => compiled.problems.push(error),
+                None => {}
+            }
+            match wired.config.as_ref().map(serde_json::to_vec) {
+                Some(Ok(json)) => {
+                    compiled.config = Some(Config {
+                        json: json.into(),
+                        needs: self.facts.needs(&wired.topics),
+                    });
+                }
+                Some(Err(error)) => compiled.problems.push(error.to_string()),
+                None => {
+                    let missing: Vec<_> = wired.missing.iter().map(Topic::to_string).collect();
+                    let reason = format!("the servers have not said yet: {}", missing.join(", "));
+                    compiled.behind.get_or_insert(reason.clone());
+                    compiled.problems.push(reason);
+                }
+            }
+            self.publish(&sidecar.id, compiled);
+            let now = Made {
+                registration: registration.clone(),
+                revisions,
+                topics: wired.topics,
+            };
+            made.insert(sidecar.id.clone(), now);
+        }
+        self.outputs().retain(|proxy, _| made.contains_key(proxy));
+        let mut wanted: BTreeSet<Topic> = made.values().flat_map(|it| it.topics.clone()).collect();
+        let now = Instant::now();
+        for topic in before.difference(&wanted) {
+            memory.lingering.insert(topic.clone(), now);
+        }
+        memory
+            .lingering
+            .retain(|topic, since| !wanted.contains(topic) && now < *since + LINGER);
+        wanted.extend(memory.lingering.keys().cloned());
+        self.facts.retain(&wanted);
+        self.wanted.send_if_modified(|before| {
+            let changed = **before != wanted;
+            if changed {
+                *before = Arc::new(wanted);
+            }
+            changed
+        });
+        self.done.send_if_modified(|before| {
+            let changed = *before != mark;
+            *before = mark;
+            changed
+        });
+    }
+
+    fn publish(&self, proxy: &str, mut compiled: Compiled) {
+        let mut outputs = self.outputs();
+        let output = outputs.entry(proxy.to_owned()).or_default();
+        output.send_if_modified(|before| {
+            compiled.generation = before.generation;
+            let changed = compiled.generation == 0 || *before != compiled;
+            if changed {
+                compiled.generation += 1;
+                *before = compiled;
+            }
+            changed
+        });
+    }
+
+    fn outputs(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Compiled>>> {
+        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn roots(fact: &RootsFact) -> Result<Roots, String> {
+    let found = pem::certificates("roots", fact.roots.join("\n").as_bytes());
+    let found = found.map_err(|e| e.to_string())?;
+    Ok(Roots {
+        trust_domain: fact.trust_domain.clone(),
+        certificates: found.iter().map(|der| der.to_vec()).collect(),
+    })
+}

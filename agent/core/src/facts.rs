@@ -1,0 +1,442 @@
+//! What the servers said, by topic, in memory and on disk.
+//!
+//! The agent compiles from these and nothing else, so they outlive the servers and the agent's
+//! own restarts. A fact replaces the one before only when it is whole (its checksum fits) and not
+//! older; "there is none" is a body that says so, never the lack of one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mesh_model::Version;
+use mesh_proto::fact::Topic;
+use mesh_proto::servers::v1 as pb;
+use mesh_wiring::FactStore;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{AgentError, disk};
+
+/// Changes within this time are one write.
+const WRITE_DELAY: Duration = Duration::from_millis(500);
+
+/// What the agent knows of the mesh.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    path: PathBuf,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    held: BTreeMap<Topic, Held>,
+    /// The same, read.
+    store: FactStore,
+    mark: Version,
+    /// Counts bodies that came.
+    revision: u64,
+}
+
+/// A topic's answer.
+#[derive(Debug)]
+struct Held {
+    version: Version,
+    body: Vec<u8>,
+    checksum: Vec<u8>,
+    needs: Vec<String>,
+    /// The count at which this body came.
+    revision: u64,
+}
+
+/// What became of a fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is what holds now.
+    Taken,
+    /// What is held is newer, in the same epoch.
+    Older,
+    /// It is not whole, or says "unchanged" of what is not held: ask again.
+    AskAgain(Topic),
+    /// Its topic is not known here.
+    Unknown,
+}
+
+/// The form on disk.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    mark: Version,
+    facts: Vec<KeptFact>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptFact {
+    topic: String,
+    version: Version,
+    body: String,
+    #[serde(default)]
+    needs: Vec<String>,
+}
+
+impl Facts {
+    /// Reads what stands on disk.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, AgentError> {
+        let path = data_dir.join("facts.json");
+        let kept: Kept = disk::read(&path)?.unwrap_or_default();
+        let mut inner = Inner {
+            mark: kept.mark,
+            ..Inner::default()
+        };
+        for fact in kept.facts {
+            if let Ok(topic) = fact.topic.parse() {
+                inner.put(topic, fact.version, fact.body.into_bytes(), fact.needs);
+            }
+        }
+        Ok(Self {
+            path,
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Word of each change.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Takes a fact from a server.
+    pub(crate) fn put(&self, fact: pb::Fact) -> Put {
+        let Ok(topic) = fact.topic.parse::<Topic>() else {
+            tracing::warn!(topic = %fact.topic, "a server sent a fact of a topic that is not known here");
+            return Put::Unknown;
+        };
+        let version = Version::from(fact.version.unwrap_or_default());
+        let mut inner = self.inner();
+        let held = inner.held.get(&topic);
+        // A follower that lags may know less than we do already.
+        if let Some(held) = held
+            && held.version.epoch == version.epoch
+            && held.version.index > version.index
+        {
+            tracing::info!(%topic, %version, held = %held.version, "an older fact is left alone");
+            return Put::Older;
+        }
+        if fact.unchanged {
+            return match inner.held.get_mut(&topic) {
+                Some(held) if fact.checksum.is_empty() || fact.checksum == held.checksum => {
+                    held.version = version;
+                    drop(inner);
+                    self.touch();
+                    Put::Taken
+                }
+                _ => Put::AskAgain(topic),
+            };
+        }
+        if !fact.checksum.is_empty() && fact.checksum != checksum(&fact.body) {
+            tracing::warn!(%topic, "a fact's checksum does not fit its body; asking again");
+            return Put::AskAgain(topic);
+        }
+        inner.put(topic, version, fact.body, fact.needs);
+        drop(inner);
+        self.touch();
+        Put::Taken
+    }
+
+    /// Everything held is as of this version.
+    pub(crate) fn set_mark(&self, version: Version) {
+        let mut inner = self.inner();
+        if inner.mark == version || inner.mark.covers(&version) {
+            return;
+        }
+        inner.mark = version;
+        drop(inner);
+        self.touch();
+    }
+
+    /// The version of the last mark; an empty epoch when there was none.
+    pub(crate) fn mark(&self) -> Version {
+        self.inner().mark.clone()
+    }
+
+    /// What is held of a topic, for a subscription. Of another epoch than `epoch` nothing is:
+    /// indexes do not compare, so everything is sent again.
+    pub(crate) fn held(&self, topic: &Topic, epoch: &str) -> pb::Held {
+        let inner = self.inner();
+        let held = inner.held.get(topic);
+        let held = held.filter(|held| held.version.epoch == epoch);
+        pb::Held {
+            topic: topic.to_string(),
+            version: held.map(|held| held.version.clone().into()),
+            checksum: held.map(|held| held.checksum.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Topics of which something else is held than a server has at that version.
+    pub(crate) fn differing(&self, sums: &pb::Checksums) -> Vec<Topic> {
+        let version = Version::from(sums.version.clone().unwrap_or_default());
+        let inner = self.inner();
+        let topics = sums.topics.iter().filter_map(|sum| {
+            let topic: Topic = sum.topic.parse().ok()?;
+            let held = inner.held.get(&topic)?;
+            // What came after the sums were made is another matter.
+            let newer = held.version.epoch == version.epoch && held.version.index > version.index;
+            (!newer && held.checksum != sum.checksum).then_some(topic)
+        });
+        topics.collect()
+    }
+
+    /// Every topic of which something is held.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
+        let topics: Vec<Topic> = self.inner().held.keys().cloned().collect();
+        topics.into_iter()
+    }
+
+    /// Forgets what nobody hangs on any more.
+    pub(crate) fn retain(&self, wanted: &BTreeSet<Topic>) {
+        let mut inner = self.inner();
+        let gone: Vec<Topic> = inner
+            .held
+            .keys()
+            .filter(|topic| !wanted.contains(topic))
+            .cloned()
+            .collect();
+        for topic in &gone {
+            inner.held.remove(topic);
+            inner.store.forget(topic);
+        }
+        drop(inner);
+        if !gone.is_empty() {
+            self.touch();
+        }
+    }
+
+    /// The count at which each topic's body came; a change of one is a change of its body.
+    pub(crate) fn revisions(&self, topics: &BTreeSet<Topic>) -> BTreeMap<Topic, u64> {
+        let inner = self.inner();
+        let known = topics
+            .iter()
+            .filter_map(|topic| Some((topic.clone(), inner.held.get(topic)?.revision)));
+        known.collect()
+    }
+
+    /// What the bodies of these topics need their reader to understand.
+    pub(crate) fn needs(&self, topics: &BTreeSet<Topic>) -> Vec<String> {
+        let inner = self.inner();
+        let held = topics.iter().filter_map(|topic| inner.held.get(topic));
+        let needs: BTreeSet<&String> = held.flat_map(|held| &held.needs).collect();
+        needs.into_iter().cloned().collect()
+    }
+
+    /// Reads from the facts.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&FactStore) -> T) -> T {
+        read(&self.inner().store)
+    }
+
+    /// Writes the facts to disk as they change, and once more at the end.
+    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut changed = self.watch();
+        loop {
+            let stopped = tokio::select! {
+                _ = changed.changed() => false,
+                () = stop.cancelled() => true,
+            };
+            if !stopped {
+                let delay = tokio::time::sleep(WRITE_DELAY);
+                tokio::select! { () = delay => {}, () = stop.cancelled() => {} }
+                changed.mark_unchanged();
+            }
+            let facts = self.clone();
+            let written = tokio::task::spawn_blocking(move || facts.write()).await;
+            if let Ok(Err(error)) = written {
+                tracing::error!(file = %self.path.display(), %error, "facts cannot be kept");
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    fn write(&self) -> std::io::Result<()> {
+        let inner = self.inner();
+        let facts = inner.held.iter().filter_map(|(topic, held)| {
+            Some(KeptFact {
+                topic: topic.to_string(),
+                version: held.version.clone(),
+                // JSON is UTF-8; what is not will be asked for again.
+                body: String::from_utf8(held.body.clone()).ok()?,
+                needs: held.needs.clone(),
+            })
+        });
+        let kept = Kept {
+            mark: inner.mark.clone(),
+            facts: facts.collect(),
+        };
+        drop(inner);
+        disk::write(&self.path, &serde_json::to_vec(&kept)?)
+    }
+
+    fn touch(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Each change under the lock is whole, so a poisoned one is as good.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn put(&mut self, topic: Topic, version: Version, body: Vec<u8>, needs: Vec<String>) {
+        let checksum = checksum(&body);
+        if let Some(held) = self.held.get_mut(&topic)
+            && held.checksum == checksum
+            && held.needs == needs
+        {
+            held.version = version;
+            return;
+        }
+        if let Err(error) = self.store.put(&topic, &body) {
+            tracing::error!(%error, "a fact cannot be read");
+        }
+        self.revision += 1;
+        let held = Held {
+            version,
+            body,
+            checksum,
+            needs,
+            revision: self.revision,
+        };
+        self.held.insert(topic, held);
+    }
+}
+
+fn checksum(body: &[u8]) -> Vec<u8> {
+    Sha256::digest(body).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mesh_model::Key;
+
+    fn version(epoch: &str, index: u64) -> Option<pb::Version> {
+        Some(pb::Version {
+            epoch: epoch.into(),
+            index,
+        })
+    }
+
+    fn fact(index: u64, body: &str) -> pb::Fact {
+        pb::Fact {
+            topic: "endpoints/default/web".into(),
+            version: version("e", index),
+            body: body.into(),
+            checksum: checksum(body.as_bytes()),
+            ..pb::Fact::default()
+        }
+    }
+
+    fn web() -> Topic {
+        Topic::Endpoints(Key::of("web"))
+    }
+
+    fn revision(facts: &Facts) -> Option<u64> {
+        facts
+            .revisions(&BTreeSet::from([web()]))
+            .get(&web())
+            .copied()
+    }
+
+    #[tokio::test]
+    async fn facts_are_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Arc::new(Facts::open(folder.path()).unwrap());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(facts.clone().keep(stop.clone()));
+        assert_eq!(facts.put(fact(5, "[]")), Put::Taken);
+        facts.set_mark(version("e", 6).unwrap().into());
+        stop.cancel();
+        task.await.unwrap();
+        let again = Facts::open(folder.path()).unwrap();
+        assert_eq!(again.held(&web(), "e"), facts.held(&web(), "e"));
+        assert_eq!(again.mark().index, 6);
+        assert!(again.with(|store| store.has(&web())));
+        // Of another epoch nothing is held.
+        assert_eq!(again.held(&web(), "f").version, None);
+        assert!(again.held(&web(), "f").checksum.is_empty());
+    }
+
+    #[test]
+    fn only_whole_and_newer_facts_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Facts::open(folder.path()).unwrap();
+        let unchanged = pb::Fact {
+            unchanged: true,
+            checksum: Vec::new(),
+            ..fact(4, "")
+        };
+        assert_eq!(facts.put(unchanged.clone()), Put::AskAgain(web()));
+        assert_eq!(facts.put(fact(5, "[]")), Put::Taken);
+        let first = revision(&facts);
+        assert_eq!(facts.put(fact(4, "[1]")), Put::Older);
+        let broken = pb::Fact {
+            checksum: vec![1],
+            ..fact(6, "[]")
+        };
+        assert_eq!(facts.put(broken), Put::AskAgain(web()));
+        let later = pb::Fact {
+            version: version("e", 9),
+            ..unchanged
+        };
+        assert_eq!(facts.put(later), Put::Taken);
+        assert_eq!(facts.held(&web(), "e").version, version("e", 9));
+        assert_eq!(revision(&facts), first, "the body did not change");
+        // A new epoch begins anew, whatever its index.
+        let other = pb::Fact {
+            version: version("f", 1),
+            ..fact(1, "[ ]")
+        };
+        assert_eq!(facts.put(other), Put::Taken);
+        assert_ne!(revision(&facts), first);
+        let strange = pb::Fact {
+            topic: "what/is/this".into(),
+            ..fact(1, "")
+        };
+        assert_eq!(facts.put(strange), Put::Unknown);
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_leaves_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Facts::open(folder.path()).unwrap();
+        facts.put(fact(5, "[]"));
+        let first = revision(&facts);
+        facts.put(fact(6, "{\"new\": 1}"));
+        assert!(facts.with(|store| store.has(&web()) && store.unread(&web()).is_some()));
+        assert_ne!(revision(&facts), first, "its proxies must say so");
+    }
+
+    #[test]
+    fn sums_that_differ_name_their_topics() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Facts::open(folder.path()).unwrap();
+        facts.put(fact(5, "[]"));
+        let sums = |index, body: &str| pb::Checksums {
+            version: version("e", index),
+            topics: vec![pb::TopicChecksum {
+                topic: web().to_string(),
+                checksum: checksum(body.as_bytes()),
+            }],
+        };
+        assert!(facts.differing(&sums(7, "[]")).is_empty());
+        assert_eq!(facts.differing(&sums(7, "[1]")), [web()]);
+        assert!(facts.differing(&sums(4, "[1]")).is_empty(), "ours is newer");
+        facts.retain(&BTreeSet::new());
+        assert!(facts.differing(&sums(7, "[1]")).is_empty());
+        assert!(!facts.with(|store| store.has(&web())));
+    }
+}

@@ -1,0 +1,143 @@
+//! The feed to this node's proxies: a stream each, over loopback or a Unix socket.
+//!
+//! Everyone on the node can connect, tasks of every allocation included (Nomad's socket for it has
+//! mode 0777), so a stream is nobody's until it has proved whose it is, and unproven ones are few
+//! and short.
+
+mod io;
+mod keys;
+mod proof;
+mod records;
+mod session;
+mod tickets;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::Stream;
+use mesh_proto::proxies::v1 as pb;
+use mesh_proto::proxies::v1::proxies_server::{Proxies, ProxiesServer};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+pub(crate) use io::{Listener, SocketFile, accept};
+pub(crate) use keys::Keys;
+pub(crate) use records::Records;
+pub(crate) use tickets::{Tickets, same};
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::compiler::Compiler;
+use crate::facts::Facts;
+use crate::uplink::Signer;
+
+/// The largest message from a proxy: a hello with a leaf's chain.
+const MAX_MESSAGE: usize = 256 * 1024;
+/// The largest message to a proxy: a config.
+const MAX_CONFIG: usize = 64 * 1024 * 1024;
+/// Streams that have not proved anything yet.
+const MAX_UNPROVEN: usize = 256;
+/// Messages that wait for the connection.
+const OUTBOX: usize = 8;
+
+/// The feed. One stream a proxy: a newer one that proved itself takes the older one's place.
+pub(crate) struct Feed {
+    parts: Parts,
+    streams: Mutex<Streams>,
+    unproven: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Streams {
+    last: u64,
+    open: HashMap<String, (u64, CancellationToken)>,
+}
+
+/// What a feed is made of.
+pub(crate) struct Parts {
+    pub(crate) node: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) compiler: Arc<Compiler>,
+    pub(crate) tickets: Arc<Tickets>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) records: Arc<Records>,
+    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Feed {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            streams: Mutex::default(),
+            unproven: Arc::new(Semaphore::new(MAX_UNPROVEN)),
+        }
+    }
+
+    /// The gRPC service.
+    pub(crate) fn service(self: Arc<Self>) -> ProxiesServer<FeedService> {
+        ProxiesServer::new(FeedService(self))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_CONFIG)
+    }
+
+    /// A proxy has proved itself: its number, and word of the stream that replaces this one.
+    fn open(&self, hello: &pb::Hello) -> (u64, CancellationToken) {
+        let replaced = CancellationToken::new();
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.last += 1;
+        let stream = streams.last;
+        let entry = (stream, replaced.clone());
+        if let Some((_, older)) = streams.open.insert(hello.proxy.clone(), entry) {
+            older.cancel();
+        }
+        let version: String = hello.version.chars().take(64).collect();
+        // Within the lock, so that records are begun in the order of the streams.
+        self.parts
+            .records
+            .change(&hello.proxy, |record| record.begin(stream, &version));
+        (stream, replaced)
+    }
+
+    fn close(&self, proxy: &str, stream: u64) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.open.get(proxy).is_some_and(|(it, _)| *it == stream) {
+            streams.open.remove(proxy);
+        }
+        drop(streams);
+        self.parts
+            .records
+            .change_of(proxy, stream, |record| record.stream = None);
+    }
+}
+
+/// See [`Feed`].
+#[derive(Clone)]
+pub(crate) struct FeedService(Arc<Feed>);
+
+#[tonic::async_trait]
+impl Proxies for FeedService {
+    type OpenStream = Pin<Box<dyn Stream<Item = Result<pb::ToProxy, Status>> + Send>>;
+
+    async fn open(
+        &self,
+        request: Request<Streaming<pb::FromProxy>>,
+    ) -> Result<Response<Self::OpenStream>, Status> {
+        let unproven = self.0.unproven.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("too many streams have not proved anything yet; come again")
+        })?;
+        let (out, outbox) = mpsc::channel(OUTBOX);
+        tokio::spawn(session::serve(
+            self.0.clone(),
+            request.into_inner(),
+            out,
+            unproven,
+        ));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
+    }
+}

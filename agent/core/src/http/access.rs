@@ -1,0 +1,64 @@
+//! Who may change anything through this door: root, the agent's own user, or whoever brings the
+//! register token. Everyone on the machine may read.
+
+use std::path::Path;
+
+use axum::http::HeaderMap;
+
+use super::Peer;
+use super::answer::Failure;
+use crate::AgentError;
+use crate::catalog::Owner;
+use crate::feed::same;
+
+/// The shortest register token that is taken, in bytes.
+const MIN_TOKEN: usize = 16;
+
+/// Root, or the agent's own user.
+pub(crate) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
+/// Who a change is made by, if it may be made. Blocks.
+pub(super) fn writer(
+    peer: Peer,
+    headers: &HeaderMap,
+    token: Option<&[u8]>,
+) -> Result<Owner, Failure> {
+    let given = headers.get("x-consul-token").map(|it| it.as_bytes());
+    if let (Some(given), Some(token)) = (given, token)
+        && same(given, token)
+    {
+        return Ok(Owner::Token);
+    }
+    match peer.uid() {
+        Ok(Some(uid)) if is_trusted(uid) => Ok(Owner::Uid(uid)),
+        Ok(Some(uid)) => Err(Failure::forbidden(format!(
+            "uid {uid} may not change what is registered here; do it as root or as the agent's \
+             user, or bring the register token in the header X-Consul-Token"
+        ))),
+        Ok(None) => Err(Failure::forbidden(
+            "the caller's user is not known: it is not on this machine, or closed its end; \
+             bring the register token in the header X-Consul-Token",
+        )),
+        Err(error) => {
+            tracing::error!(%error, "the kernel's socket table cannot be read");
+            Err(Failure::internal(
+                "the caller's user could not be found out",
+            ))
+        }
+    }
+}
+
+/// Reads the register token.
+pub(crate) fn read_token(path: &Path) -> Result<Vec<u8>, AgentError> {
+    let text = std::fs::read_to_string(path).map_err(AgentError::disk(path))?;
+    let token = text.trim().as_bytes().to_vec();
+    if token.len() < MIN_TOKEN {
+        return Err(AgentError::Option(format!(
+            "register_token_file {}: the token is shorter than {MIN_TOKEN} bytes; make one with `openssl rand -hex 32`",
+            path.display()
+        )));
+    }
+    Ok(token)
+}

@@ -1,0 +1,143 @@
+//! Checks, as Consul's agent has them.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use mesh_consul::{agent, check};
+use mesh_model::{CheckKind, Status};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::answer::{Answer, done, json, read};
+use super::services::Listing;
+use super::{Caller, Door, Failure, Peer};
+
+/// `GET /v1/agent/checks`
+pub(super) async fn list(State(door): State<Arc<Door>>, Query(asked): Query<Listing>) -> Answer {
+    asked.check()?;
+    let view = door.view();
+    let mut all = Map::new();
+    for entry in view.iter() {
+        for (of_sidecar, check) in entry.checks() {
+            let (status, output) = door.board.state(check);
+            let (node, registration) = (&door.node_name, &entry.registration);
+            let shown = agent::check_json(node, registration, of_sidecar, check, status, &output);
+            all.insert(check.id.clone(), shown);
+        }
+    }
+    json(Value::Object(all))
+}
+
+/// `PUT /v1/agent/check/register`
+pub(super) async fn register(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    door.change(peer, headers, move |door, owner| {
+        let registered = check::parse(&read(&body)?)?;
+        door.catalog
+            .add_check(&registered.instance, registered.check, &owner)?;
+        Ok(())
+    })
+    .await?;
+    done()
+}
+
+/// `PUT /v1/agent/check/deregister/:id`
+pub(super) async fn deregister(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    door.change(peer, headers, move |door, owner| {
+        door.catalog.remove_check(&id, &owner)?;
+        Ok(())
+    })
+    .await?;
+    done()
+}
+
+/// `PUT /v1/agent/check/update/:id`
+pub(super) async fn update(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let update = check::parse_update(&read(&body)?)?;
+    set(door, peer, headers, id, update.status, update.output).await
+}
+
+/// What the short forms may be asked with.
+#[derive(Debug, Deserialize)]
+pub(super) struct Note {
+    note: Option<String>,
+}
+
+/// `PUT /v1/agent/check/pass/:id`
+pub(super) async fn pass(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    Path(id): Path<String>,
+    Query(asked): Query<Note>,
+    headers: HeaderMap,
+) -> Answer {
+    let note = asked.note.unwrap_or_default();
+    set(door, peer, headers, id, Status::Passing, note).await
+}
+
+/// `PUT /v1/agent/check/warn/:id`
+pub(super) async fn warn(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    Path(id): Path<String>,
+    Query(asked): Query<Note>,
+    headers: HeaderMap,
+) -> Answer {
+    let note = asked.note.unwrap_or_default();
+    set(door, peer, headers, id, Status::Warning, note).await
+}
+
+/// `PUT /v1/agent/check/fail/:id`
+pub(super) async fn fail(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    Path(id): Path<String>,
+    Query(asked): Query<Note>,
+    headers: HeaderMap,
+) -> Answer {
+    let note = asked.note.unwrap_or_default();
+    set(door, peer, headers, id, Status::Critical, note).await
+}
+
+async fn set(
+    door: Arc<Door>,
+    peer: Peer,
+    headers: HeaderMap,
+    id: String,
+    status: Status,
+    output: String,
+) -> Answer {
+    door.change(peer, headers, move |door, _| {
+        let view = door.view();
+        let Some((_, check)) = view.check(&id) else {
+            return Err(Failure::not_found(format!("unknown check ID: {id}")));
+        };
+        if !matches!(check.kind, CheckKind::Ttl { .. }) {
+            return Err(Failure::bad(format!(
+                "check {id} is not a TTL check: the agent runs it and says what it is"
+            )));
+        }
+        door.board.update(&id, status, &output);
+        Ok(())
+    })
+    .await?;
+    done()
+}
