@@ -16,7 +16,7 @@ use crate::error::{ReadFailure, WriteFailure};
 use crate::feed::{Facts, Registry};
 use crate::lease::Leases;
 use crate::metrics::Metrics;
-use crate::options::{Timing, ServerOptions};
+use crate::options::{Limits, ServerOptions, Timing};
 use crate::peers::PeerClients;
 
 /// See the module.
@@ -48,6 +48,7 @@ pub(crate) struct Settings {
     pub(crate) retry_join: Vec<String>,
     pub(crate) ca: mesh_ca::CaConfig,
     pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
 }
 
 impl Settings {
@@ -60,6 +61,7 @@ impl Settings {
             retry_join: options.retry_join.clone(),
             ca: options.ca.clone(),
             timing: options.timing.clone(),
+            limits: options.limits.clone(),
         }
     }
 }

@@ -35,7 +35,7 @@ mod server;
 pub use api::openapi;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::ServerError;
-pub use options::{ApiListener, Formation, Listen, ServerOptions, Timing};
+pub use options::{ApiListener, Formation, Limits, Listen, ServerOptions, Timing};
 pub use server::{Addresses, Server};
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh_ca::{CaConfig, SealingKey};
 use mesh_model::Action;
+use mesh_model::config::ServerConfig;
 use mesh_tls::ClusterTls;
 
 use crate::clock::{Clock, SystemClock};
@@ -44,8 +45,37 @@ pub struct ServerOptions {
     pub advertise: Option<String>,
     /// How long things take.
     pub timing: Timing,
+    /// What is taken at most.
+    pub limits: Limits,
     /// Time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What a server takes at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections to one listener of the HTTP API at once.
+    pub http_connections: usize,
+    /// Bytes of a request's body, where a route does not take less.
+    pub http_body: usize,
+    /// Agents connected at once.
+    pub agents: usize,
+    /// Instances of one node.
+    pub instances_per_agent: usize,
+    /// Leaves signed in a second.
+    pub sign_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            http_connections: 1024,
+            http_body: 4 << 20,
+            agents: 10_000,
+            instances_per_agent: 4096,
+            sign_per_second: 200,
+        }
+    }
 }
 
 /// How a cluster begins. A server that has data goes on with it, whatever
@@ -118,6 +148,54 @@ impl Default for Timing {
 }
 
 impl ServerOptions {
+    /// As a server's configuration says. `host` is the name where it has none;
+    /// the certificates and the sealing key are read by the caller.
+    pub fn from_config(
+        config: &ServerConfig,
+        host: &str,
+        tls: Arc<ClusterTls>,
+        sealing: Arc<SealingKey>,
+    ) -> Self {
+        let formation = match (config.bootstrap, config.bootstrap_expect) {
+            (true, _) => Formation::Bootstrap,
+            (false, Some(expect)) => Formation::Expect(expect as usize),
+            (false, None) => Formation::Join,
+        };
+        let name = config.node_name.as_deref().unwrap_or(host);
+        let limits = &config.limits;
+        Self {
+            datacenter: config.datacenter.clone(),
+            trust_domain: config.trust_domain.clone(),
+            default_intention: config.default_intention,
+            data_dir: Some(config.data_dir.clone()),
+            formation,
+            retry_join: config.retry_join.clone(),
+            ca: CaConfig {
+                leaf_ttl_seconds: config.ca.leaf_ttl.std().as_secs(),
+                intermediate_ttl_seconds: config.ca.intermediate_ttl.std().as_secs(),
+                root_ttl_seconds: config.ca.root_ttl.std().as_secs(),
+            },
+            api: vec![ApiListener {
+                listen: Listen::Address(config.http_address()),
+                tls: config.tls.is_some(),
+            }],
+            cluster: Listen::Address(config.grpc_address()),
+            advertise: config.advertise_addr.map(|address| address.to_string()),
+            timing: Timing {
+                node_ttl: config.node_ttl.std(),
+                ..Timing::default()
+            },
+            limits: Limits {
+                http_connections: limits.http_connections as usize,
+                http_body: usize::try_from(limits.http_body).unwrap_or(usize::MAX),
+                agents: limits.agents as usize,
+                instances_per_agent: limits.instances_per_agent as usize,
+                sign_per_second: config.ca.sign_per_second,
+            },
+            ..Self::loopback(name, tls, sealing)
+        }
+    }
+
     /// A server alone on free loopback ports, with nothing kept: for `meshctl
     /// dev` and tests. Change what should be different.
     pub fn loopback(name: &str, tls: Arc<ClusterTls>, sealing: Arc<SealingKey>) -> Self {
@@ -140,6 +218,7 @@ impl ServerOptions {
             cluster: any(),
             advertise: None,
             timing: Timing::default(),
+            limits: Limits::default(),
             clock: Arc::new(SystemClock::default()),
         }
     }

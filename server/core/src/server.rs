@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::{form, server_id};
 use crate::ca::Ca;
-use crate::clock::for_ca;
 use crate::core::{Core, Settings};
 use crate::error::ServerError;
 use crate::feed::{FeedService, Registry};
@@ -27,15 +26,13 @@ use crate::metrics::Metrics;
 use crate::options::ServerOptions;
 use crate::peers::{PeerClients, PeerService, authorize_raft, connector};
 
-/// Connections of the HTTP API at once.
-const API_CONNECTIONS: usize = 8192;
-/// Connections of agents and servers at once.
-const CLUSTER_CONNECTIONS: usize = 32_768;
+/// Connections of servers at once, beside those of agents.
+const PEER_CONNECTIONS: usize = 256;
 
 /// A server in this process. End it with [`Server::shutdown`]; only then are its folder and
 /// ports free again.
 pub struct Server {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     addresses: Addresses,
     tasks: JoinSet<()>,
     _data: Option<TempDir>,
@@ -73,7 +70,10 @@ impl Server {
         let me = Peer {
             id: server_id(&dir)?,
             name: options.name,
-            addr: options.advertise.unwrap_or_else(|| cluster.to_string()),
+            addr: match options.advertise {
+                Some(address) => address,
+                None => advertised(cluster)?.to_string(),
+            },
         };
         if settings.timing.raft_heartbeat.is_zero() {
             return Err(ServerError::Options("raft_heartbeat is 0".to_owned()));
@@ -89,12 +89,12 @@ impl Server {
         let core = Arc::new(Core {
             registry: Registry::new(&me.name),
             me,
-            options: settings,
             store,
             raft,
             versions,
-            ca: Ca::new(options.sealing.clone(), for_ca(&options.clock)),
+            ca: Ca::new(options.sealing.clone(), &options.clock, settings.limits.sign_per_second),
             sealing: options.sealing,
+            options: settings,
             facts: Default::default(),
             leases: Default::default(),
             peers: PeerClients::new(connector),
@@ -167,6 +167,26 @@ impl Server {
     }
 }
 
+/// Where others reach a listener: of one on every address, the machine's own
+/// by its routes.
+fn advertised(bound: SocketAddr) -> Result<SocketAddr, ServerError> {
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    // Nothing is sent: this only asks which address would be used (RFC 5737's).
+    let ask = || {
+        let socket = std::net::UdpSocket::bind((bound.ip(), 0))?;
+        socket.connect(("192.0.2.1", 9))?;
+        socket.local_addr()
+    };
+    match ask() {
+        Ok(own) if !own.ip().is_unspecified() => Ok(SocketAddr::new(own.ip(), bound.port())),
+        _ => Err(ServerError::Options(format!(
+            "it is not clear at which address others reach {bound}; set advertise_addr"
+        ))),
+    }
+}
+
 /// The folder, which goes with the server when none was given.
 fn folder(given: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>), ServerError> {
     match given {
@@ -234,7 +254,7 @@ impl Listeners {
                 router: router.clone(),
                 tls,
                 grpc: false,
-                max_connections: API_CONNECTIONS,
+                max_connections: core.options.limits.http_connections,
             };
             tasks.spawn(serve(listener, serving, core.stop.clone()));
         }
@@ -247,7 +267,8 @@ impl Listeners {
             router: services.prepare().into_axum_router(),
             tls: Some(tls),
             grpc: true,
-            max_connections: CLUSTER_CONNECTIONS,
+            // An agent that changes its stream has two for a moment.
+            max_connections: core.options.limits.agents * 2 + PEER_CONNECTIONS,
         };
         tasks.spawn(serve(listener, serving, core.stop.clone()));
         (addresses, tasks)

@@ -238,7 +238,11 @@ async fn call(
         owner: owner(&parts.headers)?,
         body: match route.body {
             Body::None => Bytes::new(),
-            Body::Json(_) | Body::Raw => collect(body, route.body_limit).await?,
+            Body::Json(_) => {
+                let limit = route.body_limit.min(api.core.options.limits.http_body);
+                collect(body, limit).await?
+            }
+            Body::Raw => collect(body, route.body_limit).await?,
         },
         args,
     })

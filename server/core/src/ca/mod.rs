@@ -4,6 +4,7 @@
 //! any other.
 
 mod keep;
+mod rate;
 mod sign;
 
 pub(crate) use keep::maintain;
@@ -15,6 +16,9 @@ use mesh_ca::{Authority, BuiltIn, CaState, SealingKey};
 use mesh_state::State;
 use tokio::sync::Semaphore;
 
+use crate::clock::{Clock, for_ca};
+use rate::Rate;
+
 /// Leaves that are signed at once; more wait.
 const AT_ONCE: usize = 16;
 
@@ -24,6 +28,7 @@ pub(crate) struct Ca {
     clock: mesh_ca::Clock,
     open: Mutex<Arc<Opening>>,
     room: Semaphore,
+    rate: Rate,
 }
 
 /// The CA of a state.
@@ -40,12 +45,13 @@ pub(crate) struct Opening {
 }
 
 impl Ca {
-    pub(crate) fn new(sealing: Arc<SealingKey>, clock: mesh_ca::Clock) -> Self {
+    pub(crate) fn new(sealing: Arc<SealingKey>, clock: &Arc<dyn Clock>, per_second: u32) -> Self {
         Self {
             sealing,
-            clock,
+            clock: for_ca(clock),
             open: Mutex::default(),
             room: Semaphore::new(AT_ONCE),
+            rate: Rate::new(clock.clone(), per_second),
         }
     }
 

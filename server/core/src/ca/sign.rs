@@ -85,6 +85,9 @@ async fn attempt(
     };
     let request = LeafRequest::from_csr(csr, id, ca.config.leaf_ttl())
         .map_err(|error| SignFailure::Request(error.to_string()))?;
+    if !core.ca.rate.take() {
+        return Err(later(&"too many leaves are asked for at once"));
+    }
     let limited = async {
         let _permit = core.ca.room.acquire().await;
         authority.sign_leaf(&request).await

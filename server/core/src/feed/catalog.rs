@@ -62,7 +62,11 @@ async fn run(core: &Core, node: &Node, change: wire::Catalog) -> wire::CatalogRe
         retry,
         ..wire::CatalogResult::default()
     };
-    let command = match command(&node.id, change.change) {
+    let command = command(&node.id, change.change).and_then(|command| {
+        let fits = fits(core, &node.id, &command);
+        fits.map(|()| command)
+    });
+    let command = match command {
         Ok(command) => command,
         Err(error) => return failed(error, false),
     };
@@ -100,6 +104,23 @@ pub(crate) async fn register(core: &Core, node: &Node) -> Result<(), WriteFailur
         return Ok(());
     }
     core.write(Command::RegisterNode { node }).await.map(drop)
+}
+
+/// Whether the node stays within its number of instances.
+fn fits(core: &Core, node: &str, command: &Command) -> Result<(), String> {
+    let limit = core.options.limits.instances_per_agent;
+    let state = core.store.state();
+    let count = match command {
+        Command::SyncInstances { instances, .. } => instances.len(),
+        Command::PutInstance { instance, .. } if state.instance(node, &instance.id).is_none() => {
+            state.instances_on(node).len() + 1
+        }
+        _ => return Ok(()),
+    };
+    match count <= limit {
+        true => Ok(()),
+        false => Err(format!("the node has {count} instances; at most {limit} are taken")),
+    }
 }
 
 /// The command of a change. It counts for `node` only, whatever it says.

@@ -58,9 +58,13 @@ impl Registry {
         }
     }
 
-    /// A stream of this node begins; an older one of it ends.
-    pub(crate) fn open(&self, node: &str) -> Place {
+    /// A stream of this node begins; an older one of it ends. `None`: as many
+    /// agents as `limit` are connected.
+    pub(crate) fn open(&self, node: &str, limit: usize) -> Option<Place> {
         let mut agents = self.lock();
+        if agents.by_node.len() >= limit && !agents.by_node.contains_key(node) {
+            return None;
+        }
         agents.next += 1;
         let place = Place {
             node: node.to_owned(),
@@ -80,7 +84,7 @@ impl Registry {
         }
         drop(agents);
         self.changed();
-        place
+        Some(place)
     }
 
     /// A stream ended.
@@ -194,8 +198,9 @@ mod tests {
     #[test]
     fn a_newer_stream_takes_the_place_of_the_older() {
         let registry = Registry::new("s1");
-        let old = registry.open("n1");
-        let new = registry.open("n1");
+        let old = registry.open("n1", 1).unwrap();
+        let new = registry.open("n1", 1).unwrap();
+        assert!(registry.open("n2", 1).is_none());
         assert!(old.replaced.is_cancelled());
         assert!(!new.replaced.is_cancelled());
         let version = Version {
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn reports_are_bounded_and_count_for_their_node() {
         let registry = Registry::new("s1");
-        let place = registry.open("n1");
+        let place = registry.open("n1", 1).unwrap();
         let proxy = ProxyStatus {
             node: "other".into(),
             problem: "é".repeat(5000),

@@ -35,14 +35,18 @@ pub(crate) async fn serve(
     out: Outbox,
 ) {
     let result = match greet(&core, &node, &mut inbound, &out).await {
-        Ok(node) => {
-            let place = core.registry.open(&node.id);
-            tracing::info!(node = %node.id, "an agent's stream began");
-            let session = Session::new(core.clone(), node, place.clone());
-            let result = session.run(inbound, &out).await;
-            core.registry.close(&place);
-            result
-        }
+        Ok(node) => match core.registry.open(&node.id, core.options.limits.agents) {
+            None => Err(Status::resource_exhausted(
+                "as many agents as this server takes are connected; try another",
+            )),
+            Some(place) => {
+                tracing::info!(node = %node.id, "an agent's stream began");
+                let session = Session::new(core.clone(), node, place.clone());
+                let result = session.run(inbound, &out).await;
+                core.registry.close(&place);
+                result
+            }
+        },
         Err(status) => Err(status),
     };
     if let Err(status) = result {

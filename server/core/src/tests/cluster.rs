@@ -1,0 +1,155 @@
+//! Three servers in one process.
+
+use mesh_proto::servers::v1 as wire;
+use serde_json::json;
+
+use super::agent::{Agent, instance};
+use super::harness::{Client, cluster, ok, soon, start, together};
+use crate::{Formation, Listen, Server, ServerOptions};
+
+#[tokio::test]
+async fn any_server_writes_and_reads_what_was_written() {
+    let servers = cluster(3).await;
+    for (number, (_, client)) in servers.iter().enumerate() {
+        let path = format!("/v1/services/s{number}");
+        ok(&client.put(&path, json!({"protocol": "http"})).await);
+        // Here and elsewhere, at once.
+        for (_, other) in &servers {
+            assert_eq!(ok(&other.get(&path).await)["protocol"], "http");
+        }
+    }
+    let leaders = servers.iter().filter(|(server, _)| server.is_leader()).count();
+    assert_eq!(leaders, 1);
+    let (_, client) = &servers[0];
+    assert_eq!(ok(&client.get("/v1/operator/raft/peers").await).as_array().unwrap().len(), 3);
+    let roots = client.get("/v1/ca/roots").await.text;
+    for (_, other) in &servers {
+        assert_eq!(other.get("/v1/ca/roots?stale").await.text, roots);
+    }
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn proxies_are_known_to_all_wherever_their_agents_are() {
+    let servers = cluster(3).await;
+    let mut agents = Vec::new();
+    for (number, (server, _)) in servers.iter().enumerate() {
+        let node = format!("n{number}");
+        let mut agent = Agent::connect(server, &node).await;
+        agent.put(&instance(&node, "web", "web")).await;
+        agent.subscribe(&["intentions/default/web"]).await;
+        let proxy = wire::ProxyStatus {
+            proxy: "web-sidecar-proxy".into(),
+            service: "web".into(),
+            ..wire::ProxyStatus::default()
+        };
+        agent.report(vec![proxy]).await;
+        agents.push(agent);
+    }
+    let (_, client) = &servers[1];
+    let wrote = ok(&client.put("/v1/intentions/a/web", json!({"action": "deny"})).await);
+    let index = wrote["index"].as_u64().unwrap();
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.get(&format!("/v1/proxies/wait?index={index}&timeout=60s")).await }
+    });
+    for agent in &mut agents {
+        agent.ack(index).await;
+    }
+    let live = ok(&waiting.await.unwrap());
+    assert_eq!((&live["live"], &live["agents"]), (&json!(true), &json!(3)));
+    let listed = ok(&client.get("/v1/proxies").await);
+    assert_eq!(listed["proxies"].as_array().unwrap().len(), 3);
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn followers_pass_on_whom_they_hear() {
+    let mut options = together(3);
+    for one in &mut options {
+        one.timing.lease = std::time::Duration::from_millis(900);
+    }
+    let servers = futures::future::join_all(options.into_iter().map(start)).await;
+    let follower = servers.iter().find(|(server, _)| !server.is_leader()).unwrap();
+    let mut heard = Agent::connect(&follower.0, "n1").await;
+    heard.put(&instance("n1", "web", "web")).await;
+    let silent = Agent::connect(&follower.0, "n2").await;
+    let (_, client) = &servers[0];
+    soon(async {
+        loop {
+            heard.say(wire::from_agent::Message::Heartbeat(wire::Heartbeat {})).await;
+            let nodes = ok(&client.get("/v1/catalog/nodes").await);
+            assert_eq!(nodes[0]["state"], "alive");
+            if nodes[1]["state"] == "silent" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop(silent);
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_majority_nothing_is_written_and_stale_reads_go_on() {
+    let mut servers = cluster(3).await;
+    let (last, client) = servers.pop().unwrap();
+    ok(&client.put("/v1/services/web", json!({})).await);
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+    assert_eq!(ok(&client.get("/v1/services/web?stale").await)["name"], "web");
+    assert_eq!(ok(&client.get("/v1/status").await)["server"]["name"], "s3");
+    let refused = client.put("/v1/services/db", json!({})).await;
+    assert!(matches!(refused.status, 503 | 504), "{}", refused.text);
+    let refused = client.get("/v1/services/web?consistent").await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    last.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_whose_data_is_gone_comes_back_into_its_cluster() {
+    let mut servers = cluster(3).await;
+    let (lost, _) = servers.remove(0);
+    let (id, address) = (lost.id(), lost.addresses().cluster);
+    let cluster_id = |client: Client| async move {
+        ok(&client.get("/v1/status").await)["cluster"]["id"].clone()
+    };
+    let before = cluster_id(servers[0].1.clone()).await;
+    lost.shutdown().await;
+    let others = servers.iter().map(|(server, _)| server.addresses().cluster.to_string());
+    // As if it was to begin a cluster of its own: it asks first.
+    let again = ServerOptions {
+        formation: Formation::Bootstrap,
+        retry_join: others.collect(),
+        cluster: Listen::Address(address),
+        ..super::harness::options("s1")
+    };
+    let (back, client) = start(again).await;
+    assert_ne!(back.id(), id);
+    assert_eq!(cluster_id(client.clone()).await, before);
+    // In the place of what it was.
+    soon(async {
+        loop {
+            let peers = ok(&client.get("/v1/operator/raft/peers").await);
+            let voters = peers.as_array().unwrap().iter().filter(|peer| peer["voter"] == true);
+            if voters.count() == 3 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    ok(&client.put("/v1/services/web", json!({})).await);
+    let all: Vec<Server> = servers.into_iter().map(|(server, _)| server).chain([back]).collect();
+    for server in all {
+        server.shutdown().await;
+    }
+}
