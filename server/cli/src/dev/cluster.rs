@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use mesh_agent::{Agent, AgentOptions};
 use mesh_ca::cluster::{CA_TTL, CERT_TTL, ClusterCa, create_ca};
-use mesh_ca::{CaError, SealingKey};
+use mesh_ca::SealingKey;
 use mesh_model::Action;
 use mesh_model::config::{AgentConfig, GRPC_PORT, HTTP_PORT};
 use mesh_server::{ApiListener, Listen, Server, ServerOptions};
@@ -42,7 +42,7 @@ impl Dev {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        let certificates = Certificates::make(bind).map_err(|error| CliError::refused(error, ""))?;
+        let certificates = Certificates::make(bind)?;
         let sealing = sealing_key(&folder.join("sealing.key"))?;
         let server = server(bind, &folder, certificates.server, sealing).await?;
         server.ready().await;
@@ -119,17 +119,17 @@ struct Certificates {
 }
 
 impl Certificates {
-    fn make(bind: IpAddr) -> Result<Self, CaError> {
+    fn make(bind: IpAddr) -> Result<Self, CliError> {
         let now = SystemTime::now();
-        let pair = create_ca("meshctl dev", CA_TTL, now)?;
-        let ca = ClusterCa::from_pem(&pair.certificate, pair.key.as_str())?;
+        let pair = create_ca("meshctl dev", CA_TTL, now).map_err(refused)?;
+        let ca = ClusterCa::from_pem(&pair.certificate, pair.key.as_str()).map_err(refused)?;
         let issue = |role| {
-            let id = ClusterId::new(role, "dev").map_err(|error| CaError::input("dev", error))?;
-            let issued = ca.issue(&id, &[bind.to_string()], CERT_TTL, now)?;
+            let id = ClusterId::new(role, "dev").map_err(refused)?;
+            let issued = ca.issue(&id, &[bind.to_string()], CERT_TTL, now);
+            let issued = issued.map_err(refused)?;
             let (ca, cert) = (pair.certificate.as_bytes(), issued.certificate.as_bytes());
             let tls = ClusterTls::from_pem(ca, cert, issued.key.as_str().as_bytes());
-            tls.map(Arc::new)
-                .map_err(|error| CaError::input("dev", error))
+            tls.map(Arc::new).map_err(refused)
         };
         Ok(Self {
             server: issue(Role::Server)?,
@@ -138,13 +138,17 @@ impl Certificates {
     }
 }
 
+/// An error whose own words say what to do.
+fn refused(error: impl std::fmt::Display) -> CliError {
+    CliError::refused(error, "")
+}
+
 fn sealing_key(path: &Path) -> Result<Arc<SealingKey>, CliError> {
     let key = match path.exists() {
         true => SealingKey::from_file(path),
         false => SealingKey::generate_file(path),
     };
-    key.map(Arc::new)
-        .map_err(|error| CliError::refused(error, ""))
+    key.map(Arc::new).map_err(refused)
 }
 
 async fn server(
@@ -181,7 +185,7 @@ async fn agent(bind: IpAddr, folder: &Path, tls: Arc<ClusterTls>) -> Result<Agen
         socket: socket(folder),
         ..AgentConfig::default()
     };
-    let options = AgentOptions::new(&config, tls).map_err(|error| CliError::refused(error, ""))?;
+    let options = AgentOptions::new(&config, tls).map_err(refused)?;
     let started = Agent::start(options).await;
     started.map_err(|error| CliError::refused(error, busy(bind)))
 }
