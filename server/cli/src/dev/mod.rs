@@ -41,7 +41,7 @@ pub(crate) struct DevArgs {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) async fn run(args: &DevArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
+pub(crate) async fn run(args: DevArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
     if !args.bind.is_loopback() {
         return Err(CliError::refused(
             format!("-bind {}: is not a loopback address", args.bind),
