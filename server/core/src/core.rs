@@ -80,7 +80,8 @@ pub(crate) enum Freshness {
 impl Core {
     /// Writes a command through the leader, and waits until it is applied here.
     pub(crate) async fn write(&self, command: Command) -> Result<Applied, WriteFailure> {
-        self.write_within(command, self.options.timing.request).await
+        self.write_within(command, self.options.timing.request)
+            .await
     }
 
     pub(crate) async fn write_within(
@@ -141,7 +142,6 @@ impl Core {
     /// for the cluster.
     pub(crate) fn is_cut_off(&self) -> bool {
         let age = self.raft.last_contact();
-        self.raft.leader().is_none()
-            && age.is_none_or(|age| age > self.options.timing.leader_grace)
+        self.raft.leader().is_none() && age.is_none_or(|age| age > self.options.timing.leader_grace)
     }
 }

@@ -87,7 +87,9 @@ async fn raise_level(core: &Core) {
     let voters = core.raft.status().voters;
     let others = voters.iter().filter(|peer| peer.id != core.me.id);
     let answers = join_all(others.map(|peer| core.peers.identify(&peer.addr))).await;
-    let spoken = answers.into_iter().map(|answer| answer.map_or(0, |one| one.level));
+    let spoken = answers
+        .into_iter()
+        .map(|answer| answer.map_or(0, |one| one.level));
     let common = spoken.min().unwrap_or(LEVEL).min(LEVEL);
     if common > level {
         match core.write(Command::RaiseLevel { level: common }).await {

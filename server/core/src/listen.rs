@@ -104,7 +104,10 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, stop: Cancell
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::debug!("connections were cut at shutdown");
     }
     connections.shutdown().await;

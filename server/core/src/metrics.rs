@@ -135,7 +135,10 @@ mod tests {
     #[test]
     fn every_name_is_good() {
         let metrics = Metrics::new().unwrap();
-        metrics.api_requests.with_label_values(&["/v1/x", "200"]).inc();
+        metrics
+            .api_requests
+            .with_label_values(&["/v1/x", "200"])
+            .inc();
         let text = metrics.text();
         assert!(text.contains("meshctl_server_api_requests_total{code=\"200\",route=\"/v1/x\"} 1"));
     }

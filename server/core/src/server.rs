@@ -92,7 +92,11 @@ impl Server {
             store,
             raft,
             versions,
-            ca: Ca::new(options.sealing.clone(), &options.clock, settings.limits.sign_per_second),
+            ca: Ca::new(
+                options.sealing.clone(),
+                &options.clock,
+                settings.limits.sign_per_second,
+            ),
             sealing: options.sealing,
             options: settings,
             facts: Default::default(),

@@ -83,9 +83,21 @@ mod tests {
             (part(Role::Cli), true, true, true),
             (part(Role::Server), true, true, true),
         ] {
-            assert_eq!(may(&caller, Access::Open, "localhost:8700"), open, "{caller:?}");
-            assert_eq!(may(&caller, Access::Read, "localhost:8700"), read, "{caller:?}");
-            assert_eq!(may(&caller, Access::Operator, "localhost"), operator, "{caller:?}");
+            assert_eq!(
+                may(&caller, Access::Open, "localhost:8700"),
+                open,
+                "{caller:?}"
+            );
+            assert_eq!(
+                may(&caller, Access::Read, "localhost:8700"),
+                read,
+                "{caller:?}"
+            );
+            assert_eq!(
+                may(&caller, Access::Operator, "localhost"),
+                operator,
+                "{caller:?}"
+            );
         }
     }
 

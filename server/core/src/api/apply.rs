@@ -167,7 +167,9 @@ mod tests {
             json!({"require": {"route": {"name": "web"}}, "cas": 4}),
         ];
         for value in good {
-            operation(value.clone()).map_err(|e| e.message).expect(&value.to_string());
+            operation(value.clone())
+                .map_err(|e| e.message)
+                .expect(&value.to_string());
         }
         let bad = [
             json!(3),
@@ -189,6 +191,11 @@ mod tests {
     fn an_error_names_its_entry() {
         let value = json!({"put": {"kind": "service", "value": {"name": "web", "protocl": 1}}});
         let error = operation(value).unwrap_err();
-        assert!(error.message.starts_with("service web: unknown field `protocl`"), "{error:?}");
+        assert!(
+            error
+                .message
+                .starts_with("service web: unknown field `protocl`"),
+            "{error:?}"
+        );
     }
 }

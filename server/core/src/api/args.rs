@@ -98,9 +98,8 @@ impl Args {
             return Ok(None);
         };
         let number = text.parse();
-        let number = number.map_err(|_| {
-            ApiError::request(format!("{name}: `{text}` is not a whole number"))
-        })?;
+        let number = number
+            .map_err(|_| ApiError::request(format!("{name}: `{text}` is not a whole number")))?;
         Ok(Some(number))
     }
 
@@ -115,8 +114,7 @@ impl Args {
             return Ok(default);
         };
         let duration: Result<mesh_model::Duration, _> = text.parse();
-        let duration =
-            duration.map_err(|error| ApiError::request(format!("{name}: {error}")))?;
+        let duration = duration.map_err(|error| ApiError::request(format!("{name}: {error}")))?;
         Ok(duration.std().min(limit))
     }
 }
@@ -150,14 +148,28 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_read() {
-        for query in ["cass=3", "cas=3&cas=4", &format!("cas={}", "1".repeat(3000))] {
+        for query in [
+            "cass=3",
+            "cas=3&cas=4",
+            &format!("cas={}", "1".repeat(3000)),
+        ] {
             assert!(read(query).is_err(), "{query}");
         }
         assert!(read("cas=-1").unwrap().number("cas").is_err());
         assert!(read("force=yes").unwrap().flag("force").is_err());
         let minute = Duration::from_secs(60);
-        assert!(read("wait=5").unwrap().duration("wait", minute, minute).is_err());
-        assert!(read("destination=a%2Fb%2Fc").unwrap().query_key("destination").is_err());
+        assert!(
+            read("wait=5")
+                .unwrap()
+                .duration("wait", minute, minute)
+                .is_err()
+        );
+        assert!(
+            read("destination=a%2Fb%2Fc")
+                .unwrap()
+                .query_key("destination")
+                .is_err()
+        );
         let star = Args::read([("name".to_owned(), "*".to_owned())], "", &[]).unwrap();
         assert!(star.key("name").is_err());
         assert!(star.pattern("name").is_ok());

@@ -41,7 +41,10 @@ pub(crate) fn routes() -> Vec<Route> {
 fn ca(state: &State) -> Result<CaState, ApiError> {
     let row = state.ca();
     let row = row.ok_or_else(|| {
-        ApiError::unavailable("not_ready", "there is no CA yet; the leader makes it: try again")
+        ApiError::unavailable(
+            "not_ready",
+            "there is no CA yet; the leader makes it: try again",
+        )
     })?;
     read_state(&row.value).map_err(ApiError::internal)
 }

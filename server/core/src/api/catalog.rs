@@ -170,11 +170,17 @@ fn instances(state: &State, args: &Args) -> Result<Content, ApiError> {
 
 async fn leave(call: Call) -> Result<Reply, ApiError> {
     let node = call.args.segment("id").to_owned();
-    let applied = call.core.write(Command::RemoveNode { node: node.clone() }).await?;
+    let applied = call
+        .core
+        .write(Command::RemoveNode { node: node.clone() })
+        .await?;
     // Its lease goes with it: only its agent brings it back.
     call.core.leases.forget(&node);
     let mut answer = rows::written(&applied, None);
-    let of_node = applied.results.iter().find(|one| one.key == RowKey::Node(node.clone()));
+    let of_node = applied
+        .results
+        .iter()
+        .find(|one| one.key == RowKey::Node(node.clone()));
     if let Some(result) = of_node {
         answer["change"] = json!(result.change);
     }

@@ -96,11 +96,12 @@ async fn check(call: Call) -> Result<Reply, ApiError> {
 
 fn asked(question: Question) -> Result<Option<Asked>, ApiError> {
     let Some(path) = question.path else {
-        let more = question.method.is_some()
-            || question.query.is_some()
-            || !question.headers.is_empty();
+        let more =
+            question.method.is_some() || question.query.is_some() || !question.headers.is_empty();
         return match more {
-            true => Err(ApiError::request("path: is missing beside method, headers or query")),
+            true => Err(ApiError::request(
+                "path: is missing beside method, headers or query",
+            )),
             false => Ok(None),
         };
     };
@@ -114,7 +115,8 @@ fn asked(question: Question) -> Result<Option<Asked>, ApiError> {
         }
         (one, other) => one.or(other).unwrap_or_default(),
     };
-    let path = normalize_path(&path).map_err(|error| ApiError::request(format!("path: {error}")))?;
+    let path =
+        normalize_path(&path).map_err(|error| ApiError::request(format!("path: {error}")))?;
     Ok(Some(Asked {
         method: question
             .method
@@ -284,7 +286,12 @@ fn mismatch(request: &RequestMatch, asked: &Asked) -> Option<String> {
         })
     };
     let one = request.query.iter().find(|one| query(one))?;
-    Some(condition("query parameter", &one.name, &one.value, one.invert))
+    Some(condition(
+        "query parameter",
+        &one.name,
+        &one.value,
+        one.invert,
+    ))
 }
 
 fn condition(what: &str, name: &str, value: &StringMatch, invert: bool) -> String {

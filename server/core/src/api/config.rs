@@ -11,9 +11,7 @@ use futures::FutureExt;
 use http::{Method, StatusCode};
 use mesh_model::consul::{ConfigEntry as Understood, ConsulKind, compile, parse_config_entry};
 use mesh_model::{Diagnostics, Entry, EntryKey, Key, Row};
-use mesh_state::{
-    Applied, ConfigEntry, ConfigKey, Op, Prefix, RowKey, State, TableName, WatchKey,
-};
+use mesh_state::{Applied, ConfigEntry, ConfigKey, Op, Prefix, RowKey, State, TableName, WatchKey};
 use serde_json::{Map, Value, json};
 
 use super::args::Args;
@@ -51,7 +49,11 @@ pub(crate) fn routes() -> Vec<Route> {
             "listConfigOfKind",
             "The config entries of a kind",
             Shape::List("ConfigRow"),
-            |args| Ok(vec![WatchKey::Prefix(Prefix::ConfigEntries(kind(args)?.to_string()))]),
+            |args| {
+                Ok(vec![WatchKey::Prefix(Prefix::ConfigEntries(
+                    kind(args)?.to_string(),
+                ))])
+            },
             list,
         ),
         Route::read(
@@ -79,7 +81,10 @@ fn kind(args: &Args) -> Result<ConsulKind, ApiError> {
     let text = args.segment("kind");
     ConsulKind::parse(text).ok_or_else(|| {
         let known: Vec<&str> = ConsulKind::ALL.iter().map(|kind| kind.as_str()).collect();
-        ApiError::request(format!("kind `{text}` is not known; use {}", known.join(", ")))
+        ApiError::request(format!(
+            "kind `{text}` is not known; use {}",
+            known.join(", ")
+        ))
     })
 }
 
@@ -223,9 +228,15 @@ fn operations(
     let mut affected: BTreeSet<EntryKey> = BTreeSet::new();
     let old = state.config_entry(key).map(|row| row.value.rows.clone());
     affected.extend(old.unwrap_or_default());
-    affected.extend(entry.map(|one| keys_of(std::slice::from_ref(one))).unwrap_or_default());
+    affected.extend(
+        entry
+            .map(|one| keys_of(std::slice::from_ref(one)))
+            .unwrap_or_default(),
+    );
     let entries = compile(&together);
-    let changed = entries.into_iter().filter(|one| affected.contains(&one.key()));
+    let changed = entries
+        .into_iter()
+        .filter(|one| affected.contains(&one.key()));
     ops.extend(changed.map(|entry| Op::Put { entry, cas: None }));
     Ok(ops)
 }

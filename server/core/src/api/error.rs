@@ -117,10 +117,8 @@ impl From<Refusal> for ApiError {
                     .with("references", json!(references))
                     .with("dangling", json!(entries))
             }
-            Refusal::Invalid { findings } => {
-                Self::new(StatusCode::BAD_REQUEST, "invalid", message)
-                    .with("findings", json!(findings))
-            }
+            Refusal::Invalid { findings } => Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+                .with("findings", json!(findings)),
             Refusal::NotFound { key } => Self::not_found(key),
             Refusal::Restore { .. } | Refusal::NoOwner => Self::invalid(message),
         }
@@ -190,9 +188,7 @@ impl From<MemberError> for ApiError {
             }
             MemberError::Busy => Self::unavailable("overloaded", error),
             MemberError::Invalid(_) => Self::request(error),
-            MemberError::Failed(_) => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error)
-            }
+            MemberError::Failed(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error),
             MemberError::Stopped { .. } => Self::unavailable("storage", error),
         }
     }

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use http::Method;
 use mesh_model::{Entry, EntryKey, Intention, Key, Row};
-use mesh_state::{Op, RowKey, TableName, WatchKey, State};
+use mesh_state::{Op, RowKey, State, TableName, WatchKey};
 use serde_json::{Map, Value, json};
 
 use super::args::Args;
@@ -24,7 +24,10 @@ pub(crate) fn routes() -> Vec<Route> {
             list,
         )
         .query("source", "Keeps those written with exactly this source")
-        .query("destination", "Keeps those written with exactly this destination"),
+        .query(
+            "destination",
+            "Keeps those written with exactly this destination",
+        ),
         Route::read(
             "/v1/intentions/match",
             "matchIntentions",
@@ -33,7 +36,10 @@ pub(crate) fn routes() -> Vec<Route> {
             all,
             matching,
         )
-        .query("by", "`source`: calls by the service; `destination`: calls to it")
+        .query(
+            "by",
+            "`source`: calls by the service; `destination`: calls to it",
+        )
         .query("name", "The service"),
         Route::read(
             ONE,
@@ -118,9 +124,8 @@ fn key(args: &Args) -> Result<EntryKey, ApiError> {
 fn read(state: &State, args: &Args) -> Result<Content, ApiError> {
     let (source, destination) = sides(args)?;
     let row = state.intention(&source, &destination);
-    let row = row.ok_or_else(|| {
-        ApiError::not_found(format!("intention {source} => {destination}"))
-    })?;
+    let row =
+        row.ok_or_else(|| ApiError::not_found(format!("intention {source} => {destination}")))?;
     Ok(Value::Object(intention(row)).into())
 }
 

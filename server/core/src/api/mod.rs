@@ -84,7 +84,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
     let (unknown, method) = (api.clone(), api);
     router
         .fallback(move |request| async move { run::unknown(&unknown, request) })
-        .method_not_allowed_fallback(move |request| async move {
-            run::wrong_method(&method, request)
-        })
+        .method_not_allowed_fallback(
+            move |request| async move { run::wrong_method(&method, request) },
+        )
 }

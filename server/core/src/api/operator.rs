@@ -70,5 +70,7 @@ async fn remove(call: Call) -> Result<Reply, ApiError> {
     let limit = call.core.options.timing.request;
     call.core.raft.remove_peer(peer.id, limit).await?;
     tracing::info!(server = %peer, id = peer.id, "a server was removed");
-    Ok(Reply::json(json!({"removed": peer.id.to_string(), "name": peer.name})))
+    Ok(Reply::json(
+        json!({"removed": peer.id.to_string(), "name": peer.name}),
+    ))
 }

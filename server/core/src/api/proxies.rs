@@ -51,7 +51,9 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 fn version(of: Option<&wire::Version>) -> Option<Version> {
-    of.cloned().map(Version::from).filter(|version| !version.epoch.is_empty())
+    of.cloned()
+        .map(Version::from)
+        .filter(|version| !version.epoch.is_empty())
 }
 
 async fn list(call: Call) -> Result<Reply, ApiError> {
@@ -60,7 +62,10 @@ async fn list(call: Call) -> Result<Reply, ApiError> {
     let gathered = gather(&call.core).await;
     let proxies = gathered.agents.iter().flat_map(|agent| {
         let server = agent.server.clone();
-        agent.proxies.iter().map(move |proxy| (server.clone(), proxy))
+        agent
+            .proxies
+            .iter()
+            .map(move |proxy| (server.clone(), proxy))
     });
     let wanted = proxies.filter(|(_, proxy)| {
         let of = service.as_ref().is_none_or(|key| is_of(proxy, key));
@@ -174,20 +179,22 @@ fn behind(
     if !acked.as_ref().is_some_and(|acked| acked.covers(wanted)) {
         let reason = match &acked {
             None => "its agent has acked nothing yet".to_owned(),
-            Some(acked) if acked.epoch != wanted.epoch => "its agent is in another epoch".to_owned(),
+            Some(acked) if acked.epoch != wanted.epoch => {
+                "its agent is in another epoch".to_owned()
+            }
             Some(acked) => format!("its agent has acked {}", acked.index),
         };
-        let of_agent = |proxy: Value| {
-            json!({"node": agent.node, "proxy": proxy, "reason": reason, "acked": acked})
-        };
+        let of_agent = |proxy: Value| json!({"node": agent.node, "proxy": proxy, "reason": reason, "acked": acked});
         return match proxies {
             [] => vec![of_agent(Value::Null)],
-            some => some.iter().map(|one| of_agent(one.proxy.clone().into())).collect(),
+            some => some
+                .iter()
+                .map(|one| of_agent(one.proxy.clone().into()))
+                .collect(),
         };
     }
-    let concerns = |name: &str| {
-        service.is_none() || proxies.iter().any(|proxy| proxy.proxy == name)
-    };
+    let concerns =
+        |name: &str| service.is_none() || proxies.iter().any(|proxy| proxy.proxy == name);
     let lagging = agent.lagging.iter().filter(|one| concerns(&one.proxy));
     lagging
         .map(|one| {
@@ -198,8 +205,11 @@ fn behind(
 
 /// Nodes with proxies whose agent no server hears.
 fn not_connected(core: &Core, service: Option<&Key>, gathered: &Gathered) -> BTreeSet<String> {
-    let connected: BTreeSet<&str> =
-        gathered.agents.iter().map(|agent| agent.node.as_str()).collect();
+    let connected: BTreeSet<&str> = gathered
+        .agents
+        .iter()
+        .map(|agent| agent.node.as_str())
+        .collect();
     let state = core.store.state();
     state
         .instances()

@@ -21,16 +21,28 @@ const TIME: Duration = Duration::from_secs(30);
 
 /// What every read takes.
 pub(crate) const READ: [Param; 5] = [
-    Param("index", "Answer when something that is read has an index above this"),
-    Param("wait", "How long to wait with `index`: default 5m, at most 10m"),
-    Param("epoch", "The epoch of `index`; another one is answered at once"),
+    Param(
+        "index",
+        "Answer when something that is read has an index above this",
+    ),
+    Param(
+        "wait",
+        "How long to wait with `index`: default 5m, at most 10m",
+    ),
+    Param(
+        "epoch",
+        "The epoch of `index`; another one is answered at once",
+    ),
     Param("consistent", "As of now, proved by a majority"),
     Param("stale", "As this server has it, with or without a leader"),
 ];
 
 /// What every write of rows takes.
 pub(crate) const WRITE: [Param; 3] = [
-    Param("cas", "Only when the row's modify index is this; 0: when there is none"),
+    Param(
+        "cas",
+        "Only when the row's modify index is this; 0: when there is none",
+    ),
     Param("force", "Takes over a row of another owner"),
     Param("dry_run", "Validates, changes nothing"),
 ];

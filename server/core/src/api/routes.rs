@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use http::Method;
 use mesh_model::{Entry, EntryKey, Route as RouteNoun};
-use mesh_state::{Op, RowKey, TableName, WatchKey, State};
+use mesh_state::{Op, RowKey, State, TableName, WatchKey};
 use serde_json::{Value, json};
 
 use super::args::Args;
@@ -76,7 +76,12 @@ async fn put(call: Call) -> Result<Reply, ApiError> {
         cas: call.args.number("cas")?,
     };
     let applied = rows::commit(&call, vec![op]).await?;
-    let row = call.core.store.state().route(&key).map(|row| rows::row(row));
+    let row = call
+        .core
+        .store
+        .state()
+        .route(&key)
+        .map(|row| rows::row(row));
     Ok(Reply::json(rows::written(&applied, row)).at(rows::index(&applied)))
 }
 

@@ -50,7 +50,9 @@ pub(crate) fn noun<T: DeserializeOwned>(
     fixed: &[(&str, Value)],
 ) -> Result<T, ApiError> {
     let Value::Object(mut fields) = value else {
-        return Err(ApiError::invalid(format!("{what}: write an object, `{{…}}`")));
+        return Err(ApiError::invalid(format!(
+            "{what}: write an object, `{{…}}`"
+        )));
     };
     for name in ROW_FIELDS.iter().chain(&READ_ONLY) {
         fields.remove(*name);

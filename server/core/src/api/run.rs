@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mesh_model::Version;
+use mesh_state::WatchKey;
 use rand::Rng;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -75,7 +76,9 @@ pub(crate) async fn run(
     if let Err(error) = &result {
         log(&route, &said, error);
     }
-    let status = result.as_ref().map_or_else(|error| error.status, |reply| reply.status);
+    let status = result
+        .as_ref()
+        .map_or_else(|error| error.status, |reply| reply.status);
     let metrics = &api.core.metrics;
     metrics
         .api_requests
@@ -92,21 +95,38 @@ fn log(route: &Route, said: &Said, error: &ApiError) {
     let message = &error.message;
     match error.status.is_server_error() {
         true => tracing::warn!(request, route = route.id, code, message, "a request failed"),
-        false => tracing::debug!(request, route = route.id, code, message, "a request was refused"),
+        false => tracing::debug!(
+            request,
+            route = route.id,
+            code,
+            message,
+            "a request was refused"
+        ),
     }
 }
 
 /// No route has this path.
 pub(crate) fn unknown(api: &Api, request: Request) -> Response {
-    let message = format!("{}: there is no such route; see /openapi.json", request.uri().path());
+    let message = format!(
+        "{}: there is no such route; see /openapi.json",
+        request.uri().path()
+    );
     let error = ApiError::new(StatusCode::NOT_FOUND, "no_such_route", message);
     refuse(api, &request, error)
 }
 
 /// The path has no route of this method.
 pub(crate) fn wrong_method(api: &Api, request: Request) -> Response {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+    let message = format!(
+        "{} does not take {}",
+        request.uri().path(),
+        request.method()
+    );
+    let error = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+    );
     refuse(api, &request, error)
 }
 
@@ -132,7 +152,9 @@ async fn answer(
     access::check(caller, route.access, &parts.uri, &parts.headers)?;
     let known: Vec<&str> = route.query.iter().map(|param| param.0).collect();
     let params = params.ok_or_else(|| ApiError::request("the path cannot be read"))?;
-    let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let path = params
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let args = Args::read(path, parts.uri.query().unwrap_or_default(), &known)?;
     match &route.work {
         Work::Read(keys, read) => {
@@ -191,21 +213,18 @@ async fn reading(
     };
     core.fresh(freshness).await?;
     if let Some(since) = since {
+        let version = core.store.state().version();
+        let epoch = args.text("epoch");
         let since = Version {
-            epoch: match args.text("epoch") {
-                Some(epoch) => epoch.to_owned(),
-                None => core.store.state().version().epoch,
-            },
+            epoch: epoch.map_or_else(|| version.epoch.clone(), str::to_owned),
             index: since,
         };
-        core.metrics.blocking_queries.inc();
-        let jitter = wait.mul_f64(rand::rng().random_range(0.0..=1.0 / 16.0));
-        tokio::select! {
-            _ = core.store.watch(&watched, &since) => {}
-            () = tokio::time::sleep(wait + jitter) => {}
-            () = core.stop.cancelled() => {}
+        // A fresh state has every index that there is; only a stale one may
+        // be behind the server that gave this one.
+        let ours = since.index <= version.index || freshness == Freshness::Stale;
+        if ours {
+            wait_for_change(core, &watched, &since, wait).await;
         }
-        core.metrics.blocking_queries.dec();
     }
     let state = core.store.state();
     let content = read(&state, args)?;
@@ -214,6 +233,17 @@ async fn reading(
         content,
         index: Some(state.index(&watched)),
     })
+}
+
+async fn wait_for_change(core: &Core, watched: &[WatchKey], since: &Version, wait: Duration) {
+    core.metrics.blocking_queries.inc();
+    let jitter = wait.mul_f64(rand::rng().random_range(0.0..=1.0 / 16.0));
+    tokio::select! {
+        _ = core.store.watch(watched, since) => {}
+        () = tokio::time::sleep(wait + jitter) => {}
+        () = core.stop.cancelled() => {}
+    }
+    core.metrics.blocking_queries.dec();
 }
 
 async fn call(
@@ -253,7 +283,11 @@ async fn collect(body: HttpBody, limit: usize) -> Result<Bytes, ApiError> {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("the body has more than {limit} bytes");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message))
+            Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                message,
+            ))
         }
         Err(_) => Err(ApiError::request("the body ended early")),
     }
@@ -265,7 +299,9 @@ fn owner(headers: &HeaderMap) -> Result<String, ApiError> {
     };
     let good = |text: &&str| {
         let fits = (1..=MAX_OWNER).contains(&text.len());
-        fits && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:".contains(c))
+        fits && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./:".contains(c))
     };
     let owner = value.to_str().ok().filter(good);
     let owner = owner.ok_or_else(|| {
@@ -278,9 +314,13 @@ fn owner(headers: &HeaderMap) -> Result<String, ApiError> {
 fn request_id(headers: &HeaderMap) -> String {
     let good = |text: &&str| {
         let fits = (1..=MAX_REQUEST_ID).contains(&text.len());
-        fits && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        fits && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
     };
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let given = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
     match given.filter(good) {
         Some(given) => given.to_owned(),
         None => uuid::Uuid::new_v4().to_string(),
@@ -316,7 +356,10 @@ fn respond(core: &Core, said: &Said, result: Result<Reply, ApiError>) -> Respons
     };
     put("x-meshctl-index", &index.to_string());
     put("x-meshctl-epoch", &version.epoch);
-    put("x-meshctl-known-leader", if known { "true" } else { "false" });
+    put(
+        "x-meshctl-known-leader",
+        if known { "true" } else { "false" },
+    );
     if let Some(age) = age {
         put("x-meshctl-last-contact", &age.as_millis().to_string());
     }
@@ -332,13 +375,19 @@ fn respond(core: &Core, said: &Said, result: Result<Reply, ApiError>) -> Respons
 
 /// What the document says of every answer's headers.
 pub(crate) const HEADERS: [route::Param; 6] = [
-    route::Param("X-Meshctl-Index", "The index of what was read or written, 1 or more"),
+    route::Param(
+        "X-Meshctl-Index",
+        "The index of what was read or written, 1 or more",
+    ),
     route::Param("X-Meshctl-Epoch", "The epoch of the index"),
     route::Param("X-Meshctl-Known-Leader", "`true` or `false`"),
     route::Param(
         "X-Meshctl-Last-Contact",
         "Milliseconds since this server last knew itself in touch with the leader",
     ),
-    route::Param("X-Meshctl-Consistency", "`default`, `consistent` or `stale`"),
+    route::Param(
+        "X-Meshctl-Consistency",
+        "`default`, `consistent` or `stale`",
+    ),
     route::Param("X-Request-Id", "The request's id, also in the server's log"),
 ];

@@ -66,9 +66,8 @@ async fn restore(call: Call) -> Result<Reply, ApiError> {
     let text = read.await.map_err(ApiError::internal)??;
     let id = uuid::Uuid::new_v4().simple().to_string();
     let epoch = uuid::Uuid::new_v4().simple().to_string();
-    let steps = Command::restore(&text, &id, &epoch).map_err(|error| {
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error)
-    })?;
+    let steps = Command::restore(&text, &id, &epoch)
+        .map_err(|error| ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error))?;
     drop(text);
     let mut index = 0;
     for step in steps {

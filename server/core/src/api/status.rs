@@ -138,7 +138,9 @@ fn refresh(core: &Core) {
     metrics.watches.set(core.store.watch_count() as i64);
     metrics.feed_streams.set(core.registry.connected() as i64);
     metrics.leases.set(core.leases.held() as i64);
-    let silent = state.nodes().filter(|row| row.value.state != NodeState::Alive);
+    let silent = state
+        .nodes()
+        .filter(|row| row.value.state != NodeState::Alive);
     let silent = silent.count() as i64;
     let alive = state.nodes().count() as i64 - silent;
     metrics.nodes.with_label_values(&["alive"]).set(alive);

@@ -89,15 +89,27 @@ mod tests {
 
     #[test]
     fn the_lowest_of_all_expected_makes_it() {
-        let make = decide(&peer(1), Formation::Expect(3), &[seen(3, None), seen(2, None)]);
+        let make = decide(
+            &peer(1),
+            Formation::Expect(3),
+            &[seen(3, None), seen(2, None)],
+        );
         assert_eq!(make, Step::Make(vec![peer(1), peer(2), peer(3)]));
-        let wait = decide(&peer(2), Formation::Expect(3), &[seen(3, None), seen(1, None)]);
+        let wait = decide(
+            &peer(2),
+            Formation::Expect(3),
+            &[seen(3, None), seen(1, None)],
+        );
         assert!(matches!(wait, Step::Wait(_)));
     }
 
     #[test]
     fn nobody_makes_it_of_fewer_or_more() {
-        let few = decide(&peer(1), Formation::Expect(3), &[seen(2, None), seen(2, None)]);
+        let few = decide(
+            &peer(1),
+            Formation::Expect(3),
+            &[seen(2, None), seen(2, None)],
+        );
         assert_eq!(few, Step::Wait("2 of 3 servers are there".to_owned()));
         let four: Vec<Seen> = (2..=4).map(|id| seen(id, None)).collect();
         let many = decide(&peer(1), Formation::Expect(3), &four);

@@ -21,7 +21,11 @@ pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
     IdentifyResponse {
         cluster_id: cluster.unwrap_or_else(|| unnamed.to_owned()),
         server: core.me.name.clone(),
-        leader: core.raft.leader().map(|leader| leader.addr).unwrap_or_default(),
+        leader: core
+            .raft
+            .leader()
+            .map(|leader| leader.addr)
+            .unwrap_or_default(),
         id: core.me.id,
         address: core.me.addr.clone(),
         level: LEVEL,
@@ -32,7 +36,9 @@ pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
 /// it would only count against the majority.
 pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<(), Status> {
     if peer.id == 0 || peer.addr.is_empty() {
-        return Err(Status::invalid_argument("a server needs an id and an address"));
+        return Err(Status::invalid_argument(
+            "a server needs an id and an address",
+        ));
     }
     let status = core.raft.status();
     let members = status.voters.iter().chain(&status.learners);
@@ -130,7 +136,11 @@ async fn make(core: &Core, peers: Vec<Peer>) -> String {
 
 /// A member whose address changed says so.
 async fn readdress(core: &Core) {
-    let changed = |peers: &[Peer]| peers.iter().any(|peer| peer.id == core.me.id && *peer != core.me);
+    let changed = |peers: &[Peer]| {
+        peers
+            .iter()
+            .any(|peer| peer.id == core.me.id && *peer != core.me)
+    };
     let status = core.raft.status();
     if !changed(&status.voters) {
         return;

@@ -32,7 +32,9 @@ pub(crate) fn server_id(dir: &Path) -> Result<u64, ServerError> {
             writeln!(file, "{id}").map_err(io(&new))?;
             file.sync_all().map_err(io(&new))?;
             fs::rename(&new, &path).map_err(io(&path))?;
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
+            File::open(dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(io(dir))?;
             Ok(id)
         }
         Err(source) => Err(ServerError::Data { path, source }),

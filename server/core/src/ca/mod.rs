@@ -58,10 +58,7 @@ impl Ca {
     /// The CA of this state.
     pub(crate) fn of(&self, state: &State) -> Arc<Opening> {
         let row = state.ca();
-        let of = (
-            state.version().epoch,
-            row.map_or(0, |row| row.modify_index),
-        );
+        let of = (state.version().epoch, row.map_or(0, |row| row.modify_index));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.of != of {
             *open = Arc::new(self.read(of, row.map(|row| &row.value)));

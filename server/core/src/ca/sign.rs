@@ -127,5 +127,11 @@ pub(crate) fn spiffe_id(
 ) -> Result<SpiffeId, String> {
     let text = |error: mesh_tls::IdError| error.to_string();
     let domain = cluster.trust_domain.parse().map_err(text)?;
-    SpiffeId::new(&domain, &service.namespace, &cluster.datacenter, &service.name).map_err(text)
+    SpiffeId::new(
+        &domain,
+        &service.namespace,
+        &cluster.datacenter,
+        &service.name,
+    )
+    .map_err(text)
 }

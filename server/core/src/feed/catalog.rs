@@ -119,7 +119,9 @@ fn fits(core: &Core, node: &str, command: &Command) -> Result<(), String> {
     };
     match count <= limit {
         true => Ok(()),
-        false => Err(format!("the node has {count} instances; at most {limit} are taken")),
+        false => Err(format!(
+            "the node has {count} instances; at most {limit} are taken"
+        )),
     }
 }
 

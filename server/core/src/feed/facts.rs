@@ -105,7 +105,11 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
             let identity = spiffe_id(cluster, key)?.to_string();
             let endpoints = state.endpoints(key);
             let endpoints = endpoints.iter();
-            json(&endpoints.filter_map(|one| endpoint(one, &identity)).collect::<Vec<_>>())
+            json(
+                &endpoints
+                    .filter_map(|one| endpoint(one, &identity))
+                    .collect::<Vec<_>>(),
+            )
         }
         // Passed on unread by the agent: the proxies say what they do not understand.
         Topic::Intentions(key) => {
@@ -152,5 +156,8 @@ fn needed_by(route: &Route) -> Vec<String> {
     if rules().any(|rule| rule.matches.iter().any(|one| !one.query.is_empty())) {
         needs.push(Feature::Query);
     }
-    needs.into_iter().map(|need| need.as_str().to_owned()).collect()
+    needs
+        .into_iter()
+        .map(|need| need.as_str().to_owned())
+        .collect()
 }

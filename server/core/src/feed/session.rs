@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
+use super::MAX_TOPICS;
 use super::catalog::{Worker, register};
 use super::registry::Place;
 use super::subscriptions::Subscriptions;
-use super::MAX_TOPICS;
 use crate::core::Core;
 
 /// How long the hello may take.
@@ -220,7 +220,9 @@ impl Session {
     fn take(&mut self, message: wire::FromAgent) -> Result<(), Status> {
         match message.message {
             Some(From::Hello(_)) => {
-                return Err(Status::invalid_argument("a second hello came on one stream"));
+                return Err(Status::invalid_argument(
+                    "a second hello came on one stream",
+                ));
             }
             Some(From::Subscribe(subscribe)) => self.subscribe(subscribe)?,
             Some(From::Ack(ack)) => {
@@ -257,9 +259,9 @@ impl Session {
                     "more than {MAX_TOPICS} topics on one stream"
                 )));
             }
-            let has = held.version.map(|version| {
-                (Version::from(version), Bytes::from(held.checksum))
-            });
+            let has = held
+                .version
+                .map(|version| (Version::from(version), Bytes::from(held.checksum)));
             self.topics.add(topic, has);
         }
         self.asked = true;
@@ -279,7 +281,11 @@ impl Session {
         })?;
         if let Some(fact) = &fact {
             let kind = if fact.unchanged { "unchanged" } else { "whole" };
-            self.core.metrics.feed_facts.with_label_values(&[kind]).inc();
+            self.core
+                .metrics
+                .feed_facts
+                .with_label_values(&[kind])
+                .inc();
         }
         Ok(fact.map(To::Fact))
     }

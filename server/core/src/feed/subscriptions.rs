@@ -148,9 +148,8 @@ fn fact(
     body: Arc<Body>,
     subscription: &mut Subscription,
 ) -> wire::Fact {
-    let same = |epoch: &str, checksum: &Bytes| {
-        *epoch == version.epoch && *checksum == body.checksum
-    };
+    let same =
+        |epoch: &str, checksum: &Bytes| *epoch == version.epoch && *checksum == body.checksum;
     // Of another epoch everything is sent again, even what looks the same.
     let unchanged = match (&subscription.sent, &subscription.held) {
         (Some((epoch, _, checksum)), _) => same(epoch, checksum),
@@ -161,7 +160,11 @@ fn fact(
     wire::Fact {
         topic: topic.to_string(),
         version: Some(version.clone().into()),
-        body: if unchanged { Vec::new() } else { body.bytes.to_vec() },
+        body: if unchanged {
+            Vec::new()
+        } else {
+            body.bytes.to_vec()
+        },
         needs: body.needs.clone(),
         checksum: body.checksum.to_vec(),
         unchanged,

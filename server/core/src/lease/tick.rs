@@ -3,8 +3,8 @@
 use mesh_model::NodeState;
 use mesh_state::{Command, State};
 
-use super::{Leases, Tracker};
 use super::tracker::Verdict;
+use super::{Leases, Tracker};
 use crate::core::Core;
 
 /// One step. Called often against the lease's length.
@@ -41,7 +41,10 @@ async fn lead(core: &Core) {
     }
     let since = core.clock.unix_millis() / 1000;
     for node in verdict.silent {
-        tracing::warn!(node, "a node is not heard any more: its instances are unknown");
+        tracing::warn!(
+            node,
+            "a node is not heard any more: its instances are unknown"
+        );
         set(core, node, NodeState::Silent { since }).await;
     }
     for node in verdict.alive {
@@ -80,7 +83,9 @@ impl Leases {
         for node in heard {
             tracker.heard(node, now);
         }
-        let nodes = state.nodes().map(|row| (row.value.id.as_str(), row.value.state));
+        let nodes = state
+            .nodes()
+            .map(|row| (row.value.id.as_str(), row.value.state));
         tracker.tick(now, nodes)
     }
 }

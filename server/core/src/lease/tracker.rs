@@ -130,7 +130,10 @@ mod tests {
         let verdict = run(&mut tracker, 15, 15, &nodes, &["b"]);
         assert_eq!(verdict.silent, ["a"]);
         let nodes = [("a", SILENT), ("b", NodeState::Alive)];
-        assert_eq!(run(&mut tracker, 16, 20, &nodes, &["b"]), Verdict::default());
+        assert_eq!(
+            run(&mut tracker, 16, 20, &nodes, &["b"]),
+            Verdict::default()
+        );
         let verdict = run(&mut tracker, 21, 21, &nodes, &["a", "b"]);
         assert_eq!(verdict.alive, ["a"]);
     }
@@ -145,7 +148,10 @@ mod tests {
         assert!(verdict.silent.is_empty());
         // One of them is heard again: one of four may be silent.
         let verdict = run(&mut tracker, 21, 21, &nodes, &["b", "c", "d"]);
-        assert_eq!((verdict.suspect, verdict.silent), (false, vec!["a".to_owned()]));
+        assert_eq!(
+            (verdict.suspect, verdict.silent),
+            (false, vec!["a".to_owned()])
+        );
     }
 
     #[test]
@@ -161,7 +167,10 @@ mod tests {
         let mut tracker = Tracker::new(LEASE, s(0));
         let nodes = [("a", NodeState::Alive)];
         run(&mut tracker, 1, 3, &nodes, &["a"]);
-        assert_eq!(tracker.tick(s(100), nodes.iter().copied()), Verdict::default());
+        assert_eq!(
+            tracker.tick(s(100), nodes.iter().copied()),
+            Verdict::default()
+        );
         assert_eq!(run(&mut tracker, 101, 114, &nodes, &[]), Verdict::default());
         assert_eq!(run(&mut tracker, 115, 115, &nodes, &[]).silent, ["a"]);
     }

@@ -88,7 +88,9 @@ impl Peers for PeerService {
         let request = request.into_inner();
         let state = core.store.state();
         let Some(cluster) = state.cluster() else {
-            return Err(Status::failed_precondition("this server belongs to no cluster yet"));
+            return Err(Status::failed_precondition(
+                "this server belongs to no cluster yet",
+            ));
         };
         if request.level < state.level() {
             return Err(Status::failed_precondition(format!(

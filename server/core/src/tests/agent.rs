@@ -35,7 +35,10 @@ pub(crate) fn channel(server: &Server, role: Role, id: &str) -> Channel {
     let address = server.addresses().cluster.to_string();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-        let peer = Peer { addr: address.clone(), ..Peer::default() };
+        let peer = Peer {
+            addr: address.clone(),
+            ..Peer::default()
+        };
         let connecting = connector(peer);
         async move { connecting.await.map(hyper_util::rt::TokioIo::new) }
     }))
@@ -54,7 +57,10 @@ pub(crate) fn node(id: &str) -> Node {
 
 /// Instance `ID` of a service, with a sidecar `ID-sidecar-proxy`.
 pub(crate) fn instance(node: &str, service: &str, id: &str) -> Instance {
-    let check = Check { name: "alive".into(), status: Status::Passing };
+    let check = Check {
+        name: "alive".into(),
+        status: Status::Passing,
+    };
     Instance {
         namespace: "default".into(),
         service: service.into(),
@@ -96,7 +102,10 @@ impl Agent {
         send(&out, From::Hello(hello)).await;
         let opened = soon(client.open(ReceiverStream::new(outbox))).await;
         let mut inbound = opened?.into_inner();
-        match soon(inbound.message()).await?.and_then(|first| first.message) {
+        match soon(inbound.message())
+            .await?
+            .and_then(|first| first.message)
+        {
             Some(To::Welcome(welcome)) => Ok(Self {
                 client,
                 out,
@@ -121,7 +130,11 @@ impl Agent {
     }
 
     pub(crate) async fn hold(&self, add: Vec<wire::Held>) {
-        self.say(From::Subscribe(wire::Subscribe { add, remove: Vec::new() })).await;
+        self.say(From::Subscribe(wire::Subscribe {
+            add,
+            remove: Vec::new(),
+        }))
+        .await;
     }
 
     /// The next message, whatever it is.
@@ -166,7 +179,10 @@ impl Agent {
         loop {
             let version = self.mark().await;
             let covers = version.index >= index;
-            let ack = wire::Ack { version: Some(version), lagging: Vec::new() };
+            let ack = wire::Ack {
+                version: Some(version),
+                lagging: Vec::new(),
+            };
             self.say(From::Ack(ack)).await;
             if covers {
                 return;
@@ -178,7 +194,10 @@ impl Agent {
     pub(crate) async fn change(&mut self, change: wire::catalog::Change) -> wire::CatalogResult {
         self.next += 1;
         let request = self.next;
-        let catalog = wire::Catalog { request, change: Some(change) };
+        let catalog = wire::Catalog {
+            request,
+            change: Some(change),
+        };
         self.say(From::Catalog(catalog)).await;
         loop {
             if let To::CatalogResult(result) = self.next().await.unwrap()
@@ -203,6 +222,8 @@ impl Agent {
 }
 
 async fn send(out: &mpsc::Sender<wire::FromAgent>, message: From) {
-    let message = wire::FromAgent { message: Some(message) };
+    let message = wire::FromAgent {
+        message: Some(message),
+    };
     out.send(message).await.unwrap();
 }

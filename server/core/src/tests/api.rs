@@ -17,17 +17,22 @@ async fn check_and_set_holds() {
     let index = made["index"].as_u64().unwrap();
     assert_eq!(made["row"]["modify_index"], index);
 
-    let again = client.put(&format!("{path}?cas=0"), json!({"action": "deny"})).await;
+    let again = client
+        .put(&format!("{path}?cas=0"), json!({"action": "deny"}))
+        .await;
     assert_eq!((again.status, again.code().as_str()), (409, "conflict"));
     assert_eq!(again.json()["error"]["actual"], index);
 
     let same = ok(&client.put(path, allow).await);
-    assert_eq!((&same["change"], same["index"].as_u64()), (&json!("unchanged"), Some(index)));
+    assert_eq!(
+        (&same["change"], same["index"].as_u64()),
+        (&json!("unchanged"), Some(index))
+    );
     let stale = client.delete(&format!("{path}?cas={}", index + 1)).await;
     assert_eq!(stale.code(), "conflict");
     let gone = ok(&client.delete(&format!("{path}?cas={index}")).await);
     assert_eq!(gone["change"], "deleted");
-    assert_eq!(ok(&client.delete(path).await)["change"], "absent");
+    assert_eq!(client.delete(path).await.code(), "not_found");
     assert_eq!(client.get(path).await.status, 404);
     server.shutdown().await;
 }
@@ -37,12 +42,20 @@ async fn rows_belong_to_who_wrote_them() {
     let (server, client) = one().await;
     let path = "/v1/services/web";
     let by = |owner: &str, path: &str| {
-        let request = client.request(Method::PUT, path).header("X-Meshctl-Owner", owner);
+        let request = client
+            .request(Method::PUT, path)
+            .header("X-Meshctl-Owner", owner);
         client.send(request.json(&json!({"protocol": "http"})))
     };
-    assert_eq!(ok(&by("terraform", path).await)["row"]["owner"], "terraform");
+    assert_eq!(
+        ok(&by("terraform", path).await)["row"]["owner"],
+        "terraform"
+    );
     let other = by("cli", path).await;
-    assert_eq!((other.status, other.code().as_str()), (409, "owned_by_another"));
+    assert_eq!(
+        (other.status, other.code().as_str()),
+        (409, "owned_by_another")
+    );
     assert_eq!(other.json()["error"]["owner"], "terraform");
     let forced = ok(&by("cli", "/v1/services/web?force=true").await);
     assert_eq!(forced["row"]["owner"], "cli");
@@ -59,7 +72,9 @@ async fn apply_is_all_or_nothing() {
         json!({"put": {"kind": "route", "value": {"name": "web", "rules": [
             {"name": "all", "to": [{"subset": subset}]}]}}})
     };
-    let bad = client.post("/v1/apply", json!({"ops": [service, route("v9")]})).await;
+    let bad = client
+        .post("/v1/apply", json!({"ops": [service, route("v9")]}))
+        .await;
     assert_eq!((bad.status, bad.code().as_str()), (400, "invalid"));
     assert!(bad.text.contains("v9"), "{}", bad.text);
     assert_eq!(client.get("/v1/services/web").await.status, 404);
@@ -89,11 +104,19 @@ async fn apply_is_all_or_nothing() {
 async fn what_is_referred_to_stays() {
     let (server, client) = one().await;
     let subset = json!({"v1": {"meta": {"version": "v1"}}});
-    ok(&client.put("/v1/services/web", json!({"protocol": "http", "subsets": subset})).await);
+    ok(&client
+        .put(
+            "/v1/services/web",
+            json!({"protocol": "http", "subsets": subset}),
+        )
+        .await);
     let rules = json!({"rules": [{"name": "all", "to": [{"subset": "v1"}]}]});
     ok(&client.put("/v1/routes/web", rules).await);
     let refused = client.delete("/v1/services/web").await;
-    assert_eq!((refused.status, refused.code().as_str()), (409, "dangling_reference"));
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "dangling_reference")
+    );
     let route = json!({"route": {"namespace": "default", "name": "web"}});
     assert_eq!(refused.json()["error"]["references"], json!([route]));
     assert_eq!(client.get("/v1/services/web").await.status, 200);
@@ -126,13 +149,29 @@ async fn malformed_requests_are_refused() {
     assert!(error.text.contains("line 2 column"), "{}", error.text);
 
     let big = json!({"meta": {"x": "y".repeat(1 << 20)}});
-    assert_eq!(client.put("/v1/services/web", big).await.code(), "too_large");
-    for path in ["/v1/services/we%20b", "/v1/services/*", "/v1/services/a%2Fb%2Fc", "/v1/services/%ff"] {
+    assert_eq!(
+        client.put("/v1/services/web", big).await.code(),
+        "too_large"
+    );
+    for path in [
+        "/v1/services/we%20b",
+        "/v1/services/*",
+        "/v1/services/a%2Fb%2Fc",
+        "/v1/services/%ff",
+    ] {
         assert_eq!(client.get(path).await.code(), "invalid_request", "{path}");
     }
     let twice = client.get("/v1/services?consistent&stale").await;
     assert_eq!(twice.code(), "invalid_request");
-    assert_eq!(client.request(Method::PATCH, "/v1/mesh").send().await.unwrap().status(), 405);
+    assert_eq!(
+        client
+            .request(Method::PATCH, "/v1/mesh")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        405
+    );
     server.shutdown().await;
 }
 
@@ -146,7 +185,12 @@ async fn an_answer_says_of_what_it_is() {
     assert_eq!(answer.header("x-meshctl-known-leader"), "true");
     assert!(answer.index() >= 1);
     assert!(!answer.header("x-meshctl-epoch").is_empty());
-    assert!(answer.header("x-meshctl-last-contact").parse::<u64>().is_ok());
+    assert!(
+        answer
+            .header("x-meshctl-last-contact")
+            .parse::<u64>()
+            .is_ok()
+    );
     let strange = client.request(Method::GET, "/v1/intentions");
     let strange = client.send(strange.header("x-request-id", "a b\"")).await;
     assert_eq!(strange.header("x-request-id").len(), 36);
@@ -154,16 +198,32 @@ async fn an_answer_says_of_what_it_is() {
     let status = ok(&client.get("/v1/status").await);
     assert_eq!(status["state"], "leader");
     assert_eq!(status["health"]["status"], "ok");
-    assert_eq!(ok(&client.get("/v1/status/ready").await), json!({"ready": true}));
+    assert_eq!(
+        ok(&client.get("/v1/status/ready").await),
+        json!({"ready": true})
+    );
     let peers = ok(&client.get("/v1/operator/raft/peers").await);
     assert_eq!(peers[0]["id"], server.id().to_string());
-    let last = client.delete(&format!("/v1/operator/raft/peers/{}", server.id())).await;
+    let last = client
+        .delete(&format!("/v1/operator/raft/peers/{}", server.id()))
+        .await;
     assert_eq!(last.code(), "conflict");
-    assert_eq!(client.delete("/v1/operator/raft/peers/nobody").await.code(), "not_found");
+    assert_eq!(
+        client.delete("/v1/operator/raft/peers/nobody").await.code(),
+        "not_found"
+    );
 
     let metrics = client.get("/metrics").await;
-    for name in ["api_requests_total", "raft_is_leader 1", "healthy 1", "write_seconds_count"] {
-        assert!(metrics.text.contains(&format!("meshctl_server_{name}")), "{name}");
+    for name in [
+        "api_requests_total",
+        "raft_is_leader 1",
+        "healthy 1",
+        "write_seconds_count",
+    ] {
+        assert!(
+            metrics.text.contains(&format!("meshctl_server_{name}")),
+            "{name}"
+        );
     }
     server.shutdown().await;
 }
@@ -175,12 +235,21 @@ async fn the_ca_is_shown_without_its_keys() {
     assert_eq!(roots["roots"].as_array().unwrap().len(), 1);
     assert_eq!(roots["active_root"], roots["roots"][0]["id"]);
     let pem = client.get("/v1/ca/roots?pem=true").await;
-    assert_eq!(pem.header("content-type"), "application/pem-certificate-chain");
+    assert_eq!(
+        pem.header("content-type"),
+        "application/pem-certificate-chain"
+    );
     assert_eq!(pem.text, roots["roots"][0]["pem"].as_str().unwrap());
     let status = ok(&client.get("/v1/ca/status").await);
-    assert_eq!((&status["ready"], &status["leaf_ttl"]), (&json!(true), &json!("24h")));
+    assert_eq!(
+        (&status["ready"], &status["leaf_ttl"]),
+        (&json!(true), &json!("24h"))
+    );
     for text in [pem.text, roots.to_string(), status.to_string()] {
-        assert!(!text.contains("PRIVATE") && !text.contains("ciphertext"), "{text}");
+        assert!(
+            !text.contains("PRIVATE") && !text.contains("ciphertext"),
+            "{text}"
+        );
     }
     server.shutdown().await;
 }
@@ -231,11 +300,22 @@ async fn plaintext_stays_on_this_machine() {
 #[tokio::test]
 async fn counts_of_an_empty_catalog() {
     let (server, client) = one().await;
-    for path in ["/v1/catalog/nodes", "/v1/catalog/services", "/v1/catalog/services/web"] {
-        assert_eq!(ok(&client.get(path).await), Value::Array(Vec::new()), "{path}");
+    for path in [
+        "/v1/catalog/nodes",
+        "/v1/catalog/services",
+        "/v1/catalog/services/web",
+    ] {
+        assert_eq!(
+            ok(&client.get(path).await),
+            Value::Array(Vec::new()),
+            "{path}"
+        );
     }
     assert_eq!(client.get("/v1/catalog/nodes/n1").await.code(), "not_found");
     let waited = ok(&client.get("/v1/proxies/wait?index=1").await);
-    assert_eq!((&waited["live"], &waited["agents"]), (&json!(true), &json!(0)));
+    assert_eq!(
+        (&waited["live"], &waited["agents"]),
+        (&json!(true), &json!(0))
+    );
     server.shutdown().await;
 }

@@ -18,10 +18,19 @@ async fn any_server_writes_and_reads_what_was_written() {
             assert_eq!(ok(&other.get(&path).await)["protocol"], "http");
         }
     }
-    let leaders = servers.iter().filter(|(server, _)| server.is_leader()).count();
+    let leaders = servers
+        .iter()
+        .filter(|(server, _)| server.is_leader())
+        .count();
     assert_eq!(leaders, 1);
     let (_, client) = &servers[0];
-    assert_eq!(ok(&client.get("/v1/operator/raft/peers").await).as_array().unwrap().len(), 3);
+    assert_eq!(
+        ok(&client.get("/v1/operator/raft/peers").await)
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
     let roots = client.get("/v1/ca/roots").await.text;
     for (_, other) in &servers {
         assert_eq!(other.get("/v1/ca/roots?stale").await.text, roots);
@@ -49,11 +58,17 @@ async fn proxies_are_known_to_all_wherever_their_agents_are() {
         agents.push(agent);
     }
     let (_, client) = &servers[1];
-    let wrote = ok(&client.put("/v1/intentions/a/web", json!({"action": "deny"})).await);
+    let wrote = ok(&client
+        .put("/v1/intentions/a/web", json!({"action": "deny"}))
+        .await);
     let index = wrote["index"].as_u64().unwrap();
     let waiting = tokio::spawn({
         let client = client.clone();
-        async move { client.get(&format!("/v1/proxies/wait?index={index}&timeout=60s")).await }
+        async move {
+            client
+                .get(&format!("/v1/proxies/wait?index={index}&timeout=60s"))
+                .await
+        }
     });
     for agent in &mut agents {
         agent.ack(index).await;
@@ -74,14 +89,19 @@ async fn followers_pass_on_whom_they_hear() {
         one.timing.lease = std::time::Duration::from_millis(900);
     }
     let servers = futures::future::join_all(options.into_iter().map(start)).await;
-    let follower = servers.iter().find(|(server, _)| !server.is_leader()).unwrap();
+    let follower = servers
+        .iter()
+        .find(|(server, _)| !server.is_leader())
+        .unwrap();
     let mut heard = Agent::connect(&follower.0, "n1").await;
     heard.put(&instance("n1", "web", "web")).await;
     let silent = Agent::connect(&follower.0, "n2").await;
     let (_, client) = &servers[0];
     soon(async {
         loop {
-            heard.say(wire::from_agent::Message::Heartbeat(wire::Heartbeat {})).await;
+            heard
+                .say(wire::from_agent::Message::Heartbeat(wire::Heartbeat {}))
+                .await;
             let nodes = ok(&client.get("/v1/catalog/nodes").await);
             assert_eq!(nodes[0]["state"], "alive");
             if nodes[1]["state"] == "silent" {
@@ -105,7 +125,10 @@ async fn without_a_majority_nothing_is_written_and_stale_reads_go_on() {
     for (server, _) in servers {
         server.shutdown().await;
     }
-    assert_eq!(ok(&client.get("/v1/services/web?stale").await)["name"], "web");
+    assert_eq!(
+        ok(&client.get("/v1/services/web?stale").await)["name"],
+        "web"
+    );
     assert_eq!(ok(&client.get("/v1/status").await)["server"]["name"], "s3");
     let refused = client.put("/v1/services/db", json!({})).await;
     assert!(matches!(refused.status, 503 | 504), "{}", refused.text);
@@ -124,7 +147,9 @@ async fn a_server_whose_data_is_gone_comes_back_into_its_cluster() {
     };
     let before = cluster_id(servers[0].1.clone()).await;
     lost.shutdown().await;
-    let others = servers.iter().map(|(server, _)| server.addresses().cluster.to_string());
+    let others = servers
+        .iter()
+        .map(|(server, _)| server.addresses().cluster.to_string());
     // As if it was to begin a cluster of its own: it asks first.
     let again = ServerOptions {
         formation: Formation::Bootstrap,
@@ -139,7 +164,11 @@ async fn a_server_whose_data_is_gone_comes_back_into_its_cluster() {
     soon(async {
         loop {
             let peers = ok(&client.get("/v1/operator/raft/peers").await);
-            let voters = peers.as_array().unwrap().iter().filter(|peer| peer["voter"] == true);
+            let voters = peers
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|peer| peer["voter"] == true);
             if voters.count() == 3 {
                 break;
             }
@@ -148,7 +177,11 @@ async fn a_server_whose_data_is_gone_comes_back_into_its_cluster() {
     })
     .await;
     ok(&client.put("/v1/services/web", json!({})).await);
-    let all: Vec<Server> = servers.into_iter().map(|(server, _)| server).chain([back]).collect();
+    let all: Vec<Server> = servers
+        .into_iter()
+        .map(|(server, _)| server)
+        .chain([back])
+        .collect();
     for server in all {
         server.shutdown().await;
     }

@@ -18,15 +18,26 @@ use super::harness::{ok, one, options, soon, start};
 #[tokio::test]
 async fn facts_then_a_mark_then_only_what_changes() {
     let (server, client) = one().await;
-    ok(&client.put("/v1/services/web", json!({"protocol": "http"})).await);
-    ok(&client.put("/v1/intentions/*/web", json!({"action": "deny"})).await);
+    ok(&client
+        .put("/v1/services/web", json!({"protocol": "http"}))
+        .await);
+    ok(&client
+        .put("/v1/intentions/*/web", json!({"action": "deny"}))
+        .await);
     let mut agent = Agent::connect(&server, "n1").await;
     assert_eq!(agent.welcome.datacenter, "dc1");
     let registered = agent.put(&instance("n1", "web", "web-1")).await;
     assert!(registered.version.unwrap().index > 0);
 
-    let topics = ["mesh", "roots", "service/default/web", "route/default/web",
-        "endpoints/default/web", "intentions/default/web", "endpoints/default/none"];
+    let topics = [
+        "mesh",
+        "roots",
+        "service/default/web",
+        "route/default/web",
+        "endpoints/default/web",
+        "intentions/default/web",
+        "endpoints/default/none",
+    ];
     agent.subscribe(&topics).await;
     let mut facts = std::collections::BTreeMap::new();
     while facts.len() < topics.len() {
@@ -34,9 +45,8 @@ async fn facts_then_a_mark_then_only_what_changes() {
         assert_eq!(fact.checksum, Sha256::digest(&fact.body).to_vec());
         facts.insert(fact.topic.clone(), fact);
     }
-    let body = |topic: &str| -> serde_json::Value {
-        serde_json::from_slice(&facts[topic].body).unwrap()
-    };
+    let body =
+        |topic: &str| -> serde_json::Value { serde_json::from_slice(&facts[topic].body).unwrap() };
     let domain = agent.welcome.trust_domain.clone();
     let mesh = json!({"trust_domain": domain, "datacenter": "dc1", "default_intention": "deny"});
     assert_eq!(body("mesh"), mesh);
@@ -50,10 +60,16 @@ async fn facts_then_a_mark_then_only_what_changes() {
         "weights": {"passing": 1, "warning": 1}, "tags": ["blue"], "meta": {"version": "v1"}}]);
     assert_eq!(body("endpoints/default/web"), endpoint);
     let marked = agent.mark().await;
-    assert!(facts.values().all(|fact| fact.version.as_ref().unwrap().index <= marked.index));
+    assert!(
+        facts
+            .values()
+            .all(|fact| fact.version.as_ref().unwrap().index <= marked.index)
+    );
 
     // What it did not ask for moves the mark, and nothing else.
-    let other = ok(&client.put("/v1/services/other", json!({})).await)["index"].as_u64().unwrap();
+    let other = ok(&client.put("/v1/services/other", json!({})).await)["index"]
+        .as_u64()
+        .unwrap();
     loop {
         match agent.next().await.unwrap() {
             To::Mark(mark) if mark.version.as_ref().unwrap().index >= other => break,
@@ -62,11 +78,29 @@ async fn facts_then_a_mark_then_only_what_changes() {
         }
     }
     // A pattern touches every destination that it covers.
-    ok(&client.put("/v1/intentions/batch/*", json!({"action": "allow"})).await);
-    assert_eq!(agent.body("intentions/default/web").await.as_array().unwrap().len(), 2);
-    ok(&client.put("/v1/routes/web", json!({"rules": [{"name": "r", "retries": {"attempts": 1}}]})).await);
+    ok(&client
+        .put("/v1/intentions/batch/*", json!({"action": "allow"}))
+        .await);
+    assert_eq!(
+        agent
+            .body("intentions/default/web")
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    ok(&client
+        .put(
+            "/v1/routes/web",
+            json!({"rules": [{"name": "r", "retries": {"attempts": 1}}]}),
+        )
+        .await);
     let route = agent.fact().await;
-    assert_eq!((route.topic.as_str(), route.needs), ("route/default/web", vec!["retries".to_owned()]));
+    assert_eq!(
+        (route.topic.as_str(), route.needs),
+        ("route/default/web", vec!["retries".to_owned()])
+    );
     server.shutdown().await;
 }
 
@@ -77,18 +111,29 @@ async fn what_the_agent_holds_is_not_sent_again() {
     agent.subscribe(&["mesh"]).await;
     let first = agent.fact().await;
     let held = |version: Option<wire::Version>, checksum: &[u8]| {
-        vec![wire::Held { topic: "mesh".into(), version, checksum: checksum.to_vec() }]
+        vec![wire::Held {
+            topic: "mesh".into(),
+            version,
+            checksum: checksum.to_vec(),
+        }]
     };
-    agent.hold(held(first.version.clone(), &first.checksum)).await;
+    agent
+        .hold(held(first.version.clone(), &first.checksum))
+        .await;
     let again = agent.fact().await;
     assert!(again.unchanged && again.body.is_empty());
     agent.hold(held(first.version.clone(), b"other")).await;
     assert_eq!(agent.fact().await.body, first.body);
-    let other = wire::Version { epoch: "other".into(), index: 1 };
+    let other = wire::Version {
+        epoch: "other".into(),
+        index: 1,
+    };
     agent.hold(held(Some(other), &first.checksum)).await;
     assert_eq!(agent.fact().await.body, first.body);
     // A change that leaves the fact as it is: only its version is news.
-    ok(&client.put("/v1/mesh", json!({"default_intention": "deny"})).await);
+    ok(&client
+        .put("/v1/mesh", json!({"default_intention": "deny"}))
+        .await);
     let same = agent.fact().await;
     assert!(same.unchanged);
     assert!(same.version.unwrap().index > first.version.unwrap().index);
@@ -129,24 +174,66 @@ async fn the_catalog_follows_the_agent() {
     let mut watcher = Agent::connect(&server, "n2").await;
     watcher.subscribe(&["endpoints/default/web"]).await;
     assert_eq!(watcher.body("endpoints/default/web").await, json!([]));
-    let two = [instance("n1", "web", "web-1"), instance("n1", "web", "web-2")];
-    let sync = agent.change(Change::Sync(serde_json::to_vec(&two).unwrap())).await;
+    let two = [
+        instance("n1", "web", "web-1"),
+        instance("n1", "web", "web-2"),
+    ];
+    let sync = agent
+        .change(Change::Sync(serde_json::to_vec(&two).unwrap()))
+        .await;
     assert_eq!(sync.error, "");
-    assert_eq!(watcher.body("endpoints/default/web").await.as_array().unwrap().len(), 2);
+    assert_eq!(
+        watcher
+            .body("endpoints/default/web")
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
 
-    let critical = Check { name: "alive".into(), status: Status::Critical };
-    let change = [CheckChange { instance: "web-1".into(), id: "alive".into(), check: critical }];
-    agent.change(Change::Checks(serde_json::to_vec(&change).unwrap())).await;
-    assert_eq!(watcher.body("endpoints/default/web").await[0]["status"], "critical");
+    let critical = Check {
+        name: "alive".into(),
+        status: Status::Critical,
+    };
+    let change = [CheckChange {
+        instance: "web-1".into(),
+        id: "alive".into(),
+        check: critical,
+    }];
+    agent
+        .change(Change::Checks(serde_json::to_vec(&change).unwrap()))
+        .await;
+    assert_eq!(
+        watcher.body("endpoints/default/web").await[0]["status"],
+        "critical"
+    );
     let counts = ok(&client.get("/v1/services/web").await)["instances"].clone();
-    assert_eq!((&counts["passing"], &counts["critical"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&counts["passing"], &counts["critical"]),
+        (&json!(1), &json!(1))
+    );
     let listed = ok(&client.get("/v1/catalog/services/web").await);
-    assert_eq!((&listed[0]["id"], &listed[1]["status"]), (&json!("web-2"), &json!("critical")));
+    assert_eq!(
+        (&listed[0]["id"], &listed[1]["status"]),
+        (&json!("web-2"), &json!("critical"))
+    );
 
     agent.change(Change::Remove("web-1".into())).await;
-    assert_eq!(watcher.body("endpoints/default/web").await.as_array().unwrap().len(), 1);
+    assert_eq!(
+        watcher
+            .body("endpoints/default/web")
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let nodes = ok(&client.get("/v1/catalog/nodes").await);
-    assert_eq!((&nodes[0]["id"], &nodes[0]["instances"]), (&json!("n1"), &json!(1)));
+    assert_eq!(
+        (&nodes[0]["id"], &nodes[0]["instances"]),
+        (&json!("n1"), &json!(1))
+    );
     let detail = ok(&client.get("/v1/catalog/nodes/n1").await);
     assert_eq!(detail["instances"][0]["id"], "web-2");
 
@@ -155,7 +242,15 @@ async fn the_catalog_follows_the_agent() {
     assert_eq!(left["change"], "deleted");
     assert_eq!(watcher.body("endpoints/default/web").await, json!([]));
     agent.put(&two[0]).await;
-    assert_eq!(watcher.body("endpoints/default/web").await.as_array().unwrap().len(), 1);
+    assert_eq!(
+        watcher
+            .body("endpoints/default/web")
+            .await
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     server.shutdown().await;
 }
 
@@ -167,13 +262,19 @@ async fn an_agent_speaks_for_its_own_node_only() {
     let mut agent = Agent::connect(&server, "n1").await;
     let foreign = serde_json::to_vec(&instance("n2", "web", "web-1")).unwrap();
     let refused = agent.change(Change::Put(foreign)).await;
-    assert!(refused.error.contains("n2") && !refused.retry, "{refused:?}");
+    assert!(
+        refused.error.contains("n2") && !refused.retry,
+        "{refused:?}"
+    );
     let malformed = agent.change(Change::Put(b"{".to_vec())).await;
     assert!(!malformed.error.is_empty() && !malformed.retry);
 
     // A server's certificate is not an agent's, and the other way round.
     let mut server_as_agent = client(&server, Role::Server, "s9");
-    let refused = server_as_agent.sign(wire::SignRequest::default()).await.unwrap_err();
+    let refused = server_as_agent
+        .sign(wire::SignRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     let channel = super::agent::channel(&server, Role::Agent, "n1");
     let mut peers = wire::peers_client::PeersClient::new(channel);
@@ -241,11 +342,16 @@ async fn a_change_is_live_when_it_is_acked() {
     };
     agent.report(vec![proxy]).await;
     agent.mark().await;
-    let wrote = ok(&client.put("/v1/intentions/a/web", json!({"action": "deny"})).await);
+    let wrote = ok(&client
+        .put("/v1/intentions/a/web", json!({"action": "deny"}))
+        .await);
     let index = wrote["index"].as_u64().unwrap();
     let path = format!("/v1/proxies/wait?index={index}&destination=web");
     let late = ok(&client.get(&format!("{path}&timeout=1ms")).await);
-    assert_eq!((&late["live"], &late["proxies"]), (&json!(false), &json!(1)));
+    assert_eq!(
+        (&late["live"], &late["proxies"]),
+        (&json!(false), &json!(1))
+    );
     assert_eq!(late["lagging"][0]["proxy"], "web-1-sidecar-proxy");
     assert_eq!(late["lagging"][0]["node"], "n1");
 
@@ -255,15 +361,24 @@ async fn a_change_is_live_when_it_is_acked() {
     });
     agent.ack(index).await;
     let live = ok(&waiting.await.unwrap());
-    assert_eq!((&live["live"], &live["lagging"]), (&json!(true), &json!([])));
+    assert_eq!(
+        (&live["live"], &live["lagging"]),
+        (&json!(true), &json!([]))
+    );
 
     // One proxy of the agent lags, and is named with its reason.
-    let version = wire::Version { epoch: wrote["epoch"].as_str().unwrap().into(), index };
+    let version = wire::Version {
+        epoch: wrote["epoch"].as_str().unwrap().into(),
+        index,
+    };
     let lagging = vec![wire::Lagging {
         proxy: "web-1-sidecar-proxy".into(),
         reason: "it is not connected".into(),
     }];
-    let ack = wire::Ack { version: Some(version), lagging };
+    let ack = wire::Ack {
+        version: Some(version),
+        lagging,
+    };
     agent.say(wire::from_agent::Message::Ack(ack)).await;
     let lags = loop {
         let answer = ok(&client.get(&format!("{path}&timeout=1ms")).await);
@@ -274,7 +389,10 @@ async fn a_change_is_live_when_it_is_acked() {
     assert_eq!(lags["lagging"][0]["reason"], "it is not connected");
     let listed = ok(&client.get("/v1/proxies?service=web").await);
     assert_eq!(listed["proxies"][0]["node"], "n1");
-    assert_eq!(ok(&client.get("/v1/proxies?service=db").await)["proxies"], json!([]));
+    assert_eq!(
+        ok(&client.get("/v1/proxies?service=db").await)["proxies"],
+        json!([])
+    );
     drop(agent);
     let gone = loop {
         let answer = ok(&client.get(&format!("{path}&timeout=1ms")).await);

@@ -45,18 +45,28 @@ impl Walk {
 async fn rows() {
     let (server, client) = one().await;
     let status = client.get("/v1/status").await.json();
-    let hide = |path: &str, name| (status.pointer(path).unwrap().as_str().unwrap().to_owned(), name);
+    let hide = |path: &str, name| {
+        (
+            status.pointer(path).unwrap().as_str().unwrap().to_owned(),
+            name,
+        )
+    };
     let hide = vec![hide("/epoch", "EPOCH")];
     let log = String::new();
     let mut walk = Walk { client, log, hide };
 
     walk.get("/v1/mesh").await;
-    walk.put("/v1/mesh", json!({"default_intention": "allow"})).await;
+    walk.put("/v1/mesh", json!({"default_intention": "allow"}))
+        .await;
     walk.get("/v1/mesh").await;
     walk.step("DELETE", "/v1/mesh", None).await;
 
     let subsets = json!({"v1": {"meta": {"version": "v1"}}, "v2": {"meta": {"version": "v2"}}});
-    walk.put("/v1/services/web", json!({"protocol": "http", "subsets": subsets})).await;
+    walk.put(
+        "/v1/services/web",
+        json!({"protocol": "http", "subsets": subsets}),
+    )
+    .await;
     walk.put("/v1/services/team%2Fdb", json!({})).await;
     let route = json!({"rules": [{"name": "canary", "match": [{"path_prefix": "/v1/"}],
         "to": [{"subset": "v1", "weight": 90}, {"subset": "v2", "weight": 10}]}]});
@@ -65,23 +75,31 @@ async fn rows() {
     walk.get("/v1/services/web").await;
     walk.get("/v1/routes").await;
     walk.step("DELETE", "/v1/services/web", None).await;
-    walk.put("/v1/services/web", json!({"protocol": "http"})).await;
+    walk.put("/v1/services/web", json!({"protocol": "http"}))
+        .await;
     let bad = json!({"rules": [{"name": "canary", "to": [{"subset": "v1", "weight": 90}]}]});
     walk.put("/v1/routes/web", bad).await;
-    walk.put("/v1/services/web", json!({"protocl": "http"})).await;
+    walk.put("/v1/services/web", json!({"protocl": "http"}))
+        .await;
     walk.put("/v1/services/web", json!({"name": "other"})).await;
 
-    walk.put("/v1/intentions/frontend/web", json!({"action": "allow"})).await;
+    walk.put("/v1/intentions/frontend/web", json!({"action": "allow"}))
+        .await;
     let permissions = json!([{"action": "allow", "methods": ["GET"], "path_prefix": "/public/"},
         {"action": "deny", "methods": ["POST", "PUT"]}]);
-    walk.put("/v1/intentions/*/web", json!({"permissions": permissions})).await;
-    walk.put("/v1/intentions/*%2F*/team%2F*", json!({"action": "deny"})).await;
+    walk.put("/v1/intentions/*/web", json!({"permissions": permissions}))
+        .await;
+    walk.put("/v1/intentions/*%2F*/team%2F*", json!({"action": "deny"}))
+        .await;
     walk.get("/v1/intentions").await;
-    walk.get("/v1/intentions/match?by=destination&name=web").await;
+    walk.get("/v1/intentions/match?by=destination&name=web")
+        .await;
     walk.get("/v1/intentions/*/web").await;
     walk.get("/v1/intentions/a/b").await;
-    walk.step("DELETE", "/v1/intentions/frontend/web", None).await;
-    walk.step("DELETE", "/v1/intentions/frontend/web", None).await;
+    walk.step("DELETE", "/v1/intentions/frontend/web", None)
+        .await;
+    walk.step("DELETE", "/v1/intentions/frontend/web", None)
+        .await;
     walk.get("/v1/nothing").await;
     walk.get("/v1/services?colour=red").await;
     walk.step("DELETE", "/v1/services", None).await;
@@ -92,13 +110,23 @@ async fn rows() {
 #[tokio::test]
 async fn checks() {
     let (server, client) = one().await;
-    let mut walk = Walk { client: client.clone(), log: String::new(), hide: Vec::new() };
-    client.put("/v1/services/web", json!({"protocol": "http"})).await;
+    let mut walk = Walk {
+        client: client.clone(),
+        log: String::new(),
+        hide: Vec::new(),
+    };
+    client
+        .put("/v1/services/web", json!({"protocol": "http"}))
+        .await;
     let permissions = json!([{"action": "allow", "methods": ["GET"], "path_prefix": "/public/"},
         {"action": "deny", "headers": [{"name": "x-user", "exact": "joe"}]},
         {"action": "allow", "path_exact": "/joe"}]);
-    client.put("/v1/intentions/*/web", json!({"permissions": permissions})).await;
-    client.put("/v1/intentions/batch/web", json!({"action": "deny"})).await;
+    client
+        .put("/v1/intentions/*/web", json!({"permissions": permissions}))
+        .await;
+    client
+        .put("/v1/intentions/batch/web", json!({"action": "deny"}))
+        .await;
 
     let questions = [
         json!({"source": "frontend", "destination": "web"}),
@@ -113,7 +141,8 @@ async fn checks() {
         json!({"source": "frontend", "destination": "web", "path": "/public/%2"}),
     ];
     for question in questions {
-        walk.step("POST", "/v1/intentions/check", Some(question)).await;
+        walk.step("POST", "/v1/intentions/check", Some(question))
+            .await;
     }
     assert_snapshot!(walk.log);
     server.shutdown().await;

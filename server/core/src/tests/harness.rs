@@ -37,7 +37,10 @@ impl Pki {
     pub(crate) fn tls(&self, role: Role, id: &str) -> Arc<ClusterTls> {
         let id = ClusterId::new(role, id).unwrap();
         let names = default_names(role);
-        let pair = self.ca.issue(&id, &names, CERT_TTL, SystemTime::now()).unwrap();
+        let pair = self
+            .ca
+            .issue(&id, &names, CERT_TTL, SystemTime::now())
+            .unwrap();
         let (ca, cert, key) = (&self.certificate, &pair.certificate, pair.key.as_str());
         let tls = ClusterTls::from_pem(ca.as_bytes(), cert.as_bytes(), key.as_bytes());
         Arc::new(tls.unwrap())
@@ -139,7 +142,10 @@ impl Answer {
 
     /// The code of the error that this is.
     pub(crate) fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().expect(&self.text).to_owned()
+        self.json()["error"]["code"]
+            .as_str()
+            .expect(&self.text)
+            .to_owned()
     }
 }
 
@@ -187,7 +193,8 @@ impl Client {
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(self.request(Method::POST, path).json(&body)).await
+        self.send(self.request(Method::POST, path).json(&body))
+            .await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {

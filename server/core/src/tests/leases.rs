@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_proto::servers::v1::from_agent::Message as From;
 use mesh_proto::servers::v1 as wire;
+use mesh_proto::servers::v1::from_agent::Message as From;
 use serde_json::{Value, json};
 
 use super::agent::{Agent, instance};
@@ -22,7 +22,11 @@ async fn turned() -> Turned {
     let mut options: ServerOptions = options("s1");
     options.clock = Arc::new(clock.clone());
     let (server, client) = start(options).await;
-    Turned { clock, server, client }
+    Turned {
+        clock,
+        server,
+        client,
+    }
 }
 
 impl Turned {
@@ -43,7 +47,12 @@ impl Turned {
 
     async fn states(&self) -> Value {
         let nodes = ok(&self.client.get("/v1/catalog/nodes").await);
-        nodes.as_array().unwrap().iter().map(|node| node["state"].clone()).collect()
+        nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["state"].clone())
+            .collect()
     }
 }
 
@@ -54,16 +63,30 @@ async fn a_silent_node_is_unknown_and_comes_back() {
     let mut second = Agent::connect(&turned.server, "n2").await;
     first.put(&instance("n1", "web", "web-1")).await;
     second.subscribe(&["endpoints/default/web"]).await;
-    assert_eq!(second.body("endpoints/default/web").await[0].get("silent"), None);
+    assert_eq!(
+        second.body("endpoints/default/web").await[0].get("silent"),
+        None
+    );
     turned.until(&[&second], json!(["silent", "alive"])).await;
-    assert_eq!(second.body("endpoints/default/web").await[0]["silent"], true);
+    assert_eq!(
+        second.body("endpoints/default/web").await[0]["silent"],
+        true
+    );
     let counts = ok(&turned.client.get("/v1/services/web").await)["instances"].clone();
-    assert_eq!((&counts["silent"], &counts["passing"]), (&json!(1), &json!(0)));
+    assert_eq!(
+        (&counts["silent"], &counts["passing"]),
+        (&json!(1), &json!(0))
+    );
     let detail = ok(&turned.client.get("/v1/catalog/nodes/n1").await);
     assert!(detail["silent_since"].as_u64().unwrap() >= 1_800_000_000);
 
-    turned.until(&[&first, &second], json!(["alive", "alive"])).await;
-    assert_eq!(second.body("endpoints/default/web").await[0].get("silent"), None);
+    turned
+        .until(&[&first, &second], json!(["alive", "alive"]))
+        .await;
+    assert_eq!(
+        second.body("endpoints/default/web").await[0].get("silent"),
+        None
+    );
     turned.server.shutdown().await;
 }
 
@@ -85,7 +108,9 @@ async fn when_many_fall_silent_together_nothing_changes() {
     }
     // With one of four it is that one.
     let heard: Vec<&Agent> = agents.iter().skip(1).collect();
-    turned.until(&heard, json!(["silent", "alive", "alive", "alive"])).await;
+    turned
+        .until(&heard, json!(["silent", "alive", "alive", "alive"]))
+        .await;
     turned.server.shutdown().await;
 }
 
@@ -97,6 +122,9 @@ async fn a_node_that_is_silent_for_days_is_gone() {
     turned.until(&[], json!(["silent"])).await;
     turned.clock.advance(Duration::from_secs(72 * 3600));
     turned.until(&[], json!([])).await;
-    assert_eq!(ok(&turned.client.get("/v1/catalog/services").await), json!([]));
+    assert_eq!(
+        ok(&turned.client.get("/v1/catalog/services").await),
+        json!([])
+    );
     turned.server.shutdown().await;
 }

@@ -7,13 +7,17 @@ use super::agent::Agent;
 use super::harness::{Client, ok, one, options, start};
 
 async fn restore(client: &Client, bytes: Vec<u8>) -> super::harness::Answer {
-    client.send(client.request(Method::PUT, "/v1/snapshot").body(bytes)).await
+    client
+        .send(client.request(Method::PUT, "/v1/snapshot").body(bytes))
+        .await
 }
 
 #[tokio::test]
 async fn a_restore_begins_an_epoch_and_agents_get_everything() {
     let (server, client) = one().await;
-    ok(&client.put("/v1/intentions/web/db", json!({"action": "allow"})).await);
+    ok(&client
+        .put("/v1/intentions/web/db", json!({"action": "allow"}))
+        .await);
     let roots = client.get("/v1/ca/roots?pem=true").await.text;
     let saved = client.get("/v1/snapshot").await;
     assert_eq!(saved.header("content-type"), "application/octet-stream");
@@ -34,13 +38,22 @@ async fn a_restore_begins_an_epoch_and_agents_get_everything() {
     assert_ne!(restored["epoch"], epoch);
     assert!(restored["index"].as_u64().unwrap() > before.index());
 
-    assert_eq!(agent.body("intentions/default/db").await[0]["action"], "allow");
     // Also what is as it was.
     assert_eq!(agent.body("mesh").await["default_intention"], "deny");
+    assert_eq!(
+        agent.body("intentions/default/db").await[0]["action"],
+        "allow"
+    );
     let mark = agent.mark().await;
     assert_eq!(mark.epoch, restored["epoch"].as_str().unwrap());
     assert_eq!(waiting.await.unwrap().header("x-meshctl-epoch"), mark.epoch);
-    assert_eq!(ok(&client.get("/v1/intentions").await).as_array().unwrap().len(), 1);
+    assert_eq!(
+        ok(&client.get("/v1/intentions").await)
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(client.get("/v1/ca/roots?pem=true").await.text, roots);
 
     // Into another cluster: its identity comes along.
@@ -59,7 +72,12 @@ async fn a_damaged_snapshot_changes_nothing() {
     let saved = client.get("/v1/snapshot").await.text;
     let epoch = client.get("/v1/services").await.header("x-meshctl-epoch");
     let half = saved[..saved.len() / 2].to_owned();
-    for damaged in [String::new(), "nothing".to_owned(), half, saved.replacen("web", "wem", 1)] {
+    for damaged in [
+        String::new(),
+        "nothing".to_owned(),
+        half,
+        saved.replacen("web", "wem", 1),
+    ] {
         let answer = restore(&client, damaged.into_bytes()).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid"));
     }
@@ -78,14 +96,19 @@ async fn a_server_goes_on_with_its_folder() {
         options
     };
     let (server, client) = start(begin()).await;
-    ok(&client.put("/v1/services/web", json!({"protocol": "http"})).await);
+    ok(&client
+        .put("/v1/services/web", json!({"protocol": "http"}))
+        .await);
     let (id, roots) = (server.id(), client.get("/v1/ca/roots").await.text);
     let epoch = client.get("/v1/status").await.json()["epoch"].clone();
     server.shutdown().await;
 
     let (server, client) = start(begin()).await;
     assert_eq!(server.id(), id);
-    assert_eq!(ok(&client.get("/v1/services/web").await)["protocol"], "http");
+    assert_eq!(
+        ok(&client.get("/v1/services/web").await)["protocol"],
+        "http"
+    );
     assert_eq!(client.get("/v1/ca/roots").await.text, roots);
     assert_eq!(client.get("/v1/status").await.json()["epoch"], epoch);
     server.shutdown().await;

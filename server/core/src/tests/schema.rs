@@ -8,7 +8,9 @@ use super::harness::Answer;
 /// Fails when the answer is not what the document says.
 pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     let document = crate::openapi();
-    let json = answer.header("content-type").starts_with("application/json");
+    let json = answer
+        .header("content-type")
+        .starts_with("application/json");
     if !json || path == "/openapi.json" {
         return;
     }
@@ -35,7 +37,10 @@ fn is(template: &str, path: &str) -> bool {
     let (template, path): (Vec<_>, Vec<_>) =
         (template.split('/').collect(), path.split('/').collect());
     template.len() == path.len()
-        && template.iter().zip(&path).all(|(t, p)| t.starts_with('{') || t == p)
+        && template
+            .iter()
+            .zip(&path)
+            .all(|(t, p)| t.starts_with('{') || t == p)
 }
 
 fn fits(document: &Value, schema: &Value, value: &Value, place: &str) {
@@ -53,9 +58,14 @@ fn holds(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
     }
     for any in ["anyOf", "oneOf"] {
         if let Some(list) = schema[any].as_array() {
-            let results: Vec<_> = list.iter().map(|one| holds(document, one, value, place)).collect();
+            let results: Vec<_> = list
+                .iter()
+                .map(|one| holds(document, one, value, place))
+                .collect();
             let good = results.iter().any(Result::is_ok);
-            return good.then_some(()).ok_or(format!("{place}: {value} fits none: {results:?}"));
+            return good
+                .then_some(())
+                .ok_or(format!("{place}: {value} fits none: {results:?}"));
         }
     }
     let right = match schema["type"].as_str() {
@@ -69,7 +79,10 @@ fn holds(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
         _ => true,
     };
     if !right {
-        return Err(format!("{place}: {value} is not of type {}", schema["type"]));
+        return Err(format!(
+            "{place}: {value} is not of type {}",
+            schema["type"]
+        ));
     }
     if let Some(words) = schema["enum"].as_array()
         && !words.contains(value)
@@ -80,9 +93,16 @@ fn holds(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
         return Err(format!("{place}: {value} is not {}", schema["const"]));
     }
     for (number, item) in value.as_array().into_iter().flatten().enumerate() {
-        holds(document, &schema["items"], item, &format!("{place}[{number}]"))?;
+        holds(
+            document,
+            &schema["items"],
+            item,
+            &format!("{place}[{number}]"),
+        )?;
     }
-    let Some(fields) = value.as_object() else { return Ok(()) };
+    let Some(fields) = value.as_object() else {
+        return Ok(());
+    };
     for required in schema["required"].as_array().into_iter().flatten() {
         if !fields.contains_key(required.as_str().unwrap()) {
             return Err(format!("{place}: has no {required}"));
@@ -103,12 +123,18 @@ fn holds(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
 #[test]
 fn the_document_is_the_one_in_the_repository() {
     let document = serde_json::to_string_pretty(&crate::openapi()).unwrap() + "\n";
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/openapi.json");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/reference/openapi.json"
+    );
     if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
         std::fs::write(path, &document).unwrap();
     }
     let kept = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(kept == document, "docs/reference/openapi.json is old; run with INSTA_UPDATE=always");
+    assert!(
+        kept == document,
+        "docs/reference/openapi.json is old; run with INSTA_UPDATE=always"
+    );
 }
 
 #[test]
