@@ -1,0 +1,15 @@
+//! The data plane, whole: real sockets, real handshakes, two proxies and more
+//! in one process, and applications at both ends.
+#![allow(clippy::unwrap_used)]
+
+mod change;
+mod drain;
+mod grpc;
+mod http;
+mod limits;
+mod policy;
+mod retry;
+mod stream;
+mod support;
+mod telemetry;
+mod upgrade;

@@ -1,0 +1,180 @@
+//! Who may call, and when that changes.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use mesh_model::Protocol;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::grpc::{fed, grpc, streaming};
+use crate::support::*;
+
+/// The promise: a deny cuts what is live within a second.
+const PROMISED: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_denied_request_gets_403_and_the_reason() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    pair.api.apply_policy(&policy("allow", &[intention("web", "api", "deny")]));
+    for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+        let got = client.get("/").await;
+        assert_eq!(got.status, 403);
+        assert_eq!(got.header("x-mesh-denied"), "denied by intention web => api (deny)");
+        assert_eq!(got.text(), "denied by intention web => api (deny)\n");
+    }
+    assert_eq!(metric(&pair.api, "mesh_denied_total", &["intention=\"web => api\""]), 2);
+    // And again allowed, on the connections that there are.
+    pair.api.apply_policy(&allow_all());
+    assert_eq!(once(pair.address, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn permissions_look_at_the_normal_form() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    let list = json!([
+        { "action": "deny", "path_prefix": "/admin" },
+        { "action": "allow", "path_prefix": "/public/", "methods": ["GET"] },
+        { "action": "allow", "path_exact": "/h", "headers": [{ "name": "x-key", "exact": "a" }] },
+    ]);
+    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    let mut client = Client::h1(pair.address).await;
+    for (path, status) in [
+        ("/public/x", 200),
+        ("/public/../admin", 403),
+        ("/public/%2e%2e/admin", 403),
+        ("/public/%2e%2E/%61dmin/x", 403),
+        ("//admin", 403),
+        ("/public//x", 200),
+        ("/%70ublic/x", 200),
+        ("/public%2f..%2fadmin", 400),
+        ("/other", 403),
+        ("/h", 403),
+    ] {
+        assert_eq!(client.get(path).await.status, status, "{path}");
+    }
+    let mut with_key = get("/h");
+    with_key.headers_mut().insert("x-key", "a".parse().unwrap());
+    assert_eq!(client.send(with_key).await.status(), 200);
+    let got = read(client.send(request("POST", "/public/x", "")).await).await;
+    assert_eq!(got.status, 403);
+    assert!(got.header("x-mesh-denied").contains("no permission matches"));
+}
+
+#[tokio::test]
+async fn before_a_policy_and_with_one_that_cannot_be_read_nobody_may() {
+    let ca = Ca::new();
+    let api = ca.plane("api");
+    let mut config = serving("api", Protocol::Http, telling("api").await);
+    config.policy = Default::default();
+    api.apply(config).await.unwrap();
+    let web = ca.plane("web");
+    let clusters = vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
+    web.apply(calling("web", vec![upstream("api", Protocol::Http)], clusters)).await.unwrap();
+    let address = upstream_of(&web, "api");
+    assert_eq!(once(address, "/").await.status, 403);
+    let denied = api.apply_policy(&policy("allow", &[json!({ "action": "allow", "moon": "full" })]));
+    assert_eq!(denied.len(), 1);
+    assert_eq!(once(address, "/").await.status, 403);
+    // Of a pair that can be read only that pair is denied.
+    let mut unknown = intention("web", "api", "allow");
+    unknown["moon"] = json!("full");
+    let denied = api.apply_policy(&policy("allow", &[unknown]));
+    assert_eq!(denied.len(), 1);
+    let got = once(address, "/").await;
+    assert!(got.header("x-mesh-denied").contains("upgrade the sidecar"), "{got:?}");
+    assert_eq!(api.snapshot().not_understood.len(), 1);
+}
+
+#[tokio::test]
+async fn a_bad_config_leaves_the_good_one_and_its_policy_counts() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    assert_eq!(once(pair.address, "/").await.status, 200);
+    let mut bad = pair.api_config.clone();
+    bad.policy = policy("deny", &[]);
+    bad.inbound.as_mut().unwrap().application = "nonsense".to_owned();
+    let error = pair.api.apply(bad).await.unwrap_err().to_string();
+    assert!(error.contains("inbound: application"), "{error}");
+    assert!(pair.api.is_listening());
+    assert_eq!(once(pair.address, "/").await.status, 403);
+    pair.api.apply_policy(&allow_all());
+    assert_eq!(once(pair.address, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_deny_cuts_live_byte_streams() {
+    let pair = Pair::new(Protocol::Tcp, echo().await).await;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(pair.address).await.unwrap();
+        socket.write_all(b"x").await.unwrap();
+        let mut got = [0];
+        in_time(socket.read_exact(&mut got)).await.unwrap();
+        sockets.push(socket);
+    }
+    // A policy that does not touch them leaves them.
+    pair.api.apply_policy(&policy("allow", &[intention("other", "api", "deny")]));
+    sockets[0].write_all(b"y").await.unwrap();
+    in_time(sockets[0].read_exact(&mut [0])).await.unwrap();
+
+    let denied = Instant::now();
+    pair.api.apply_policy(&policy("allow", &[intention("web", "api", "deny")]));
+    for mut socket in sockets {
+        let mut rest = Vec::new();
+        let _ = in_time(socket.read_to_end(&mut rest)).await;
+        assert!(rest.is_empty());
+    }
+    assert!(denied.elapsed() < PROMISED, "{:?}", denied.elapsed());
+    // New ones are not begun.
+    let mut socket = TcpStream::connect(pair.address).await.unwrap();
+    let _ = socket.write_all(b"x").await;
+    let mut rest = Vec::new();
+    let _ = in_time(socket.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_deny_cuts_live_calls_and_leaves_the_others() {
+    let pair = Pair::new(Protocol::Grpc, streaming().await).await;
+    let mut client = Client::h2(pair.address).await;
+    let mut calls = Vec::new();
+    for path in ["/keep", "/cut"] {
+        let (feed, body) = fed();
+        let mut answer = client.send(grpc(path, body)).await.into_body();
+        feed.send("a").await.unwrap();
+        assert!(in_time(answer.frame()).await.unwrap().is_ok());
+        calls.push((feed, answer));
+    }
+    let denied = Instant::now();
+    let list = json!([{ "action": "allow", "path_exact": "/keep" }]);
+    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    let (_feed, mut cut) = calls.pop().unwrap();
+    assert!(in_time(cut.frame()).await.unwrap().is_err(), "a cut call is an error");
+    assert!(denied.elapsed() < PROMISED, "{:?}", denied.elapsed());
+    let (feed, mut kept) = calls.pop().unwrap();
+    feed.send("b").await.unwrap();
+    assert!(in_time(kept.frame()).await.unwrap().is_ok());
+    // A condition on a header, of which nothing is known any more: no.
+    let list = json!([{ "action": "allow", "headers": [{ "name": "x-absent", "present": true, "invert": true }] }]);
+    let (feed2, body) = fed();
+    pair.api.apply_policy(&allow_all());
+    let mut unknown = client.send(grpc("/new", body)).await.into_body();
+    feed2.send("a").await.unwrap();
+    assert!(in_time(unknown.frame()).await.unwrap().is_ok());
+    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    assert!(in_time(unknown.frame()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_deny_before_the_answer_is_a_403() {
+    let application = application(|_| std::future::pending()).await;
+    let pair = Pair::new(Protocol::Http, application).await;
+    let mut client = Client::h1(pair.address).await;
+    let waiting = tokio::spawn(async move { client.get("/").await });
+    until("the request is under way", || pair.api.metrics().contains("mesh_request_duration")).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    pair.api.apply_policy(&policy("deny", &[]));
+    let got = in_time(waiting).await.unwrap();
+    assert_eq!(got.status, 403, "{got:?}");
+}
