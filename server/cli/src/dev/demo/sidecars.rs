@@ -43,6 +43,8 @@ impl Sidecars {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // Not of our group: a Ctrl-C is for us, and we end them in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(CliError::file(&self.program))?;
