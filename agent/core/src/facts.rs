@@ -102,6 +102,15 @@ impl Facts {
         })
     }
 
+    /// Nothing, and nowhere to keep it.
+    pub(crate) fn in_memory() -> Self {
+        Self {
+            path: PathBuf::new(),
+            inner: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
     /// Word of each change.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -15,6 +15,7 @@ mod disk;
 mod error;
 mod facts;
 mod feed;
+pub mod fuzz;
 mod http;
 mod options;
 mod uplink;

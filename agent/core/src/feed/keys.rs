@@ -50,6 +50,14 @@ impl Keys {
         })
     }
 
+    /// None, and nowhere to keep them.
+    pub(super) fn in_memory() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            known: Mutex::default(),
+        }
+    }
+
     /// Whether any key of a proxy is remembered.
     pub(crate) fn has(&self, proxy: &str) -> bool {
         self.known().contains_key(proxy)

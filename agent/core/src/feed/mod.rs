@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use io::Proved;
 pub(crate) use io::{Listener, SocketFile, accept};
 pub(crate) use keys::Keys;
 pub(crate) use records::Records;
@@ -131,13 +132,30 @@ impl Proxies for FeedService {
         let unproven = self.0.unproven.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted("too many streams have not proved anything yet; come again")
         })?;
+        let connection = request.extensions().get::<Proved>().cloned();
         let (out, outbox) = mpsc::channel(OUTBOX);
         tokio::spawn(session::serve(
             self.0.clone(),
             request.into_inner(),
             out,
             unproven,
+            connection.unwrap_or_default(),
         ));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
     }
+}
+
+/// For fuzzing: judges a hello where nothing is known and no nonce was given.
+///
+/// # Panics
+/// When it proves something: a bug.
+pub(crate) fn judge_alone(hello: &pb::Hello) {
+    let verifier = proof::Verifier {
+        tickets: &Tickets::new(Arc::new(crate::SystemClock)),
+        keys: &Keys::in_memory(),
+        facts: &Facts::in_memory(),
+        view: &crate::catalog::View::default(),
+        now: std::time::SystemTime::UNIX_EPOCH,
+    };
+    assert!(verifier.verify(b"", hello).is_err(), "nothing was proved");
 }

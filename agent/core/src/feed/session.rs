@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::Feed;
+use super::io::Proved;
 use super::proof::Verifier;
 use crate::compiler::{Compiled, Config, Roots};
 use crate::uplink::SignError;
@@ -34,6 +35,7 @@ pub(super) async fn serve(
     mut inbound: Streaming<pb::FromProxy>,
     out: Outbox,
     unproven: OwnedSemaphorePermit,
+    connection: Proved,
 ) {
     let stopped = feed.parts.stop.clone();
     let proven = tokio::select! {
@@ -43,6 +45,7 @@ pub(super) async fn serve(
     drop(unproven);
     let result = match proven {
         Ok(hello) => {
+            let _held = connection.hold();
             let (stream, replaced) = feed.open(&hello);
             let session = Session::new(feed.clone(), &hello.proxy, stream, out.clone());
             let result = tokio::select! {

@@ -44,6 +44,8 @@ pub(crate) async fn serve(
     builder
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD)
+        .keep_alive_timeout(HEAD)
         .max_header_list_size(MAX_HEAD as u32)
         .max_concurrent_streams(64);
     let accept = async {

@@ -86,14 +86,11 @@ impl Sync {
             return None;
         }
         match at_hand.what {
-            What::Whole(all) if all.len() > 1 && !self.one_by_one => self.one_by_one = true,
-            // It is not one of them; what each alone can bring about is done.
-            What::Whole(all) => {
-                if all.len() == 1 {
-                    self.refused.extend(all);
-                }
-                self.whole = true;
-            }
+            // It is this one: the rest go without it.
+            What::Whole(all) if all.len() == 1 => self.refused.extend(all),
+            What::Whole(all) if !all.is_empty() && !self.one_by_one => self.one_by_one = true,
+            // It is none of them; what each alone can bring about is done.
+            What::Whole(_) => self.whole = true,
             What::Put(one) => drop(self.refused.insert(one.id.clone(), *one)),
             // What it has of these is not what we thought: they go whole.
             What::Checks(all) => {
@@ -345,6 +342,32 @@ mod tests {
         let desired = set(&[instance("bad", 7, Status::Passing)]);
         server.settle(&mut sync, &desired);
         assert_eq!(server.0, desired);
+    }
+
+    #[test]
+    fn a_whole_that_is_never_taken_is_not_sent_for_ever() {
+        let mut sync = Sync::default();
+        let desired = set(&[
+            instance("a", 1, Status::Passing),
+            instance("b", 2, Status::Passing),
+        ]);
+        let now = Instant::now();
+        let mut wholes = 0;
+        for _ in 0..20 {
+            let Some(change) = sync.next(&desired, now) else {
+                break;
+            };
+            let whole = matches!(change.change, Some(Change::Sync(_)));
+            wholes += u32::from(whole);
+            let result = pb::CatalogResult {
+                request: change.request,
+                error: if whole { "never" } else { "" }.into(),
+                ..Default::default()
+            };
+            sync.answered(&result, now);
+        }
+        assert_eq!(wholes, 2);
+        assert!(sync.next(&desired, now).is_none());
     }
 
     #[test]

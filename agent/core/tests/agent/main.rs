@@ -1,0 +1,8 @@
+//! The agent as a whole: a server and proxies as tests play them, over real sockets and TLS.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod doors;
+mod proxies;
+mod restart;
+mod servers;
+mod support;

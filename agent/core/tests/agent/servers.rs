@@ -1,0 +1,276 @@
+//! The stream to the servers.
+
+use mesh_model::Status;
+use mesh_proto::servers::v1 as pb;
+use mesh_proto::servers::v1::to_agent::Message as To;
+use serde_json::json;
+
+use crate::support::{Fake, World, register, request, soon, web};
+
+#[tokio::test]
+async fn the_catalog_is_synced_and_follows() {
+    let world = World::new();
+    let server = world.server().await;
+    server.change(|state| {
+        let stale = json!({"service": "old", "id": "stale", "node": "n1", "address": "a"});
+        state
+            .instances
+            .insert("stale".into(), serde_json::from_value(stale).unwrap());
+    });
+    let agent = world.agent(&[&server]).await;
+    server
+        .until("an empty sync", |state| {
+            state.syncs == 1 && state.instances.is_empty()
+        })
+        .await;
+    let hello = server.change(|state| state.hellos[0].clone());
+    let node: mesh_model::Node = serde_json::from_slice(&hello.node).unwrap();
+    assert_eq!((node.id.as_str(), node.name.as_str()), ("n1", "node-1"));
+    assert_eq!(node.address, "127.0.0.1");
+
+    register(&agent, &web("web-1")).await;
+    server
+        .until("the instance", |state| {
+            state.instances.contains_key("web-1")
+        })
+        .await;
+    let instance = server.change(|state| state.instances["web-1"].clone());
+    assert_eq!(instance.checks["service:web-1"].status, Status::Passing);
+    let proxy = instance.proxy.unwrap();
+    assert_eq!(
+        (proxy.id.as_str(), proxy.address.as_str()),
+        ("web-1-sidecar-proxy", "127.0.0.1")
+    );
+    assert!((21000..=21255).contains(&proxy.port));
+
+    let http = agent.addresses().http;
+    let fail = "/v1/agent/check/fail/service:web-1?note=tired";
+    assert_eq!(
+        request(http, "PUT", fail, &[], String::new()).await.status,
+        200
+    );
+    server
+        .until("the check", |state| {
+            state.instances["web-1"].checks["service:web-1"].status == Status::Critical
+        })
+        .await;
+    let away = "/v1/agent/service/deregister/web-1";
+    request(http, "PUT", away, &[], String::new()).await;
+    server
+        .until("its end", |state| state.instances.is_empty())
+        .await;
+    assert_eq!(
+        server.change(|state| state.syncs),
+        1,
+        "the rest were differences"
+    );
+}
+
+#[tokio::test]
+async fn what_the_servers_refuse_for_now_is_tried_again() {
+    let world = World::new();
+    let server = world.server().await;
+    server.change(|state| {
+        state.refuse = [("no leader".into(), true), ("no leader".into(), true)].into()
+    });
+    let agent = world.agent(&[&server]).await;
+    register(&agent, &web("web-1")).await;
+    server
+        .until("the instance", |state| {
+            state.instances.contains_key("web-1")
+        })
+        .await;
+    assert!(server.change(|state| state.changes) >= 3);
+}
+
+#[tokio::test]
+async fn topics_are_those_of_the_registered_proxies() {
+    let world = World::new();
+    let server = world.server().await;
+    let route = json!({"namespace": "default", "name": "api", "rules": [
+        {"name": "all", "to": [{"service": {"name": "other"}, "weight": 100}]}]});
+    server.change(|state| {
+        state
+            .facts
+            .insert("route/default/api".into(), route.to_string())
+    });
+    let agent = world.agent(&[&server]).await;
+    server
+        .until("the hello", |state| state.hellos.len() == 1)
+        .await;
+    assert!(server.change(|state| state.subscribed.is_empty()));
+    register(&agent, &web("web-1")).await;
+    server
+        .until("the closure over the route", |state| {
+            state.subscribed.contains("endpoints/default/other")
+        })
+        .await;
+    let topics = server.change(|state| state.subscribed.clone());
+    let other = ["endpoints/default/other", "service/default/other"];
+    assert!(
+        other.iter().all(|topic| topics.contains(*topic)),
+        "{topics:?}"
+    );
+    assert_eq!(topics.len(), 9);
+}
+
+#[tokio::test]
+async fn another_server_takes_over() {
+    let world = World::new();
+    let (one, two) = (world.server().await, world.server().await);
+    let agent = world.agent(&[&one, &two]).await;
+    register(&agent, &web("web-1")).await;
+    let has = |server: &Fake| server.change(|state| state.instances.contains_key("web-1"));
+    let both = || [&one, &two].into_iter().filter(|it| has(it)).count();
+    let first = async {
+        while both() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a server", first).await;
+    let (used, other) = if has(&one) {
+        (&one, &two)
+    } else {
+        (&two, &one)
+    };
+    used.hang_up().await;
+    // Whoever is next gets the whole set; in the end it may be the same again.
+    let hellos = |server: &Fake| server.change(|state| state.hellos.len());
+    let before = hellos(used) + hellos(other);
+    let again = async {
+        while hellos(used) + hellos(other) == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("another stream", again).await;
+}
+
+#[tokio::test]
+async fn a_dead_server_is_left_for_a_live_one() {
+    let world = World::new();
+    let dead = world.server().await;
+    let live = world.server().await;
+    let mut options = world.options(&[&live]);
+    options.servers.push(dead.address.to_string());
+    options.servers.push("127.0.0.1:1".into());
+    drop(dead);
+    let agent = mesh_agent::Agent::start(options).await.unwrap();
+    register(&agent, &web("web-1")).await;
+    live.until("the instance", |state| {
+        state.instances.contains_key("web-1")
+    })
+    .await;
+    assert_eq!(agent.status().server, Some(live.address.to_string()));
+}
+
+#[tokio::test]
+async fn what_is_held_is_not_sent_again_unless_it_differs() {
+    let world = World::new();
+    let server = world.server().await;
+    let agent = world.agent(&[&server]).await;
+    register(&agent, &web("web-1")).await;
+    server.until("an ack", |state| !state.acks.is_empty()).await;
+    server.change(|state| state.held.clear());
+    server.hang_up().await;
+    server
+        .until("a second stream", |state| state.held.len() == 7)
+        .await;
+    let held = server.change(|state| std::mem::take(&mut state.held));
+    assert!(
+        held.iter()
+            .all(|it| it.version.is_some() && it.checksum.len() == 32),
+        "{held:?}"
+    );
+
+    // The periodic comparison finds one that differs.
+    let sums = pb::Checksums {
+        version: Some(server.change(|state| state.version())),
+        topics: vec![
+            pb::TopicChecksum {
+                topic: "mesh".into(),
+                checksum: vec![1; 32],
+            },
+            pb::TopicChecksum {
+                topic: held[0].topic.clone(),
+                checksum: held[0].checksum.clone(),
+            },
+        ],
+    };
+    server.say(To::Checksums(sums)).await;
+    server
+        .until("one that is asked for anew", |state| state.held.len() == 1)
+        .await;
+    let again = server.change(|state| std::mem::take(&mut state.held));
+    assert_eq!(
+        (again[0].topic.as_str(), &again[0].version),
+        ("mesh", &None)
+    );
+
+    // Another epoch: everything is asked for anew.
+    server.change(|state| state.epoch = "e2".into());
+    server
+        .set("mesh", &server.change(|state| state.facts["mesh"].clone()))
+        .await;
+    server
+        .until("everything", |state| state.held.len() >= 7)
+        .await;
+    assert!(server.change(|state| state.held.iter().all(|it| it.version.is_none())));
+    server
+        .until("an ack in the new epoch", |state| {
+            let last = state.acks.last().and_then(|ack| ack.version.as_ref());
+            last.is_some_and(|version| version.epoch == "e2")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn another_cluster_is_refused_until_told() {
+    let world = World::new();
+    let one = world.server().await;
+    let agent = world.agent(&[&one]).await;
+    one.until("the sync", |state| state.syncs == 1).await;
+    agent.shutdown().await;
+    drop(one);
+
+    let two = Fake::start(&world.cluster, world.mesh.clone(), "cluster-2").await;
+    let agent = world.agent(&[&two]).await;
+    two.until("a hello", |state| !state.hellos.is_empty()).await;
+    assert_eq!(
+        two.change(|state| state.hellos[0].cluster_id.clone()),
+        "cluster-1"
+    );
+    let refused = async {
+        while !agent
+            .status()
+            .error
+            .is_some_and(|error| error.contains("-rejoin"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the refusal", refused).await;
+    assert_eq!(two.change(|state| state.syncs), 0);
+    agent.shutdown().await;
+
+    let mut options = world.options(&[&two]);
+    options.rejoin = true;
+    let agent = mesh_agent::Agent::start(options).await.unwrap();
+    two.until("the sync", |state| state.syncs == 1).await;
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_without_the_clusters_certificate_is_not_spoken_with() {
+    let world = World::new();
+    let stranger = Fake::start(&crate::support::Ca::new("cluster"), world.mesh.clone(), "x").await;
+    let agent = world.agent(&[&stranger]).await;
+    let refused = async {
+        while agent.status().error.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the refusal", refused).await;
+    assert!(stranger.change(|state| state.hellos.is_empty()));
+    let error = agent.status().error.unwrap();
+    assert!(error.contains("not signed by"), "{error}");
+}
