@@ -254,10 +254,11 @@ impl Control {
     /// Applies the newest config, once there are a leaf and roots.
     async fn start(&self, held: &mut Held) {
         if held.tls.is_none() {
-            let (Some(leaf), Some(trust)) = (held.leaf.take(), held.trust.take()) else {
+            // Both or neither: what came alone waits for the other.
+            let (Some(leaf), Some(trust)) = (&held.leaf, &held.trust) else {
                 return;
             };
-            match MeshTls::new(leaf, trust) {
+            match MeshTls::new(leaf.clone(), trust.clone()) {
                 Ok(tls) => held.tls = Some(Arc::new(tls)),
                 Err(error) => {
                     tracing::error!(proxy = self.proxy, %error, "leaf is not taken");
