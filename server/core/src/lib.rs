@@ -23,6 +23,7 @@ mod clock;
 mod core;
 mod error;
 mod feed;
+pub mod fuzz;
 mod leader;
 mod lease;
 mod listen;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mesh_raft::grpc::{GrpcTransport, RaftService};
 use mesh_raft::{Peer, RaftConfig, RaftNode};
 use mesh_state::Store;
-use mesh_tls::Role;
+use mesh_tls::{Role, TrustDomain};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ use crate::leader;
 use crate::listen::{Serving, bind, serve};
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
-use crate::options::ServerOptions;
+use crate::options::{Formation, ServerOptions};
 use crate::peers::{PeerClients, PeerService, authorize_raft, connector};
 
 /// Connections of servers at once, beside those of agents.
@@ -63,6 +63,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`]; each names the option, file or address.
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
+        check(&options)?;
         let settings = Settings::of(&options);
         let listeners = Listeners::bind(&options.tls, options.api, options.cluster)?;
         let (dir, data) = folder(options.data_dir)?;
@@ -75,9 +76,6 @@ impl Server {
                 None => advertised(cluster)?.to_string(),
             },
         };
-        if settings.timing.raft_heartbeat.is_zero() {
-            return Err(ServerError::Options("raft_heartbeat is 0".to_owned()));
-        }
         let store = Store::default();
         let machine = Arc::new(StateMachine::new(store.clone()));
         let versions = machine.versions();
@@ -168,6 +166,31 @@ impl Server {
         while self.tasks.join_next().await.is_some() {}
         self.core.raft.shutdown().await;
         tracing::info!(name = %self.core.me.name, "the server stopped");
+    }
+}
+
+/// What would only be found later, when it is in every identity.
+fn check(options: &ServerOptions) -> Result<(), ServerError> {
+    let wrong = |what: &str, error: &dyn std::fmt::Display| {
+        Err(ServerError::Options(format!("{what}: {error}")))
+    };
+    if let Err(error) = mesh_model::check_name(&options.datacenter) {
+        return wrong("datacenter", &error);
+    }
+    let domain = options
+        .trust_domain
+        .as_deref()
+        .map(str::parse::<TrustDomain>);
+    if let Some(Err(error)) = domain {
+        return wrong("trust_domain", &error);
+    }
+    match options.formation {
+        Formation::Join if options.retry_join.is_empty() => wrong(
+            "retry_join",
+            &"is empty; give bootstrap, bootstrap_expect, or the servers of the cluster to join",
+        ),
+        Formation::Expect(0) => wrong("bootstrap_expect", &"is 0; give the number of servers"),
+        _ => Ok(()),
     }
 }
 

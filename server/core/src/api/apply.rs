@@ -47,13 +47,7 @@ async fn apply(call: Call) -> Result<Reply, ApiError> {
         let message = format!("ops: {count} operations; at most {MAX_OPS} are taken: split them");
         return Err(ApiError::request(message));
     }
-    let ops = request.ops.into_iter().enumerate().map(|(place, op)| {
-        operation(op).map_err(|mut error| {
-            error.message = format!("ops[{place}]: {}", error.message);
-            error
-        })
-    });
-    let ops = ops.collect::<Result<Vec<Op>, ApiError>>()?;
+    let ops = operations(request.ops)?;
     let applied = rows::commit(&call, ops).await?;
     let index = rows::index(&applied);
     let answer = json!({
@@ -64,6 +58,29 @@ async fn apply(call: Call) -> Result<Reply, ApiError> {
         "results": rows::results(&applied.results),
     });
     Ok(Reply::json(answer).at(index))
+}
+
+/// Reads them; for fuzzing.
+pub(crate) fn read_any(body: &Value) {
+    if let Ok(request) = Request::deserialize(body)
+        && let Ok(ops) = operations(request.ops)
+    {
+        let owner = "api".to_owned();
+        let force = false;
+        let command = mesh_state::Command::Transaction { ops, owner, force };
+        let bytes = mesh_state::Envelope::new(1, command).encode();
+        assert!(bytes.is_ok(), "what was read cannot be proposed");
+    }
+}
+
+fn operations(ops: Vec<Value>) -> Result<Vec<Op>, ApiError> {
+    let ops = ops.into_iter().enumerate().map(|(place, op)| {
+        operation(op).map_err(|mut error| {
+            error.message = format!("ops[{place}]: {}", error.message);
+            error
+        })
+    });
+    ops.collect()
 }
 
 fn operation(value: Value) -> Result<Op, ApiError> {
@@ -167,9 +184,7 @@ mod tests {
             json!({"require": {"route": {"name": "web"}}, "cas": 4}),
         ];
         for value in good {
-            operation(value.clone())
-                .map_err(|e| e.message)
-                .expect(&value.to_string());
+            assert!(operation(value.clone()).is_ok(), "{value}");
         }
         let bad = [
             json!(3),

@@ -152,6 +152,7 @@ fn answer(
         ConnectionDecision::Whole(_) => 0,
     };
     let reason = match by_request {
+        true if permissions == 1 => "depends on the request: 1 permission".to_owned(),
         true => format!("depends on the request: {permissions} permissions"),
         false => decision.by.to_string(),
     };
@@ -295,16 +296,16 @@ fn mismatch(request: &RequestMatch, asked: &Asked) -> Option<String> {
 }
 
 fn condition(what: &str, name: &str, value: &StringMatch, invert: bool) -> String {
-    let (is, wanted) = match value {
-        StringMatch::Present => ("is", "there".to_owned()),
-        StringMatch::Exact(text) => ("is", format!("`{text}`")),
-        StringMatch::Prefix(text) => ("begins with", format!("`{text}`")),
-        StringMatch::Suffix(text) => ("ends with", format!("`{text}`")),
-        StringMatch::Contains(text) => ("contains", format!("`{text}`")),
-        StringMatch::Regex(text) => ("matches", format!("`{text}`")),
+    let (is, is_not, wanted) = match value {
+        StringMatch::Present => ("is", "is not", "there".to_owned()),
+        StringMatch::Exact(text) => ("is", "is not", format!("`{text}`")),
+        StringMatch::Prefix(text) => ("begins with", "does not begin with", format!("`{text}`")),
+        StringMatch::Suffix(text) => ("ends with", "does not end with", format!("`{text}`")),
+        StringMatch::Contains(text) => ("contains", "does not contain", format!("`{text}`")),
+        StringMatch::Regex(text) => ("matches", "does not match", format!("`{text}`")),
     };
     match invert {
-        false => format!("{what} {name}: not so that it {is} {wanted}"),
-        true => format!("{what} {name}: it {is} {wanted}, and must not"),
+        false => format!("{what} {name} {is_not} {wanted}"),
+        true => format!("{what} {name} {is} {wanted}, and must not"),
     }
 }

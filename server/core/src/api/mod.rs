@@ -39,6 +39,27 @@ use crate::core::Core;
 use route::Route;
 use run::Api;
 
+/// Reads a request's parts; for fuzzing.
+pub(crate) fn read_any(data: &[u8]) {
+    if let Ok(body) = rows::body(data) {
+        apply::read_any(&body);
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let (path, query) = text.split_once('?').unwrap_or((text, ""));
+        let path = [("name".to_owned(), path.to_owned())];
+        if let Ok(args) = args::Args::read(path, query, &["index", "wait", "source"]) {
+            let _ = (
+                args.key("name"),
+                args.number("index"),
+                args.query_key("source"),
+            );
+            let longest = std::time::Duration::from_secs(600);
+            let wait = args.duration("wait", longest, longest);
+            assert!(wait.is_ok_and(|wait| wait <= longest) || args.text("wait").is_some());
+        }
+    }
+}
+
 /// Every route.
 fn table() -> Vec<Route> {
     [

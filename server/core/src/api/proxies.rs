@@ -46,7 +46,8 @@ pub(crate) fn routes() -> Vec<Route> {
         .query("epoch", "Its epoch; the present one when absent")
         .query("timeout", "How long to wait: default 10s, at most 10m")
         .query("destination", "Only the proxies of this service")
-        .time_limit(TIMEOUT_LIMIT + Duration::from_secs(30)),
+        .time_limit(TIMEOUT_LIMIT + Duration::from_secs(30))
+        .waits(),
     ]
 }
 

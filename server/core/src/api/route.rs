@@ -64,6 +64,8 @@ pub(crate) struct Route {
     pub(crate) body_limit: usize,
     /// How long it may take, waiting apart.
     pub(crate) time_limit: Duration,
+    /// It waits for a change, and counts as a blocking query.
+    pub(crate) waits: bool,
 }
 
 /// A parameter of the query: name and meaning.
@@ -186,6 +188,7 @@ impl Route {
             work: Work::Read(keys, read),
             body_limit: 0,
             time_limit: TIME,
+            waits: false,
         }
     }
 
@@ -210,6 +213,7 @@ impl Route {
             work: Work::Act(act),
             body_limit: 0,
             time_limit: TIME,
+            waits: false,
         }
     }
 
@@ -226,6 +230,11 @@ impl Route {
 
     pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    pub(crate) fn waits(mut self) -> Self {
+        self.waits = true;
         self
     }
 

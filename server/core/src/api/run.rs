@@ -164,7 +164,11 @@ async fn answer(
             read.await
         }
         Work::Act(act) => {
-            let _permit = room(&api.requests)?;
+            said.blocked = route.waits;
+            let _permit = room(match route.waits {
+                true => &api.blocking,
+                false => &api.requests,
+            })?;
             let call = call(api, route, parts, body, args);
             let work = async { act(call.await?).await };
             let result = tokio::time::timeout(route.time_limit, work).await;

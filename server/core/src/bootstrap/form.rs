@@ -40,6 +40,24 @@ pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<()
             "a server needs an id and an address",
         ));
     }
+    // Two servers that say one address would push each other out.
+    let there = core.peers.identify(&peer.addr).await;
+    match there {
+        Ok(there) if there.id == peer.id => {}
+        Ok(there) => {
+            return Err(Status::failed_precondition(format!(
+                "at {} is server {} ({}), not the one that asks; set advertise_addr to an address of its own",
+                peer.addr, there.id, there.server
+            )));
+        }
+        Err(error) => {
+            return Err(Status::failed_precondition(format!(
+                "the server is not reached at {}: {}; set advertise_addr to where others reach it",
+                peer.addr,
+                error.message()
+            )));
+        }
+    }
     let status = core.raft.status();
     let members = status.voters.iter().chain(&status.learners);
     let replaced: Vec<u64> = members

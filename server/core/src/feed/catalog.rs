@@ -126,7 +126,7 @@ fn fits(core: &Core, node: &str, command: &Command) -> Result<(), String> {
 }
 
 /// The command of a change. It counts for `node` only, whatever it says.
-fn command(node: &str, change: Option<Change>) -> Result<Command, String> {
+pub(crate) fn command(node: &str, change: Option<Change>) -> Result<Command, String> {
     let node = node.to_owned();
     let own = |instance: &Instance| match instance.node == node {
         true => Ok(()),

@@ -1,7 +1,7 @@
 //! The body of each fact, made once for all agents that ask for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use mesh_model::{NodeState, Route};
@@ -26,9 +26,18 @@ pub(crate) struct Body {
     pub(crate) needs: Vec<String>,
 }
 
-/// Bodies by topic, each with the epoch and the topic's index that it is of.
+/// A body that was made.
+#[derive(Debug)]
+struct Made {
+    /// The epoch and the topic's index that it is of.
+    epoch: String,
+    index: u64,
+    body: Arc<Body>,
+}
+
+/// The newest body of each topic that was asked for lately.
 #[derive(Debug, Default)]
-pub(crate) struct Facts(Mutex<HashMap<Topic, (String, u64, Arc<Body>)>>);
+pub(crate) struct Facts(Mutex<HashMap<Topic, Made>>);
 
 impl Facts {
     /// The body of a topic in this state. `None`: it is not known yet, which is
@@ -37,12 +46,11 @@ impl Facts {
     /// An error means that nothing may be said: an empty answer is never made up.
     pub(crate) fn of(&self, state: &State, topic: &Topic) -> Result<Option<Arc<Body>>, String> {
         let (epoch, index) = (state.version().epoch, state.topic_index(&watched(topic)));
-        let kept = |cache: &HashMap<Topic, (String, u64, Arc<Body>)>| {
-            let (of, at, body) = cache.get(topic)?;
-            (*of == epoch && *at == index).then(|| body.clone())
-        };
-        if let Some(body) = kept(&self.lock()) {
-            return Ok(Some(body));
+        if let Some(made) = self.lock().get(topic)
+            && made.epoch == epoch
+            && made.index == index
+        {
+            return Ok(Some(made.body.clone()));
         }
         let Some(body) = make(state, topic)? else {
             return Ok(None);
@@ -52,11 +60,16 @@ impl Facts {
         if cache.len() >= KEPT {
             cache.clear();
         }
-        cache.insert(topic.clone(), (epoch, index, body.clone()));
+        let made = Made {
+            epoch,
+            index,
+            body: body.clone(),
+        };
+        cache.insert(topic.clone(), made);
         Ok(Some(body))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Topic, (String, u64, Arc<Body>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Topic, Made>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,9 @@
 //! is either *dirty* (to be sent) or *watched* (its index is as sent, and the state wakes us when it
 //! rises). A mark says that none is dirty as of a version.
 
+use mesh_proto::servers::v1 as wire;
+use mesh_proto::servers::v1::from_agent::Message;
+
 mod catalog;
 mod facts;
 mod registry;
@@ -15,6 +18,34 @@ mod subscriptions;
 pub(crate) use facts::Facts;
 pub(crate) use registry::Registry;
 pub(crate) use service::{FeedService, certified};
+
+/// Reads whatever a message holds; for fuzzing.
+pub(crate) fn read_any(message: wire::FromAgent) {
+    match message.message {
+        Some(Message::Catalog(change)) => {
+            if let Ok(command) = catalog::command("n1", change.change) {
+                let bytes = mesh_state::Envelope::new(1, command).encode();
+                assert!(bytes.is_ok(), "a change cannot be proposed");
+            }
+        }
+        Some(Message::Subscribe(subscribe)) => {
+            for held in subscribe.add {
+                let topic: Result<mesh_proto::fact::Topic, _> = held.topic.parse();
+                if let Ok(topic) = topic {
+                    assert_eq!(topic.to_string(), held.topic);
+                }
+            }
+        }
+        Some(Message::Proxies(report)) => {
+            let registry = Registry::new("s1");
+            if let Some(place) = registry.open("n1", 1) {
+                registry.reported(&place, report.proxies);
+                registry.statuses();
+            }
+        }
+        _ => {}
+    }
+}
 
 /// Topics that one agent may ask for.
 pub(crate) const MAX_TOPICS: usize = 8192;

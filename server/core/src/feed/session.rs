@@ -1,5 +1,6 @@
 //! One agent's stream, from its hello to its end.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::core::Core;
 
 /// How long the hello may take.
 const HELLO: Duration = Duration::from_secs(10);
+/// Answers that wait for an agent that does not read.
+const MAX_ANSWERS: usize = 256;
 /// An agent that asks for nothing is marked all the same after this.
 const ASKS_LATE: Duration = Duration::from_secs(2);
 
@@ -129,7 +132,7 @@ struct Session {
     worker: Worker,
     topics: Subscriptions,
     /// Messages that go before facts.
-    answers: Vec<To>,
+    answers: VecDeque<To>,
     /// The agent has said what it wants, or had the time to.
     asked: bool,
     marked: Option<Version>,
@@ -143,7 +146,7 @@ impl Session {
             core,
             place,
             topics: Subscriptions::default(),
-            answers: Vec::new(),
+            answers: VecDeque::new(),
             asked: false,
             marked: None,
             mark_at: Instant::now(),
@@ -169,6 +172,8 @@ impl Session {
         let silence = timing.lease * 2;
         loop {
             let mark_due = news && self.asked && !self.topics.is_dirty();
+            // Who does not read is not read.
+            let full = self.answers.len() >= MAX_ANSWERS;
             let to_send = !self.answers.is_empty() || self.topics.is_dirty();
             tokio::select! {
                 () = core.stop.cancelled() => {
@@ -177,14 +182,14 @@ impl Session {
                 () = replaced.cancelled() => {
                     return Err(Status::aborted("a newer stream of this node took its place"));
                 }
-                message = inbound.message() => {
+                message = inbound.message(), if !full => {
                     let Some(message) = message? else { return Ok(()) };
                     heard = Instant::now();
                     core.leases.heard(&self.place.node);
                     self.take(message)?;
                 }
-                Some(result) = self.worker.results.recv() => {
-                    self.answers.push(To::CatalogResult(result));
+                Some(result) = self.worker.results.recv(), if !full => {
+                    self.answers.push_back(To::CatalogResult(result));
                 }
                 () = self.topics.woken() => {}
                 permit = out.reserve(), if to_send => {
@@ -271,7 +276,7 @@ impl Session {
     /// What goes to the agent next.
     fn next(&mut self) -> Result<Option<To>, Status> {
         if !self.answers.is_empty() {
-            return Ok(Some(self.answers.remove(0)));
+            return Ok(self.answers.pop_front());
         }
         let fact = self.topics.next(&self.core.store, &self.core.facts);
         // Nothing is better than something empty.
@@ -302,7 +307,7 @@ impl Session {
         }
         self.core.registry.marked(&self.place, version.clone());
         self.core.metrics.feed_marks.inc();
-        self.answers.push(To::Mark(wire::Mark {
+        self.answers.push_back(To::Mark(wire::Mark {
             version: Some(version.clone().into()),
         }));
         self.marked = Some(version);
@@ -315,7 +320,7 @@ impl Session {
             return Ok(()); // facts are on their way anyhow
         }
         let topics = self.topics.checksums(&state, &self.core.facts);
-        self.answers.push(To::Checksums(wire::Checksums {
+        self.answers.push_back(To::Checksums(wire::Checksums {
             version: Some(state.version().into()),
             topics: topics.map_err(Status::internal)?,
         }));

@@ -33,10 +33,12 @@ async fn lead(core: &Core) {
     let state = core.store.state();
     let now = core.clock.monotonic();
     let verdict = core.leases.judge(core.options.timing.lease, now, &state);
-    if verdict.suspect {
+    if verdict.is_new {
         tracing::error!(
+            nodes = verdict.unheard,
             "more than a third of the nodes fell silent together: the servers' own network is \
-             suspect, and no node's state is changed"
+             suspect, and no node's state is changed; remove nodes that are really gone with \
+             DELETE /v1/catalog/nodes/ID"
         );
     }
     let since = core.clock.unix_millis() / 1000;

@@ -15,6 +15,7 @@ pub(crate) struct Tracker {
     /// When every lease began anew.
     begun: Duration,
     last_tick: Duration,
+    suspects: bool,
     heard: BTreeMap<String, Duration>,
 }
 
@@ -27,6 +28,10 @@ pub(crate) struct Verdict {
     pub(crate) alive: Vec<String>,
     /// So many fell silent together that nothing is to change.
     pub(crate) suspect: bool,
+    /// And that was not so at the last tick.
+    pub(crate) is_new: bool,
+    /// How many are not heard then.
+    pub(crate) unheard: usize,
 }
 
 impl Tracker {
@@ -36,6 +41,7 @@ impl Tracker {
             lease,
             begun: now,
             last_tick: now,
+            suspects: false,
             heard: BTreeMap::new(),
         }
     }
@@ -84,8 +90,11 @@ impl Tracker {
         self.heard = kept;
         if count > FEW && verdict.silent.len() * 3 > count {
             verdict.suspect = true;
+            verdict.is_new = !self.suspects;
+            verdict.unheard = verdict.silent.len();
             verdict.silent.clear();
         }
+        self.suspects = verdict.suspect;
         verdict
     }
 }

@@ -7,6 +7,7 @@ mod blocking;
 mod cluster;
 mod config;
 mod feed;
+mod fuzz;
 mod golden;
 mod harness;
 mod leases;
