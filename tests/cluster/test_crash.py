@@ -20,7 +20,7 @@ def leader(mesh, numbers=(1, 2, 3)):
             _, status = mesh.api("GET", "/v1/status", server=number, timeout=3)
         except (OSError, AssertionError):
             continue
-        if status.get("is_leader"):
+        if status.get("state") == "leader":
             return number
     return None
 
@@ -134,7 +134,7 @@ class Crash(unittest.TestCase):
             lost.restart()
             mesh.ready(2)
             _, after = mesh.api("GET", "/v1/status", server=2)
-            self.assertEqual(before["cluster_id"], after["cluster_id"])
+            self.assertEqual(before["cluster"]["id"], after["cluster"]["id"])
             until("it has what was written", lambda: mesh.api(
                 "GET", "/v1/intentions/web/db?stale", server=2)[1]["action"] == "allow")
             peers = mesh.command("operator", "raft", "list-peers")
@@ -246,7 +246,7 @@ class Storage(unittest.TestCase):
             self.assertEqual(mesh.command("intention", "check", "web", "db").strip(), "Allowed")
             _, after = mesh.api("GET", "/v1/status")
             self.assertNotEqual(before["epoch"], after["epoch"])
-            self.assertEqual(before["cluster_id"], after["cluster_id"])
+            self.assertEqual(before["cluster"]["id"], after["cluster"]["id"])
             broken = mesh.folder / "broken.snap"
             broken.write_bytes(file.read_bytes()[:-40])
             mesh.command("snapshot", "restore", broken, expect=1)

@@ -215,7 +215,7 @@ class Mesh:
         pairs = "".join(f'  {key} = "{value}"\n' for key, value in (meta or {}).items())
         check = ('  check {\n    type = "tcp"\n    interval = "1s"\n    timeout = "1s"\n  }\n'
                  if checks and port else "")
-        text = (f'instance "{name}" {{\n  service = "{service or name}"\n  address = "{address}"\n'
+        text = (f'instance "{service or name}" {{\n  id = "{name}"\n  address = "{address}"\n'
                 + (f"  port = {port}\n" if port else "")
                 + (f"  meta = {{\n{pairs}  }}\n" if pairs else "") + check + more
                 + '  connect {\n    sidecar_service {\n      proxy {\n'

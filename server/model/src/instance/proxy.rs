@@ -27,7 +27,11 @@ fn sidecar_service(mut fields: Fields<'_>, of: &Of<'_>) -> Sidecar {
     let tags = fields.strings("tags");
     let meta = fields.map("meta");
     let no_tcp = fields.bool("disable_default_tcp_check").unwrap_or_default();
-    let host = address.as_deref().unwrap_or("127.0.0.1");
+    let proxy = fields.block("proxy").map(proxy).unwrap_or_default();
+    // Where the port is open: at what others are told, else where it is bound.
+    let bound = proxy.bind_address.as_deref();
+    let bound = bound.filter(|at| !matches!(*at, "0.0.0.0" | "::"));
+    let host = address.as_deref().or(bound).unwrap_or("127.0.0.1");
     let mut checks = checks(
         &mut fields,
         &Of {
@@ -41,7 +45,6 @@ fn sidecar_service(mut fields: Fields<'_>, of: &Of<'_>) -> Sidecar {
     if checks.is_empty() {
         checks = sidecar_checks(of.id, &id, host, port, !no_tcp);
     }
-    let proxy = fields.block("proxy").map(proxy).unwrap_or_default();
     fields.finish();
     Sidecar {
         id,
