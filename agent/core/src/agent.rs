@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
-use crate::catalog::{Catalog, View};
+use crate::catalog::{Catalog, Settings, View};
 use crate::checks::{self, Board, Network};
 use crate::compiler::Compiler;
 use crate::facts::Facts;
@@ -303,8 +303,12 @@ impl State {
         let folder = &options.data_dir;
         disk::make_folder(folder)?;
         let lock = disk::lock(folder)?;
-        let limit = options.limits.instances as usize;
-        let catalog = Catalog::open(folder, options.sidecar_ports.clone(), limit)?;
+        let settings = Settings {
+            bind: options.sidecar_bind,
+            ports: options.sidecar_ports.clone(),
+            limit: options.limits.instances as usize,
+        };
+        let catalog = Catalog::open(folder, settings)?;
         let token = options.register_token_file.as_deref();
         let token = token.map(http::read_token).transpose()?;
         let mut files_error = None;
@@ -413,9 +417,9 @@ fn unix(what: &'static str, path: &Path) -> Result<Listener, AgentError> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(error)?;
-    let file = SocketFile(path.to_owned());
+    let _file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(error)?;
-    Ok(Listener::Unix(listener, file))
+    Ok(Listener::Unix { listener, _file })
 }
 
 /// The address by which a proxy on this machine reaches a listener.

@@ -44,6 +44,8 @@ pub struct AgentOptions {
     pub grpc_socket: Option<PathBuf>,
     /// The agent's own socket, from which bootstraps come; `None`: there is none.
     pub socket: Option<PathBuf>,
+    /// Where sidecars listen that come without a `bind_address`; `None`: everywhere (`0.0.0.0`).
+    pub sidecar_bind: Option<IpAddr>,
     /// Ports for sidecars that come without one.
     pub sidecar_ports: RangeInclusive<u16>,
     /// What is taken at most.
@@ -101,6 +103,7 @@ impl AgentOptions {
             grpc: config.grpc_addr,
             grpc_socket: None,
             socket: Some(config.socket.clone()),
+            sidecar_bind: Some(config.bind_addr).filter(|ip| *ip != Ipv4Addr::UNSPECIFIED),
             sidecar_ports: config.sidecar_min_port..=config.sidecar_max_port,
             limits: config.limits.clone(),
             rejoin: false,

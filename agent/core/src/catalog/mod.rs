@@ -11,12 +11,13 @@ mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mesh_model::instance::set_sidecar_port;
-use mesh_model::{CheckDefinition, Registration};
+use mesh_model::instance::{host_port, set_sidecar_port};
+use mesh_model::{CheckDefinition, CheckKind, Registration, Sidecar};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -60,12 +61,22 @@ pub(crate) enum CatalogError {
     Disk { id: String, source: io::Error },
 }
 
+/// What the catalog fills in and how much it takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Where sidecars listen that do not say; `None`: everywhere.
+    pub(crate) bind: Option<IpAddr>,
+    /// Ports for sidecars that have none.
+    pub(crate) ports: RangeInclusive<u16>,
+    /// Instances at once.
+    pub(crate) limit: usize,
+}
+
 /// The local catalog.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     folder: PathBuf,
-    ports: RangeInclusive<u16>,
-    limit: usize,
+    settings: Settings,
     /// Held while one writes.
     writing: Mutex<()>,
     view: watch::Sender<View>,
@@ -73,11 +84,7 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// Reads what stands on disk.
-    pub(crate) fn open(
-        data_dir: &Path,
-        ports: RangeInclusive<u16>,
-        limit: usize,
-    ) -> Result<Self, AgentError> {
+    pub(crate) fn open(data_dir: &Path, settings: Settings) -> Result<Self, AgentError> {
         let folder = data_dir.join("instances");
         disk::make_folder(&folder)?;
         let entries = disk::read_all::<Entry>(&folder)?;
@@ -87,8 +94,7 @@ impl Catalog {
             .collect();
         Ok(Self {
             folder,
-            ports,
-            limit,
+            settings,
             writing: Mutex::new(()),
             view: watch::Sender::new(View(Arc::new(entries))),
         })
@@ -266,10 +272,13 @@ impl Catalog {
             Some(known) if !known.owner.may_be_replaced_by(&owner) => {
                 return Err(not_owner(known, "instance"));
             }
-            None if entries.len() >= self.limit => {
-                return Err(CatalogError::TooMany(self.limit));
+            None if entries.len() >= self.settings.limit => {
+                return Err(CatalogError::TooMany(self.settings.limit));
             }
             _ => {}
+        }
+        if let (Some(sidecar), Some(bind)) = (&mut registration.sidecar, self.settings.bind) {
+            bind_at(sidecar, bind);
         }
         let mut picked = false;
         if let Some(sidecar) = &mut registration.sidecar
@@ -306,9 +315,11 @@ impl Catalog {
         let taken = sidecars
             .filter_map(|entry| Some(entry.registration.sidecar.as_ref()?.port))
             .collect();
-        ports::pick(id, &self.ports, &taken).ok_or_else(|| CatalogError::NoPort {
+        let bind = self.settings.bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let ports = &self.settings.ports;
+        ports::pick(id, bind, ports, &taken).ok_or_else(|| CatalogError::NoPort {
             id: id.to_owned(),
-            range: self.ports.clone(),
+            range: ports.clone(),
         })
     }
 
@@ -371,6 +382,26 @@ impl Catalog {
     fn writing(&self) -> std::sync::MutexGuard<'_, ()> {
         // What it guards is made whole before it shows, so a poisoned lock is as good.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a sidecar listens that does not say. A check of its own port that goes to 127.0.0.1, as
+/// the default one does, goes there too.
+fn bind_at(sidecar: &mut Sidecar, bind: IpAddr) {
+    if sidecar.proxy.bind_address.is_some() {
+        return;
+    }
+    sidecar.proxy.bind_address = Some(bind.to_string());
+    if bind.is_unspecified() {
+        return;
+    }
+    let default = format!("127.0.0.1:{}", sidecar.port);
+    for check in &mut sidecar.checks {
+        if let CheckKind::Tcp { address } = &mut check.kind
+            && *address == default
+        {
+            *address = host_port(&bind.to_string(), sidecar.port);
+        }
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::ops::RangeInclusive;
 
-/// A port of the range that nobody has and that can be bound. Begins at a place that hangs on the
+/// A port of the range that nobody has and that can be bound at `bind`. Begins at a place that hangs on the
 /// instance's id, so that the same instance tends to get the same port on a node whose state was
 /// lost, and two agents on one machine seldom want the same.
-pub(crate) fn pick(id: &str, range: &RangeInclusive<u16>, taken: &BTreeSet<u16>) -> Option<u16> {
+pub(crate) fn pick(
+    id: &str,
+    bind: IpAddr,
+    range: &RangeInclusive<u16>,
+    taken: &BTreeSet<u16>,
+) -> Option<u16> {
     let all: Vec<u16> = range.clone().collect();
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
@@ -18,11 +23,11 @@ pub(crate) fn pick(id: &str, range: &RangeInclusive<u16>, taken: &BTreeSet<u16>)
         .iter()
         .chain(before)
         .copied()
-        .find(|port| !taken.contains(port) && is_free(*port))
+        .find(|port| !taken.contains(port) && is_free(bind, *port))
 }
 
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+fn is_free(bind: IpAddr, port: u16) -> bool {
+    TcpListener::bind((bind, port)).is_ok()
 }
 
 #[cfg(test)]
@@ -32,11 +37,15 @@ mod tests {
 
     #[test]
     fn a_taken_or_bound_port_is_not_picked() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let any = IpAddr::from([0, 0, 0, 0]);
+        let listener = TcpListener::bind((any, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(pick("a", &(port..=port), &BTreeSet::new()), None);
+        assert_eq!(pick("a", any, &(port..=port), &BTreeSet::new()), None);
         drop(listener);
-        assert_eq!(pick("a", &(port..=port), &BTreeSet::from([port])), None);
-        assert_eq!(pick("a", &(port..=port), &BTreeSet::new()), Some(port));
+        assert_eq!(
+            pick("a", any, &(port..=port), &BTreeSet::from([port])),
+            None
+        );
+        assert_eq!(pick("a", any, &(port..=port), &BTreeSet::new()), Some(port));
     }
 }

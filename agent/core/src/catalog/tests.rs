@@ -5,7 +5,16 @@ use mesh_consul::register::parse;
 use serde_json::json;
 
 fn open(folder: &Path) -> Catalog {
-    Catalog::open(folder, 21000..=21255, 8).unwrap()
+    bound(folder, None)
+}
+
+fn bound(folder: &Path, bind: Option<IpAddr>) -> Catalog {
+    let settings = Settings {
+        bind,
+        ports: 21000..=21255,
+        limit: 8,
+    };
+    Catalog::open(folder, settings).unwrap()
 }
 
 fn web(id: &str) -> (Registration, Option<Value>) {
@@ -55,7 +64,26 @@ fn the_sidecars_checks_follow_its_port() {
     let view = catalog.view();
     let (_, check) = view.check("service:a-sidecar-proxy:2").unwrap();
     let address = format!("127.0.0.1:{}", port(&catalog, "a"));
-    assert_eq!(check.kind, mesh_model::CheckKind::Tcp { address });
+    assert_eq!(check.kind, CheckKind::Tcp { address });
+}
+
+#[test]
+fn a_sidecar_listens_where_the_agent_says_and_its_check_goes_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = bound(folder.path(), Some([127, 0, 0, 2].into()));
+    put(&catalog, "a", Owner::Uid(0)).unwrap();
+    let view = catalog.view();
+    let sidecar = view
+        .instance("a")
+        .unwrap()
+        .registration
+        .sidecar
+        .clone()
+        .unwrap();
+    assert_eq!(sidecar.proxy.bind_address.as_deref(), Some("127.0.0.2"));
+    let (_, check) = view.check("service:a-sidecar-proxy:2").unwrap();
+    let address = format!("127.0.0.2:{}", sidecar.port);
+    assert_eq!(check.kind, CheckKind::Tcp { address });
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn follow_aliases(view: &View, board: &Board) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::catalog::{Catalog, Owner};
+    use crate::catalog::{Catalog, Owner, Settings};
     use crate::checks::probe::Outcome;
     use mesh_model::Registration;
     use serde_json::json;
@@ -193,7 +193,15 @@ mod tests {
 
     fn rig(answers: &[Option<Status>]) -> Rig {
         let folder = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(folder.path(), 21000..=21255, 9).unwrap();
+        let catalog = Catalog::open(
+            folder.path(),
+            Settings {
+                bind: None,
+                ports: 21000..=21255,
+                limit: 9,
+            },
+        )
+        .unwrap();
         let board = Arc::new(Board::open(folder.path()).unwrap());
         let (sender, asked) = mpsc::unbounded_channel();
         let script = Script {

@@ -28,8 +28,11 @@ const UNPROVEN: Duration = Duration::from_secs(15);
 /// A bound listener.
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    /// With its path, which goes when the listener does.
-    Unix(UnixListener, SocketFile),
+    /// With its file, which goes when the listener does.
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
 }
 
 /// The file of a Unix socket.
@@ -117,7 +120,9 @@ pub(crate) fn accept(
                     let _ = io.set_nodelay(true);
                     Io::Tcp(io)
                 }),
-                Listener::Unix(listener, _) => listener.accept().await.map(|(io, _)| Io::Unix(io)),
+                Listener::Unix { listener, .. } => {
+                    listener.accept().await.map(|(io, _)| Io::Unix(io))
+                }
             };
             match accepted {
                 Ok(io) => break io,
@@ -136,7 +141,7 @@ impl Listener {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            Self::Unix { .. } => None,
         }
     }
 }

@@ -23,8 +23,8 @@ use crate::uplink::SignError;
 /// How long the hello may take.
 const HELLO: Duration = Duration::from_secs(10);
 /// Wishes for a leaf: so many at once, and one more in so long.
-const CSR_BURST: u32 = 5;
-const CSR_EVERY: Duration = Duration::from_secs(2);
+const CSR_BURST: u32 = 10;
+const CSR_EVERY: Duration = Duration::from_millis(500);
 
 /// What goes to the proxy.
 pub(super) type Outbox = mpsc::Sender<Result<pb::ToProxy, Status>>;
@@ -277,8 +277,8 @@ impl Session {
     async fn wish(&mut self, der: Vec<u8>) -> Result<(), Status> {
         if !self.allowance.take(Instant::now()) {
             let error = format!(
-                "too many certificate requests; one is taken every {} s",
-                CSR_EVERY.as_secs()
+                "too many certificate requests; one is taken every {} ms",
+                CSR_EVERY.as_millis()
             );
             return self.no_leaf(error).await;
         }
@@ -385,12 +385,12 @@ mod tests {
     fn wishes_are_limited() {
         let begin = Instant::now();
         let mut allowance = Allowance::new(begin);
-        let taken = (0..9).filter(|_| allowance.take(begin)).count();
-        assert_eq!(taken, 5);
+        let taken = (0..20).filter(|_| allowance.take(begin)).count();
+        assert_eq!(taken, 10);
         assert!(!allowance.take(begin + CSR_EVERY / 2));
         assert!(allowance.take(begin + CSR_EVERY));
         assert!(!allowance.take(begin + CSR_EVERY));
         let later = begin + CSR_EVERY * 100;
-        assert_eq!((0..9).filter(|_| allowance.take(later)).count(), 5);
+        assert_eq!((0..20).filter(|_| allowance.take(later)).count(), 10);
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn serve(
                     begin(io, peer, place, &router, &builder, &graceful);
                     Ok(())
                 }),
-                Listener::Unix(listener, _) => listener.accept().await.and_then(|(io, _)| {
+                Listener::Unix { listener, .. } => listener.accept().await.and_then(|(io, _)| {
                     let peer = Peer::Uid(io.peer_cred()?.uid());
                     begin(io, peer, place, &router, &builder, &graceful);
                     Ok(())

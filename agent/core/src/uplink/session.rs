@@ -1,7 +1,6 @@
 //! One stream to one server, from the hello to its end.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -300,12 +299,10 @@ async fn send(out: &mpsc::Sender<pb::FromAgent>, message: From) -> Result<(), St
 }
 
 /// A moment that may never come.
-fn at(moment: Option<Instant>) -> impl Future<Output = ()> {
-    async move {
-        match moment {
-            Some(moment) => tokio::time::sleep_until(moment).await,
-            None => std::future::pending().await,
-        }
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -300,7 +300,7 @@ async fn wishes_for_a_leaf_wait_are_checked_and_limited() {
     Proxy::open(at, Proxy::hello(WEB, &renewed)).await.unwrap();
     let mut proxy = Proxy::open(at, Proxy::hello(WEB, &key)).await.unwrap();
     let mut refused = 0;
-    for _ in 0..8 {
+    for _ in 0..30 {
         let error = proxy.leaf(b"nonsense".to_vec()).await.error;
         refused += u32::from(error.starts_with("too many"));
     }
