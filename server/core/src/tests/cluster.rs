@@ -1,11 +1,16 @@
 //! Three servers in one process.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use mesh_proto::servers::v1 as wire;
+use mesh_tls::Role;
 use serde_json::json;
+use tonic::Code;
 
 use super::agent::{Agent, instance};
 use super::harness::{Client, cluster, ok, soon, start, together};
-use crate::{Formation, Listen, Server, ServerOptions};
+use crate::{Formation, Listen, ManualClock, Server, ServerOptions};
 
 #[tokio::test]
 async fn any_server_writes_and_reads_what_was_written() {
@@ -84,30 +89,27 @@ async fn proxies_are_known_to_all_wherever_their_agents_are() {
 
 #[tokio::test]
 async fn followers_pass_on_whom_they_hear() {
+    let clock = ManualClock::default();
     let mut options = together(3);
     for one in &mut options {
-        one.timing.lease = std::time::Duration::from_millis(900);
+        one.clock = Arc::new(clock.clone());
     }
     let servers = futures::future::join_all(options.into_iter().map(start)).await;
-    let follower = servers
-        .iter()
-        .find(|(server, _)| !server.is_leader())
-        .unwrap();
-    let mut heard = Agent::connect(&follower.0, "n1").await;
-    heard.put(&instance("n1", "web", "web")).await;
-    let silent = Agent::connect(&follower.0, "n2").await;
+    let follower = servers.iter().find(|(server, _)| !server.is_leader());
+    let (follower, _) = follower.unwrap();
+    let heard = Agent::connect(follower, "n1").await;
+    // Its lease would end first, if it was not passed on.
+    let silent = Agent::connect(follower, "n2").await;
     let (_, client) = &servers[0];
     soon(async {
         loop {
-            heard
-                .say(wire::from_agent::Message::Heartbeat(wire::Heartbeat {}))
-                .await;
+            let beat = wire::from_agent::Message::Heartbeat(wire::Heartbeat {});
+            heard.say(beat).await;
+            clock.advance(Duration::from_secs(1));
             let nodes = ok(&client.get("/v1/catalog/nodes").await);
-            assert_eq!(nodes[0]["state"], "alive");
-            if nodes[1]["state"] == "silent" {
+            if (&nodes[0]["state"], &nodes[1]["state"]) == (&json!("alive"), &json!("silent")) {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     })
     .await;
@@ -183,6 +185,108 @@ async fn a_server_whose_data_is_gone_comes_back_into_its_cluster() {
         .chain([back])
         .collect();
     for server in all {
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_lost_the_leader_sends_its_agents_elsewhere() {
+    let mut options = together(3);
+    for one in &mut options {
+        one.timing.leader_grace = Duration::from_millis(100);
+    }
+    let mut servers = futures::future::join_all(options.into_iter().map(start)).await;
+    let (last, _) = servers.pop().unwrap();
+    let mut agent = Agent::connect(&last, "n1").await;
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+    let ended = loop {
+        if let Err(refusal) = agent.next().await {
+            break refusal;
+        }
+    };
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    last.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_newcomer_must_be_where_it_says() {
+    let servers = cluster(1).await;
+    let (server, client) = &servers[0];
+    let channel = super::agent::channel(server, Role::Server, "s9");
+    let mut peers = wire::peers_client::PeersClient::new(channel);
+    let join = |address: String| wire::JoinRequest {
+        id: 99,
+        server: "s9".into(),
+        address,
+        level: 1,
+    };
+    let taken = server.addresses().cluster.to_string();
+    let refused = peers.join(join(taken)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("advertise_addr"), "{refused}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = free.local_addr().unwrap().to_string();
+    drop(free);
+    assert!(peers.join(join(nobody)).await.is_err());
+    let old = wire::JoinRequest {
+        level: 0,
+        ..join("127.0.0.1:1".into())
+    };
+    assert!(
+        peers
+            .join(old)
+            .await
+            .unwrap_err()
+            .message()
+            .contains("upgrade")
+    );
+    let listed = ok(&client.get("/v1/operator/raft/peers").await);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_at_another_address_is_found_again() {
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let options = together(3)
+        .into_iter()
+        .zip(&folders)
+        .map(|(options, folder)| ServerOptions {
+            data_dir: Some(folder.path().to_owned()),
+            ..options
+        });
+    let mut servers = futures::future::join_all(options.map(start)).await;
+    let (moved, _) = servers.remove(0);
+    let (id, before) = (moved.id(), moved.addresses().cluster);
+    moved.shutdown().await;
+    let options = ServerOptions {
+        data_dir: Some(folders[0].path().to_owned()),
+        ..super::harness::options("s1")
+    };
+    let (back, client) = start(options).await;
+    assert_eq!(back.id(), id);
+    let now = back.addresses().cluster.to_string();
+    assert_ne!(now, before.to_string());
+    soon(async {
+        loop {
+            let peers = ok(&servers[0].1.get("/v1/operator/raft/peers").await);
+            let known = peers
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|peer| peer["id"] == id.to_string());
+            if known.unwrap()["address"] == now {
+                break;
+            }
+        }
+    })
+    .await;
+    ok(&client.put("/v1/services/web", json!({})).await);
+    for (server, _) in servers.into_iter().chain([(back, client)]) {
         server.shutdown().await;
     }
 }
