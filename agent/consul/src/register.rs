@@ -106,7 +106,10 @@ fn read_sidecar(
     let name = format!("{service}-sidecar-proxy");
     let mut checks = check::of_service(fields, &id, &name)?;
     if checks.is_empty() {
-        let host = address.as_deref().unwrap_or("127.0.0.1");
+        // Where the port is open: at what others are told, else where it is bound.
+        let bound = proxy.bind_address.as_deref();
+        let bound = bound.filter(|at| !matches!(*at, "0.0.0.0" | "::"));
+        let host = address.as_deref().or(bound).unwrap_or("127.0.0.1");
         checks = sidecar_checks(instance, &id, host, port, true);
     }
     Ok(Sidecar {

@@ -211,7 +211,11 @@ impl Compiler {
             };
             made.insert(sidecar.id.clone(), now);
         }
-        self.outputs().retain(|proxy, _| made.contains_key(proxy));
+        // One that is waited for may have been registered since the view was taken.
+        self.outputs().retain(|proxy, output| {
+            let awaited = output.receiver_count() > 0 && output.borrow().generation == 0;
+            awaited || made.contains_key(proxy)
+        });
         let mut wanted: BTreeSet<Topic> = made.values().flat_map(|it| it.topics.clone()).collect();
         let now = Instant::now();
         for topic in before.difference(&wanted) {
