@@ -14,12 +14,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use mesh_balance::Outcome;
 use mesh_model::Key;
+use mesh_policy::Decider;
 use tokio::time::Sleep;
 
 use crate::cut::{Cut, CutCell};
+use crate::flow::intention_of;
 use crate::http::{Answer, BodyError, End, Side, Watcher};
 use crate::inbound::Caller;
 use crate::outbound::Pick;
@@ -53,6 +55,7 @@ pub(crate) struct Exchange {
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
     cut: CutCell,
     place: Cell<Option<usize>>,
+    own_answer: Cell<bool>,
     over: Cell<bool>,
 }
 
@@ -98,6 +101,7 @@ impl Exchange {
             deadline: RefCell::default(),
             cut: CutCell::default(),
             place: Cell::new(None),
+            own_answer: Cell::new(false),
             over: Cell::new(false),
         })
     }
@@ -134,6 +138,15 @@ impl Exchange {
 
     pub(crate) fn set_reason(&self, reason: impl Into<String>) {
         *self.reason.borrow_mut() = reason.into();
+    }
+
+    /// Remembers and counts that an intention denies it.
+    pub(crate) fn denied(&self, by: &Decider) {
+        self.set_reason(format!("denied by {by}"));
+        let series = self.series.borrow();
+        let (source, destination) = (series.source(), series.destination());
+        let metrics = &self.worker.metrics;
+        metrics.denied(source, destination, &intention_of(by));
     }
 
     pub(crate) fn reason(&self) -> String {
@@ -185,12 +198,17 @@ impl Exchange {
     /// The answer begins: from now on it is over when the answer's body is.
     pub(crate) fn answered(self: &Rc<Self>, mut answer: Answer) -> Answer {
         self.status.set(answer.head.status.as_u16());
+        if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return answer; // what comes is the tunnel's
+        }
         answer.body = answer.body.watched(self.clone(), Side::Response);
         answer
     }
 
-    /// The answer begins, and a status is counted that is not the one in it.
+    /// The answer is the proxy's own: nothing cuts it. A status is counted that
+    /// may not be the one in it.
     pub(crate) fn answered_as(self: &Rc<Self>, status: u16, answer: Answer) -> Answer {
+        self.own_answer.set(true);
         let answer = self.answered(answer);
         self.status.set(status);
         answer
@@ -327,7 +345,7 @@ impl Watcher for Exchange {
     }
 
     fn poll_cut(&self, side: Side, cx: &mut Context<'_>) -> Poll<BodyError> {
-        if side == Side::Request {
+        if side == Side::Request || self.own_answer.get() {
             return Poll::Pending;
         }
         if let Poll::Ready(why) = self.cut.poll(cx) {

@@ -10,13 +10,14 @@ use mesh_policy::Decider;
 
 use crate::cut::{Cut, CutCell};
 use crate::relay::Meter;
-use crate::telemetry::{StreamRecord, StreamSeries};
+use crate::telemetry::{Opened, StreamRecord, StreamSeries};
 use crate::worker::Worker;
 
 /// One byte stream; it is counted and logged when it goes.
 pub(crate) struct Flow {
     worker: Rc<Worker>,
     series: Rc<StreamSeries>,
+    _opened: Opened,
     /// Of a stream from another sidecar: who asks.
     source: Option<Key>,
     began: Instant,
@@ -35,11 +36,10 @@ impl Flow {
         series: Rc<StreamSeries>,
         source: Option<Key>,
     ) -> Rc<Self> {
-        series.total.inc();
-        series.active.inc();
         worker.live.open(series.direction()).stream_began();
         let flow = Rc::new(Self {
             worker: worker.clone(),
+            _opened: series.opened(),
             series,
             source,
             began: Instant::now(),
@@ -117,12 +117,12 @@ pub(crate) fn intention_of(by: &Decider) -> String {
 }
 
 impl Meter for Flow {
-    fn from_caller(&self, bytes: usize) {
+    fn caller_sent(&self, bytes: usize) {
         self.from_caller.set(self.from_caller.get() + bytes as u64);
         self.series.request_bytes.add(bytes as u64);
     }
 
-    fn to_caller(&self, bytes: usize) {
+    fn caller_got(&self, bytes: usize) {
         self.to_caller.set(self.to_caller.get() + bytes as u64);
         self.series.response_bytes.add(bytes as u64);
     }
@@ -133,8 +133,10 @@ impl Drop for Flow {
         if let Some(place) = self.place.get() {
             self.worker.live.remove_flow(place);
         }
-        self.series.active.dec();
-        self.worker.live.open(self.series.direction()).stream_ended();
+        self.worker
+            .live
+            .open(self.series.direction())
+            .stream_ended();
         if !self.worker.log.is_on() {
             return;
         }

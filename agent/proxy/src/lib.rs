@@ -45,7 +45,8 @@ mod tunnel;
 mod worker;
 
 pub use plane::{
-    AccessLog, Applied, ApplyError, Bound, BoundAddress, BoundTo, DataPlane, Drained, Limits, Options, Snapshot,
+    AccessLog, Applied, ApplyError, Bound, BoundAddress, BoundTo, DataPlane, Drained, Limits,
+    LogSink, Options, Snapshot,
 };
 
 pub use run::run;

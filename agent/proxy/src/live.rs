@@ -102,9 +102,16 @@ impl Live {
 
     /// Cuts what came from other sidecars and is denied now.
     pub(crate) fn check_again(&self, current: &Current) {
-        let flows: Vec<_> = self.flows.borrow().iter().filter_map(Weak::upgrade).collect();
+        let flows: Vec<_> = self
+            .flows
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
         for flow in flows {
-            let Some(source) = flow.source() else { continue };
+            let Some(source) = flow.source() else {
+                continue;
+            };
             let decision = current.policy.stream(source);
             if !decision.is_allowed() {
                 flow.deny(decision.by);
@@ -123,7 +130,9 @@ impl Live {
 }
 
 fn check_exchange(exchange: &Exchange, current: &Current) {
-    let Some(asked) = exchange.asked() else { return };
+    let Some(asked) = exchange.asked() else {
+        return;
+    };
     // Headers are kept only where they mattered when the request began. Where
     // they matter now and are gone, nothing can be known, and that means no.
     let missing = Missing::default();
@@ -145,7 +154,8 @@ fn check_exchange(exchange: &Exchange, current: &Current) {
         },
     );
     if !decision.is_allowed() || missing.was_asked.get() {
-        exchange.deny(&decision.by);
+        exchange.denied(&decision.by);
+        exchange.cut(Cut::Denied);
     }
 }
 
@@ -159,13 +169,5 @@ impl mesh_policy::HeaderLookup for Missing {
     fn header(&self, _name: &str) -> Option<std::borrow::Cow<'_, str>> {
         self.was_asked.set(true);
         None
-    }
-}
-
-impl Exchange {
-    /// Ends it, because an intention denies it now.
-    fn deny(&self, by: &mesh_policy::Decider) {
-        self.set_reason(format!("denied by {by}"));
-        self.cut(Cut::Denied);
     }
 }

@@ -26,16 +26,13 @@ pub(crate) enum Ended {
     /// It was cut from elsewhere.
     Cut(Cut),
     /// One side failed; the one who called it, or the other.
-    Failed {
-        caller: bool,
-        error: io::Error,
-    },
+    Failed { caller: bool, error: io::Error },
 }
 
 /// Sees what goes by: bytes from the caller, bytes to it.
 pub(crate) trait Meter {
-    fn from_caller(&self, bytes: usize);
-    fn to_caller(&self, bytes: usize);
+    fn caller_sent(&self, bytes: usize);
+    fn caller_got(&self, bytes: usize);
 }
 
 /// Copies until both directions have ended, or something ends it.
@@ -59,8 +56,8 @@ where
             return Poll::Ready(Ended::Cut(why));
         }
         let before = up.moved + down.moved;
-        let to_other = up.poll(cx, caller, other, |bytes| meter.from_caller(bytes));
-        let to_caller = down.poll(cx, other, caller, |bytes| meter.to_caller(bytes));
+        let to_other = up.poll(cx, caller, other, |bytes| meter.caller_sent(bytes));
+        let to_caller = down.poll(cx, other, caller, |bytes| meter.caller_got(bytes));
         for (polled, caller_reads) in [(&to_other, true), (&to_caller, false)] {
             if let Poll::Ready(Err((reading, error))) = polled {
                 return Poll::Ready(Ended::Failed {
@@ -230,10 +227,10 @@ mod tests {
     struct Counts(Cell<usize>, Cell<usize>);
 
     impl Meter for Counts {
-        fn from_caller(&self, bytes: usize) {
+        fn caller_sent(&self, bytes: usize) {
             self.0.set(self.0.get() + bytes);
         }
-        fn to_caller(&self, bytes: usize) {
+        fn caller_got(&self, bytes: usize) {
             self.1.set(self.1.get() + bytes);
         }
     }
@@ -279,13 +276,11 @@ mod tests {
         let cut = CutCell::default();
         let counts = Counts::default();
         let began = Instant::now();
-        let (ended, ()) = tokio::join!(
-            relay(&mut caller, &mut other, LONG, &cut, &counts),
-            async {
+        let (ended, ()) =
+            tokio::join!(relay(&mut caller, &mut other, LONG, &cut, &counts), async {
                 tokio::time::sleep(LONG / 2).await;
                 near.write_all(b"x").await.unwrap();
-            }
-        );
+            });
         assert!(matches!(ended, Ended::Idle), "{ended:?}");
         assert_eq!(began.elapsed().as_secs(), 90);
     }
@@ -296,10 +291,10 @@ mod tests {
         let (mut other, _far) = duplex(64);
         let cut = CutCell::default();
         let counts = Counts::default();
-        let (ended, ()) = tokio::join!(
-            relay(&mut caller, &mut other, LONG, &cut, &counts),
-            async { cut.cut(Cut::Denied) }
-        );
+        let (ended, ()) =
+            tokio::join!(relay(&mut caller, &mut other, LONG, &cut, &counts), async {
+                cut.cut(Cut::Denied)
+            });
         assert!(matches!(ended, Ended::Cut(Cut::Denied)), "{ended:?}");
     }
 }

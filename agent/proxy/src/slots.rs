@@ -30,7 +30,11 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn remove(&mut self, at: usize) {
-        if self.places.get_mut(at).is_some_and(|place| place.take().is_some()) {
+        if self
+            .places
+            .get_mut(at)
+            .is_some_and(|place| place.take().is_some())
+        {
             self.free.push(at);
         }
     }

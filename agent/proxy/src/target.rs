@@ -95,7 +95,12 @@ mod tests {
             assert_eq!(normal(&head("GET", given)).unwrap(), expected);
         }
         assert_eq!(normal(&head("OPTIONS", "*")).unwrap(), "*");
-        for (method, given) in [("GET", "/a%2fb"), ("GET", "/a%00"), ("GET", "*"), ("CONNECT", "h:1")] {
+        for (method, given) in [
+            ("GET", "/a%2fb"),
+            ("GET", "/a%00"),
+            ("GET", "*"),
+            ("CONNECT", "h:1"),
+        ] {
             assert!(normal(&head(method, given)).is_err(), "{given}");
         }
     }
@@ -105,13 +110,23 @@ mod tests {
         let mut one = head("GET", "/a");
         one.headers.insert(HOST, HeaderValue::from_static("web:80"));
         let authority = crate::http::authority(&one.uri, &one.headers);
-        for_http2(&mut one, PathAndQuery::from_static("/b?c"), authority.clone(), &Key::of("x"));
+        for_http2(
+            &mut one,
+            PathAndQuery::from_static("/b?c"),
+            authority.clone(),
+            &Key::of("x"),
+        );
         assert_eq!(one.uri.to_string(), "http://web:80/b?c");
         assert!(one.headers.is_empty());
         for_http1(&mut one, PathAndQuery::from_static("/b?c"), authority);
         assert_eq!(one.uri.to_string(), "/b?c");
         assert_eq!(one.headers[HOST], "web:80");
-        for_http2(&mut one, PathAndQuery::from_static("/"), None, &Key::of("x"));
+        for_http2(
+            &mut one,
+            PathAndQuery::from_static("/"),
+            None,
+            &Key::of("x"),
+        );
         assert_eq!(one.uri.to_string(), "http://x/");
     }
 }

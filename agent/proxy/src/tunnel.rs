@@ -45,11 +45,11 @@ pub(crate) fn start(
 struct Count<'a>(&'a Exchange);
 
 impl Meter for Count<'_> {
-    fn from_caller(&self, bytes: usize) {
+    fn caller_sent(&self, bytes: usize) {
         self.0.count(Side::Request, bytes);
     }
 
-    fn to_caller(&self, bytes: usize) {
+    fn caller_got(&self, bytes: usize) {
         self.0.count(Side::Response, bytes);
     }
 }

@@ -282,7 +282,11 @@ impl Worker {
     }
 
     async fn drain_inbound(&self, deadline: Instant) -> Drained {
-        let inbound: Vec<_> = self.all().into_iter().filter(|it| it.is_inbound()).collect();
+        let inbound: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|it| it.is_inbound())
+            .collect();
         self.end(&inbound, deadline, Direction::Inbound).await
     }
 
@@ -290,7 +294,11 @@ impl Worker {
         // Until nothing of it is under way the application may call on.
         let quiet = self.live.open(Direction::Outbound).quiet();
         let in_time = timeout_at(deadline, quiet).await.is_ok();
-        let others: Vec<_> = self.all().into_iter().filter(|it| !it.is_inbound()).collect();
+        let others: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|it| !it.is_inbound())
+            .collect();
         let deadline = match in_time {
             true => deadline.min(Instant::now() + AFTER_CUT),
             false => deadline,
@@ -346,7 +354,9 @@ impl Worker {
         let idle = self.shared.options.limits.idle;
         loop {
             sleep(HOUSEKEEPING.min(idle)).await;
-            let Some(before) = Instant::now().checked_sub(idle) else { continue };
+            let Some(before) = Instant::now().checked_sub(idle) else {
+                continue;
+            };
             for peer in self.peers.borrow().values() {
                 peer.close_idle_since(before);
             }
@@ -361,7 +371,9 @@ impl Worker {
     /// on their connections ends first.
     fn forget_unused(&self) {
         let unused = |count: usize| count == 1;
-        self.peers.borrow_mut().retain(|_, peer| !unused(Rc::strong_count(peer)));
+        self.peers
+            .borrow_mut()
+            .retain(|_, peer| !unused(Rc::strong_count(peer)));
         let mut applications = self.applications.borrow_mut();
         applications.retain(|_, application| !unused(Rc::strong_count(application)));
         self.metrics.forget_unused();

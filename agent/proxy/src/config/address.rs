@@ -74,7 +74,9 @@ impl FromStr for Address {
         let (host, port) = text.rsplit_once(':').ok_or("not of the form host:port")?;
         Ok(Self {
             host: host.parse()?,
-            port: port.parse().map_err(|_| "the port is not a number up to 65535")?,
+            port: port
+                .parse()
+                .map_err(|_| "the port is not a number up to 65535")?,
         })
     }
 }

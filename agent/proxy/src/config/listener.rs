@@ -100,7 +100,10 @@ impl Outbound {
             });
         }
         if !form.protocol.is_http() && !form.rules.is_empty() {
-            return Err(invalid(&place, "it carries byte streams and cannot have rules"));
+            return Err(invalid(
+                &place,
+                "it carries byte streams and cannot have rules",
+            ));
         }
         let key = match &form.bind {
             form::Bind::Tcp { address, port } => {

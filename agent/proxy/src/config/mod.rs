@@ -51,11 +51,18 @@ impl Compiled {
             .clusters
             .iter()
             .map(|(name, cluster)| {
-                Ok((name.clone(), Arc::new(Cluster::compile(name, cluster, &domain)?)))
+                Ok((
+                    name.clone(),
+                    Arc::new(Cluster::compile(name, cluster, &domain)?),
+                ))
             })
             .collect::<Result<BTreeMap<_, _>, ApplyError>>()?;
         let inbound = match &form.inbound {
-            Some(inbound) => Some(Arc::new(Inbound::compile(inbound, &form.service, &identity)?)),
+            Some(inbound) => Some(Arc::new(Inbound::compile(
+                inbound,
+                &form.service,
+                &identity,
+            )?)),
             None => None,
         };
         let outbound = form
@@ -106,7 +113,8 @@ where
     T: std::str::FromStr,
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|error: T::Err| invalid(place, error.to_string()))
+    text.parse()
+        .map_err(|error: T::Err| invalid(place, error.to_string()))
 }
 
 /// A duration where zero means that there is no limit.

@@ -135,7 +135,13 @@ fn holds(on: RetryOn, outcome: TryOutcome) -> bool {
             Answer { status, .. } => (500..600).contains(&status),
             _ => true,
         },
-        RetryOn::GatewayError => matches!(outcome, Answer { status: 502..=504, .. }),
+        RetryOn::GatewayError => matches!(
+            outcome,
+            Answer {
+                status: 502..=504,
+                ..
+            }
+        ),
         RetryOn::Reset => matches!(outcome, Reset | Refused | Timeout),
         RetryOn::ConnectFailure => outcome == ConnectFailure,
         RetryOn::RefusedStream => outcome == Refused,
@@ -184,7 +190,10 @@ mod tests {
         let gateway = rule(&[RetryOn::GatewayError], &[]);
         assert!(gateway.wants(answer(504)) && !gateway.wants(answer(500)));
         let grpc = rule(&[RetryOn::Unavailable], &[]);
-        let unavailable = TryOutcome::Answer { status: 200, grpc: Some(14) };
+        let unavailable = TryOutcome::Answer {
+            status: 200,
+            grpc: Some(14),
+        };
         assert!(grpc.wants(unavailable) && !grpc.wants(answer(200)));
     }
 }

@@ -25,9 +25,8 @@ impl OwnName {
         if name.eq_ignore_ascii_case(&self.0) {
             return true;
         }
-        name.split_once('.').is_some_and(|(subset, rest)| {
-            !subset.is_empty() && rest.eq_ignore_ascii_case(&self.0)
-        })
+        name.split_once('.')
+            .is_some_and(|(subset, rest)| !subset.is_empty() && rest.eq_ignore_ascii_case(&self.0))
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -102,7 +102,9 @@ impl H1Client {
     ) -> Result<Answer, SendError> {
         let Call { mut head, body, .. } = call;
         head.version = Version::HTTP_11;
-        let sent = self.sender.try_send_request(Request::from_parts(head, body));
+        let sent = self
+            .sender
+            .try_send_request(Request::from_parts(head, body));
         let mut answer = match sent.await {
             Ok(answer) => answer,
             Err(mut error) => {

@@ -44,13 +44,14 @@ where
             Ok::<_, Infallible>(Response::from_parts(answer.head, answer.body))
         }
     });
+    // Without `pipeline_flush`: it keeps back an answer while there is more to
+    // read, also the last one.
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
         .auto_date_header(false)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = pin!(connection);

@@ -64,7 +64,9 @@ impl http_body::Body for Received {
                     }));
                 }
                 // An answer that needs no more of the request (RFC 9113, 8.1).
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() => {
+                Some(Err(error))
+                    if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() =>
+                {
                     this.done = true;
                     this.data_done = true;
                 }
@@ -115,11 +117,7 @@ pub(super) async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> Sent
     poll_fn(|cx| poll_send(&mut body, stream, cx)).await
 }
 
-fn poll_send(
-    body: &mut Body,
-    stream: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-) -> Poll<Sent> {
+fn poll_send(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Sent> {
     loop {
         // At least one byte of room before the next piece is asked for; the
         // rest of the piece waits in the stream.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::coalesce::Coalesce;
 use super::greeting::Greeted;
 use super::h2_body::{self, Abort, Received, StreamGuard};
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, SendError, SendErrorKind};
+use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, SendError, SendErrorKind};
 use crate::http::{Answer, Body, Call};
 use crate::peer::Warm;
 
@@ -57,6 +57,8 @@ impl H2Client {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(256 * 1024)
+            .max_concurrent_reset_streams(RESETS)
+            .max_local_error_reset_streams(None)
             .enable_push(false)
             .initial_max_send_streams(100)
             .handshake::<_, Bytes>(Coalesce::new(io))

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::coalesce::Coalesce;
 use super::h2_body::{self, Received};
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, ServeLimits};
+use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, ServeLimits};
 use crate::http::{Body, Call, Handler};
 use crate::lifecycle::Phase;
 
@@ -36,6 +36,9 @@ where
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(256 * 1024)
+        .max_concurrent_reset_streams(RESETS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(None)
         .handshake::<_, Bytes>(Coalesce::new(io));
     let mut connection = tokio::select! {
         connection = handshake => connection?,

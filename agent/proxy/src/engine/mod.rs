@@ -56,4 +56,10 @@ pub(crate) enum SendErrorKind {
 
 /// HTTP/2 windows: what may be under way unread.
 pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Streams that were given up and are remembered. One connection carries the
+/// calls of many: when they all give up at once (a timeout, an application that
+/// ends), that is no attack. h2's own limits would end the connection, and with
+/// it what others do on it; whoever is at the other end has proved its identity
+/// or is our own application.
+pub(crate) const RESETS: usize = 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;

@@ -123,7 +123,10 @@ mod tests {
     async fn by_the_preface() {
         assert_eq!(spoken(&[PREFACE, b"rest"]).await, Spoken::Http2);
         assert_eq!(spoken(&[b"GET / HTTP/1.1\r\n\r\n"]).await, Spoken::Http1);
-        assert_eq!(spoken(&[b"PRI", b" / HTTP/1.1\r\n\r\n"]).await, Spoken::Http1);
+        assert_eq!(
+            spoken(&[b"PRI", b" / HTTP/1.1\r\n\r\n"]).await,
+            Spoken::Http1
+        );
         assert_eq!(spoken(&[]).await, Spoken::Http1);
         assert_eq!(spoken(&[b"PRI"]).await, Spoken::Http1);
     }

@@ -4,8 +4,8 @@
 mod body;
 mod call;
 mod headers;
-mod reply;
 mod replay;
+mod reply;
 
 pub(crate) use body::{Body, BodyError, End, Side, Watcher};
 pub(crate) use call::{Answer, Call, Handler, OnUpgrade, Tunnel};

@@ -71,7 +71,10 @@ fn reply(status: StatusCode, name: HeaderName, what: &str, grpc: bool) -> Answer
         headers.insert(GRPC_MESSAGE, percent_encoded(what));
         return answer(StatusCode::OK, headers, Body::empty());
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     answer(status, headers, Body::full(format!("{what}\n")))
 }
 

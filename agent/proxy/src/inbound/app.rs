@@ -9,15 +9,16 @@ use tokio::time::Instant;
 
 use crate::Limits;
 use crate::config::Address;
-use crate::engine::h1_client::{H1Client, IdlePool};
 use crate::engine::SendErrorKind;
+use crate::engine::h1_client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
 use crate::http::{Answer, Body, Call, Trouble};
 use crate::net;
 use crate::peer::{DialError, WarmPool, in_time};
 
-/// From when on an idle connection may well have been closed.
-const STALE: Duration = Duration::from_secs(1);
+/// From when on an idle connection may well be closing. Under load connections
+/// are not idle for so long, and no head is copied.
+const STALE: Duration = Duration::from_millis(10);
 
 /// The application, and the connections to it.
 pub(crate) struct Application {
@@ -100,7 +101,11 @@ impl Application {
             let begin = H2Client::begin(socket, limits.header_bytes, None);
             in_time(began, limit, begin).await
         };
-        let client = self.h2.get(dial).await.map_err(|error| self.unreachable(&error))?;
+        let client = self
+            .h2
+            .get(dial)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         let error = match client.send(call).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -109,7 +114,11 @@ impl Application {
             return Err(self.ended_early(error.kind, &error.what));
         };
         // The connection had ended without our knowing.
-        let client = self.h2.get(dial).await.map_err(|error| self.unreachable(&error))?;
+        let client = self
+            .h2
+            .get(dial)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         let sent = client.send(*call).await;
         sent.map_err(|error| self.ended_early(error.kind, &error.what))
     }

@@ -9,14 +9,21 @@ use mesh_model::Protocol;
 use crate::config::Expose;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1_server, h2_server};
-use crate::http::{Answer, Call, Handler, Trouble, authority, clean_request, clean_response, is_grpc, trouble};
+use crate::http::{
+    Answer, Call, Handler, Trouble, authority, clean_request, clean_response, is_grpc, trouble,
+};
 use crate::lifecycle::Member;
 use crate::net::Socket;
 use crate::target;
 use crate::worker::{Listening, Worker};
 
 /// Serves a connection to exposed paths.
-pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    socket: Socket,
+    member: Member,
+) {
     let limits = &worker.shared.options.limits;
     let Ok(Ok((spoken, io))) = tokio::time::timeout(limits.head, sniff(socket)).await else {
         return;
@@ -63,7 +70,10 @@ impl Exposed {
         let config: Option<Rc<Expose>> = self.listening.exposed();
         let not_here = || Trouble::new(StatusCode::NOT_FOUND, "this path is not exposed");
         let config = config.ok_or_else(not_here)?;
-        let to = config.paths.iter().find(|(exposed, _)| exposed == path.path());
+        let to = config
+            .paths
+            .iter()
+            .find(|(exposed, _)| exposed == path.path());
         let (_, address) = to.ok_or_else(not_here)?;
         let application = self.worker.application(address);
         let head = &mut call.head;

@@ -9,15 +9,14 @@ use http::header::{CONNECTION, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, request};
 use mesh_model::Protocol;
-use mesh_policy::{Decider, RequestFacts};
+use mesh_policy::RequestFacts;
 
 use super::{Connection, InboundView, Verdict};
 use crate::cut::Cut;
 use crate::exchange::{Exchange, grpc_status};
-use crate::flow::intention_of;
 use crate::http::{
-    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, authority, clean_request,
-    clean_application, clean_response, denied, is_grpc, trouble,
+    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, authority, clean_application,
+    clean_request, clean_response, denied, is_grpc, trouble,
 };
 use crate::target;
 use crate::telemetry::continue_trace;
@@ -97,7 +96,10 @@ impl Connection {
         let shared = &self.worker.shared;
         match &*self.caller.verdict(shared) {
             Verdict::Allow => return Ok(false),
-            Verdict::Deny(by) => return Err(self.deny(by, exchange)),
+            Verdict::Deny(by) => {
+                exchange.denied(by);
+                return Err(Refusal::Denied);
+            }
             Verdict::ByRequest => {}
         }
         let decision = shared.policy().policy.request(
@@ -109,18 +111,11 @@ impl Connection {
                 headers: &Lookup(&head.headers),
             },
         );
-        match decision.is_allowed() {
-            true => Ok(true),
-            false => Err(self.deny(&decision.by, exchange)),
+        if decision.is_allowed() {
+            return Ok(true);
         }
-    }
-
-    fn deny(&self, by: &Decider, exchange: &Exchange) -> Refusal {
-        exchange.set_reason(format!("denied by {by}"));
-        let (source, destination) = (self.http.source(), self.http.destination());
-        let metrics = &self.worker.metrics;
-        metrics.denied(source, destination, &intention_of(by));
-        Refusal::Denied
+        exchange.denied(&decision.by);
+        Err(Refusal::Denied)
     }
 
     async fn send(
@@ -146,7 +141,9 @@ impl Connection {
             }
             target::for_http2(&mut call.head, path, authority, &view.config.service);
             let limits = &self.worker.shared.options.limits;
-            let sent = view.application.send_h2(call, view.config.connect_timeout, limits);
+            let sent = view
+                .application
+                .send_h2(call, view.config.connect_timeout, limits);
             sent.await?
         } else {
             target::for_http1(&mut call.head, path, authority);
@@ -173,7 +170,9 @@ impl Connection {
     ) -> Result<Answer, Trouble> {
         let caller = call.upgrade.take();
         let limits = &self.worker.shared.options.limits;
-        let sent = view.application.send_h1(call, view.config.connect_timeout, limits);
+        let sent = view
+            .application
+            .send_h1(call, view.config.connect_timeout, limits);
         let mut answer = sent.await?;
         if let (Some(caller), Some(app)) = (caller, answer.upgrade.take()) {
             let member = self.listening.life.join();

@@ -51,14 +51,26 @@ pub(crate) struct Connection {
 }
 
 /// Serves a connection from another sidecar.
-pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
-    let Some(view) = listening.inbound() else { return };
-    let Some(tls) = accept(&worker, socket).await else { return };
-    let Some((connection, alpn)) = identify(&worker, &listening, &view, &tls) else { return };
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    socket: Socket,
+    member: Member,
+) {
+    let Some(view) = listening.inbound() else {
+        return;
+    };
+    let Some(tls) = accept(&worker, socket).await else {
+        return;
+    };
+    let Some((connection, alpn)) = identify(&worker, &listening, &view, &tls) else {
+        return;
+    };
     let until = until(tls.get_ref().1, &worker.shared.options.limits);
     match alpn.as_deref() {
         Some(H2) => {
             let limits = serve_limits(&worker, until);
+            let _opened = connection.http_connections().opened();
             let handler = Rc::new(connection);
             if let Err(error) = h2_server::serve(tls, handler, &limits, member.watch()).await {
                 tracing::debug!(%error, "h2 connection from a peer");
@@ -66,6 +78,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: 
         }
         Some(HTTP_1) => {
             let limits = serve_limits(&worker, until);
+            let _opened = connection.http_connections().opened();
             let handler = Rc::new(connection);
             if let Err(error) = h1_server::serve(tls, handler, &limits, member.watch()).await {
                 tracing::debug!(%error, "http/1.1 connection from a peer");
@@ -85,7 +98,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: 
     drop(member);
 }
 
-fn serve_limits(worker: &Worker, until: Option<(tokio::time::Instant, tokio::time::Instant)>) -> ServeLimits {
+impl Connection {
+    fn http_connections(&self) -> Rc<StreamSeries> {
+        let (source, destination) = (self.http.source(), self.http.destination());
+        let protocol = self.http.protocol();
+        let metrics = &self.worker.metrics;
+        metrics.streams(Direction::Inbound, source, destination, protocol)
+    }
+}
+
+fn serve_limits(
+    worker: &Worker,
+    until: Option<(tokio::time::Instant, tokio::time::Instant)>,
+) -> ServeLimits {
     let limits = &worker.shared.options.limits;
     ServeLimits {
         streams: limits.streams,
@@ -98,10 +123,17 @@ fn serve_limits(worker: &Worker, until: Option<(tokio::time::Instant, tokio::tim
 }
 
 async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net::TcpStream>> {
-    let Socket::Tcp(socket) = socket else { return None };
+    let Socket::Tcp(socket) = socket else {
+        return None;
+    };
     let from = socket.peer_addr().ok();
     let acceptor = TlsAcceptor::from(worker.server_config());
-    let (label, why) = match timeout(worker.shared.options.limits.handshake, acceptor.accept(socket)).await {
+    let (label, why) = match timeout(
+        worker.shared.options.limits.handshake,
+        acceptor.accept(socket),
+    )
+    .await
+    {
         Ok(Ok(tls)) => return Some(tls),
         Ok(Err(error)) => (failure_label(&error), mesh_tls::explain(&error)),
         Err(_) => ("timeout", "it took too long".to_owned()),
@@ -115,7 +147,9 @@ async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net:
 /// Why a handshake failed, as a label.
 fn failure_label(error: &std::io::Error) -> &'static str {
     use rustls::{CertificateError, Error};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
         None => "connection",
         Some(Error::NoCertificatesPresented) => "no_certificate",

@@ -98,11 +98,21 @@ impl Reset for TlsStream<TcpStream> {
 
 /// Carries one stream to the application. Gives back with which code it was
 /// reset, if it was.
-async fn carry<S>(connection: &Connection, mut stream: S, cut_at: Option<Instant>) -> Option<ResetCode>
+async fn carry<S>(
+    connection: &Connection,
+    mut stream: S,
+    cut_at: Option<Instant>,
+) -> Option<ResetCode>
 where
     S: AsyncRead + AsyncWrite + Unpin + Reset,
 {
-    let Connection { worker, caller, listening, streams, .. } = connection;
+    let Connection {
+        worker,
+        caller,
+        listening,
+        streams,
+        ..
+    } = connection;
     let flow = Flow::begin(worker, streams.clone(), Some(caller.key.clone()));
     let decision = worker.shared.policy().policy.stream(&caller.key);
     let Some(view) = listening.inbound() else {

@@ -143,7 +143,9 @@ impl Attempt<'_> {
             match sent {
                 Ok(answer) => return Ok((answer, pick)),
                 // The warm connection had ended, and nothing was sent.
-                Err(SendError { call: Some(call), .. }) if stale < STALE => {
+                Err(SendError {
+                    call: Some(call), ..
+                }) if stale < STALE => {
                     stale += 1;
                     request.give_back(*call);
                     if let Some(token) = pick.token() {
@@ -182,7 +184,9 @@ impl Attempt<'_> {
             let dialing = Dialing {
                 shared: &self.worker.shared,
                 name: &config.sni,
-                limit: left.map_or(config.connect_timeout, |left| left.min(config.connect_timeout)),
+                limit: left.map_or(config.connect_timeout, |left| {
+                    left.min(config.connect_timeout)
+                }),
             };
             let peer = &pick.instance().peer;
             let connected = match self.upgrade {
@@ -361,7 +365,9 @@ fn ended_early(config: &Cluster, pick: Pick, error: &SendError) -> Failed {
         SendErrorKind::Refused => (
             TryOutcome::Refused,
             Outcome::Cancelled,
-            Trouble::unavailable(format!("{service}: instance {id} did not take the request: {what}")),
+            Trouble::unavailable(format!(
+                "{service}: instance {id} did not take the request: {what}"
+            )),
         ),
         SendErrorKind::Reset => (
             TryOutcome::Reset,

@@ -171,7 +171,9 @@ fn policy(balancer: LoadBalancer) -> Policy {
 }
 
 fn outlier(form: &OutlierDetection) -> Outlier {
-    let base = form.base_ejection_time.map_or(Duration::from_secs(30), Into::into);
+    let base = form
+        .base_ejection_time
+        .map_or(Duration::from_secs(30), Into::into);
     Outlier {
         consecutive_failures: form.consecutive_5xx,
         base_ejection_time: base,

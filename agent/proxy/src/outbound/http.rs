@@ -39,7 +39,6 @@ impl Handler for Outgoing {
             Ok(answer) => exchange.answered(answer),
             Err(what) => {
                 exchange.set_reason(what.what.clone());
-                exchange.clear_deadline();
                 exchange.answered_as(what.status.as_u16(), trouble(&what, grpc))
             }
         }
@@ -127,13 +126,21 @@ impl Outgoing {
         view.rules().iter().find(|view| view.rule.matches(&facts))
     }
 
-    fn cluster<'a>(&self, view: &'a OutboundView, rule: Option<&'a RuleView>) -> &'a Rc<ClusterState> {
+    fn cluster<'a>(
+        &self,
+        view: &'a OutboundView,
+        rule: Option<&'a RuleView>,
+    ) -> &'a Rc<ClusterState> {
         let drawn = rule.and_then(|rule| rule.draw(&mut *self.worker.random.borrow_mut()));
         drawn.unwrap_or(&view.cluster)
     }
 }
 
-fn no_answer(service: &mesh_model::Key, rule: Option<&RuleView>, timeout: Option<Duration>) -> Trouble {
+fn no_answer(
+    service: &mesh_model::Key,
+    rule: Option<&RuleView>,
+    timeout: Option<Duration>,
+) -> Trouble {
     let millis = timeout.unwrap_or_default().as_millis();
     Trouble::timeout(match rule {
         Some(rule) => format!(

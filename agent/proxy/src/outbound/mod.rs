@@ -15,14 +15,32 @@ use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1_server, h2_server};
 use crate::lifecycle::Member;
 use crate::net::Socket;
+use crate::telemetry::Direction;
 use crate::worker::{Listening, Worker};
 
 /// Serves a connection of the application.
-pub(crate) async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
-    let Some(view) = listening.outbound() else { return };
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    socket: Socket,
+    member: Member,
+) {
+    let Some(view) = listening.outbound() else {
+        return;
+    };
     if !view.config.protocol.is_http() {
         return stream::serve(&worker, &view, socket, &member).await;
     }
+    let series = &view.cluster.http;
+    let metrics = &worker.metrics;
+    let _opened = metrics
+        .streams(
+            Direction::Outbound,
+            series.source(),
+            series.destination(),
+            series.protocol(),
+        )
+        .opened();
     drop(view); // each request looks at the one of its time
     let limits = &worker.shared.options.limits;
     // Reading ends with the application: it may open a connection beforehand.

@@ -17,7 +17,12 @@ use crate::worker::Worker;
 const TRIES: usize = 4;
 
 /// Carries a connection of the application to an instance.
-pub(super) async fn serve(worker: &Rc<Worker>, view: &OutboundView, mut socket: Socket, member: &Member) {
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    view: &OutboundView,
+    mut socket: Socket,
+    member: &Member,
+) {
     let flow = Flow::begin(worker, view.cluster.streams.clone(), None);
     let mut watch = member.watch();
     let found = tokio::select! {
@@ -32,7 +37,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, view: &OutboundView, mut socket: 
     let relaying = async {
         match stream {
             ByteStream::Mux(mut stream) => relay(&mut socket, &mut stream, idle, cut, &*flow).await,
-            ByteStream::Plain(mut stream) => relay(&mut socket, &mut *stream, idle, cut, &*flow).await,
+            ByteStream::Plain(mut stream) => {
+                relay(&mut socket, &mut *stream, idle, cut, &*flow).await
+            }
         }
     };
     let ended = tokio::select! {
@@ -49,11 +56,17 @@ pub(super) async fn serve(worker: &Rc<Worker>, view: &OutboundView, mut socket: 
             flow.set_reason(why.why());
             Outcome::Success
         }
-        Ended::Failed { caller: true, error } => {
+        Ended::Failed {
+            caller: true,
+            error,
+        } => {
             flow.set_reason(format!("the application: {error}"));
             Outcome::Success
         }
-        Ended::Failed { caller: false, error } => {
+        Ended::Failed {
+            caller: false,
+            error,
+        } => {
             flow.set_reason(error.to_string());
             Outcome::Reset
         }
@@ -63,7 +76,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, view: &OutboundView, mut socket: 
 }
 
 /// A stream to an instance that takes it.
-async fn connect(worker: &Worker, cluster: &Rc<ClusterState>, flow: &Flow) -> Option<(Pick, ByteStream)> {
+async fn connect(
+    worker: &Worker,
+    cluster: &Rc<ClusterState>,
+    flow: &Flow,
+) -> Option<(Pick, ByteStream)> {
     let config = cluster.config();
     let dialing = Dialing {
         shared: &worker.shared,
@@ -89,9 +106,14 @@ async fn connect(worker: &Worker, cluster: &Rc<ClusterState>, flow: &Flow) -> Op
                 return Some((pick, stream));
             }
             Err(error) => {
-                worker.metrics.connect_failed(&service.to_string(), error.kind.as_str());
+                worker
+                    .metrics
+                    .connect_failed(&service.to_string(), error.kind.as_str());
                 let instance = &pick.instance().endpoint;
-                let reason = format!("{service}: instance {} at {}: {error}", instance.id, instance.address);
+                let reason = format!(
+                    "{service}: instance {} at {}: {error}",
+                    instance.id, instance.address
+                );
                 tracing::warn!(%reason, "an instance did not take a connection");
                 flow.set_reason(reason);
                 pick.done(Outcome::ConnectFailure);

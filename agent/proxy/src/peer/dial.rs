@@ -63,9 +63,10 @@ impl DialError {
         let tls = find_tls(error);
         let kind = match (error.kind(), tls) {
             (_, Some(rustls::Error::NoApplicationProtocol))
-            | (_, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol))) => {
-                DialKind::OtherProtocol
-            }
+            | (
+                _,
+                Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)),
+            ) => DialKind::OtherProtocol,
             (_, Some(error)) if is_wrong_identity(error) => DialKind::Identity,
             (_, Some(_)) => DialKind::Tls,
             (io::ErrorKind::ConnectionRefused, _) => DialKind::Refused,
@@ -105,8 +106,9 @@ impl DialError {
 }
 
 fn find_tls(error: &io::Error) -> Option<&rustls::Error> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> =
-        error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    let mut next: Option<&(dyn std::error::Error + 'static)> = error
+        .get_ref()
+        .map(|inner| inner as &(dyn std::error::Error + 'static));
     while let Some(one) = next {
         if let Some(found) = one.downcast_ref() {
             return Some(found);

@@ -126,7 +126,9 @@ impl Peer {
                 Err(error) => return Err(error),
             }
         }
-        Err(DialError::other("its connections end as soon as they are made"))
+        Err(DialError::other(
+            "its connections end as soon as they are made",
+        ))
     }
 
     /// Closes what nobody used since then.

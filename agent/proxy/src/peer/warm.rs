@@ -68,7 +68,9 @@ impl<C: Warm> WarmPool<C> {
                 continue;
             }
             let Some(dial) = dial.take() else {
-                return Err(DialError::other("its connections end as soon as they are made"));
+                return Err(DialError::other(
+                    "its connections end as soon as they are made",
+                ));
             };
             let (told, tells) = tokio::sync::oneshot::channel::<DialError>();
             let making = async move { tells.await.ok() }.boxed_local().shared();
@@ -173,7 +175,10 @@ mod tests {
             pool.get(|| async {
                 tokio::task::yield_now().await;
                 made.set(made.get() + 1);
-                Err(DialError { kind: DialKind::Refused, what: "no".into() })
+                Err(DialError {
+                    kind: DialKind::Refused,
+                    what: "no".into(),
+                })
             })
         };
         let (a, b) = tokio::join!(fail(), fail());
@@ -188,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn who_gives_up_does_not_hold_up_others() {
         let pool = WarmPool::<Fake>::default();
-        let mut first = Box::pin(pool.get(|| std::future::pending()));
+        let mut first = Box::pin(pool.get(std::future::pending));
         let mut second = Box::pin(pool.get(|| async { Ok(Fake::default()) }));
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());

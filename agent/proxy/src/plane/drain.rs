@@ -29,6 +29,10 @@ impl AddAssign for Drained {
 
 impl fmt::Display for Drained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cut {} requests and {} streams", self.requests, self.streams)
+        write!(
+            f,
+            "cut {} requests and {} streams",
+            self.requests, self.streams
+        )
     }
 }

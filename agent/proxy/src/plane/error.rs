@@ -28,7 +28,9 @@ pub enum ApplyError {
         reason: String,
     },
     /// A listener names a cluster that is not in the config.
-    #[error("config: upstream {service}: {place} names the cluster {cluster:?}, which is not there")]
+    #[error(
+        "config: upstream {service}: {place} names the cluster {cluster:?}, which is not there"
+    )]
     NoSuchCluster {
         /// The upstream.
         service: Key,

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 pub(crate) use command::Command;
 pub use drain::Drained;
 pub use error::ApplyError;
-pub use options::{AccessLog, Limits, Options};
+pub use options::{AccessLog, Limits, LogSink, Options};
 pub(crate) use shared::{Current, Shared};
 pub use snapshot::{Bound, BoundAddress, BoundTo, Snapshot};
 
@@ -99,10 +99,9 @@ impl DataPlane {
     /// When it cannot be run; then the one before runs on.
     pub async fn apply(&self, config: ProxyConfig) -> Result<Applied, ApplyError> {
         let not_understood = self.apply_policy(&config.policy);
+        self.check_runs()?; // a drain holds the lock for long
         let _one_at_a_time = self.applying.lock().await;
-        if self.shared.draining.load(Ordering::Acquire) {
-            return Err(ApplyError::Draining);
-        }
+        self.check_runs()?;
         let compiled = Arc::new(Compiled::new(config, &self.shared.options.features)?);
         self.check_identity(&compiled)?;
         let (sockets, fresh) = self.bind_missing(&compiled)?;
@@ -143,7 +142,10 @@ impl DataPlane {
     #[must_use]
     pub fn is_listening(&self) -> bool {
         let state = self.state();
-        let inbound = state.config.as_ref().and_then(|config| config.inbound.as_ref());
+        let inbound = state
+            .config
+            .as_ref()
+            .and_then(|config| config.inbound.as_ref());
         inbound.is_some_and(|inbound| state.listeners.contains_key(&inbound.key))
             && !self.shared.draining.load(Ordering::Acquire)
     }
@@ -153,8 +155,8 @@ impl DataPlane {
     ///
     /// Gives back what was cut.
     pub async fn drain(&self, limit: Duration) -> Drained {
-        let _one_at_a_time = self.applying.lock().await;
         self.shared.draining.store(true, Ordering::Release);
+        let _one_at_a_time = self.applying.lock().await;
         let deadline = Instant::now() + limit;
         let mut cut = self
             .to_all(|done| Command::DrainInbound { deadline, done })
@@ -205,6 +207,13 @@ impl DataPlane {
             sum += one.await.unwrap_or_default();
         }
         sum
+    }
+
+    fn check_runs(&self) -> Result<(), ApplyError> {
+        match self.shared.draining.load(Ordering::Acquire) {
+            true => Err(ApplyError::Draining),
+            false => Ok(()),
+        }
     }
 
     fn check_identity(&self, config: &Compiled) -> Result<(), ApplyError> {

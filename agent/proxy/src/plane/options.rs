@@ -44,8 +44,11 @@ pub enum AccessLog {
     Stdout,
     /// To a function, which gets some whole lines at a time, on a thread where
     /// it may block.
-    To(Arc<dyn Fn(&[u8]) + Send + Sync>),
+    To(LogSink),
 }
+
+/// Takes some whole lines at a time.
+pub type LogSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 impl fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,7 +49,11 @@ impl Shared {
 
     /// Puts a policy in force. From its return on every new request, stream
     /// and connection is decided by it.
-    pub(crate) fn apply_policy(&self, form: &PolicyForm, features: &Features) -> Vec<NotUnderstood> {
+    pub(crate) fn apply_policy(
+        &self,
+        form: &PolicyForm,
+        features: &Features,
+    ) -> Vec<NotUnderstood> {
         let (policy, not_understood) = Policy::compile(form, features);
         // One after the other, and the pointer before the wake.
         self.policy_changed.send_modify(|version| {

@@ -21,6 +21,8 @@ pub(crate) struct LogWriter {
     dropped: Arc<AtomicU64>,
 }
 
+type WriteLines = Box<dyn FnMut(&[u8]) + Send>;
+
 enum Message {
     Lines(Vec<u8>),
     Flush(oneshot::Sender<()>),
@@ -29,7 +31,7 @@ enum Message {
 impl LogWriter {
     /// Starts the thread; it ends with the last handle. `None`: there is no log.
     pub(crate) fn start(to: &AccessLog) -> Option<Self> {
-        let write: Box<dyn FnMut(&[u8]) + Send> = match to.clone() {
+        let write: WriteLines = match to.clone() {
             AccessLog::Off => return None,
             AccessLog::Stdout => Box::new(|lines| {
                 let mut out = std::io::stdout().lock();
@@ -69,7 +71,7 @@ impl LogWriter {
     }
 }
 
-fn run(receiver: &Receiver<Message>, mut write: Box<dyn FnMut(&[u8]) + Send>) {
+fn run(receiver: &Receiver<Message>, mut write: WriteLines) {
     while let Ok(message) = receiver.recv() {
         match message {
             Message::Lines(lines) => write(&lines),

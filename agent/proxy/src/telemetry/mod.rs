@@ -21,7 +21,7 @@ use mesh_tls::MeshTls;
 pub(crate) use access::{Direction, HttpRecord, StreamRecord, WorkerLog};
 pub(crate) use log::LogWriter;
 pub(crate) use registry::Registry;
-pub(crate) use series::{HttpSeries, Metrics, StreamSeries};
+pub(crate) use series::{HttpSeries, Metrics, Opened, StreamSeries};
 pub(crate) use trace::{TraceId, continue_trace};
 pub(crate) use value::Counter;
 

@@ -67,7 +67,10 @@ impl Registry {
             for (metric, series) in &inner.histograms {
                 let family = sum.histograms.entry(metric).or_default();
                 for (labels, histogram) in series {
-                    family.entry(labels.clone()).or_default().add(&histogram.read());
+                    family
+                        .entry(labels.clone())
+                        .or_default()
+                        .add(&histogram.read());
                 }
             }
         }
@@ -103,12 +106,18 @@ pub(crate) struct Merged {
 impl Merged {
     /// Adds a gauge without labels.
     pub(super) fn gauge(&mut self, metric: &'static Metric, value: u64) {
-        self.gauges.entry(metric).or_default().insert(Vec::new(), value);
+        self.gauges
+            .entry(metric)
+            .or_default()
+            .insert(Vec::new(), value);
     }
 
     /// Adds a counter without labels.
     pub(super) fn counter(&mut self, metric: &'static Metric, value: u64) {
-        self.counters.entry(metric).or_default().insert(Vec::new(), value);
+        self.counters
+            .entry(metric)
+            .or_default()
+            .insert(Vec::new(), value);
     }
 }
 

@@ -66,8 +66,8 @@ pub(crate) struct HttpSeries {
 /// The series of byte streams, or of connections, between a pair.
 pub(crate) struct StreamSeries {
     labels: Pair,
-    pub(crate) total: Arc<Counter>,
-    pub(crate) active: Arc<Gauge>,
+    total: Arc<Counter>,
+    active: Arc<Gauge>,
     pub(crate) request_bytes: Arc<Counter>,
     pub(crate) response_bytes: Arc<Counter>,
 }
@@ -88,7 +88,12 @@ impl Metrics {
         destination: &str,
         protocol: &'static str,
     ) -> Rc<HttpSeries> {
-        let pair = (direction, source.to_owned(), destination.to_owned(), protocol);
+        let pair = (
+            direction,
+            source.to_owned(),
+            destination.to_owned(),
+            protocol,
+        );
         let mut all = self.http.borrow_mut();
         let make = |pair: &Pair| Rc::new(HttpSeries::new(&self.registry, pair.clone()));
         all.entry(pair).or_insert_with_key(make).clone()
@@ -101,7 +106,12 @@ impl Metrics {
         destination: &str,
         protocol: &'static str,
     ) -> Rc<StreamSeries> {
-        let pair = (direction, source.to_owned(), destination.to_owned(), protocol);
+        let pair = (
+            direction,
+            source.to_owned(),
+            destination.to_owned(),
+            protocol,
+        );
         let mut all = self.streams.borrow_mut();
         let make = |pair: &Pair| Rc::new(StreamSeries::new(&self.registry, pair.clone()));
         all.entry(pair).or_insert_with_key(make).clone()
@@ -109,8 +119,12 @@ impl Metrics {
 
     /// Forgets the handles that nobody holds; their series stay.
     pub(crate) fn forget_unused(&self) {
-        self.http.borrow_mut().retain(|_, one| Rc::strong_count(one) > 1);
-        self.streams.borrow_mut().retain(|_, one| Rc::strong_count(one) > 1);
+        self.http
+            .borrow_mut()
+            .retain(|_, one| Rc::strong_count(one) > 1);
+        self.streams
+            .borrow_mut()
+            .retain(|_, one| Rc::strong_count(one) > 1);
     }
 
     pub(crate) fn denied(&self, source: &str, destination: &str, intention: &str) {
@@ -137,7 +151,12 @@ impl Metrics {
 impl HttpSeries {
     fn new(registry: &Arc<Registry>, labels: Pair) -> Self {
         let of = |pair: &Pair| -> [String; 4] {
-            [pair.0.as_str().to_owned(), pair.1.clone(), pair.2.clone(), pair.3.to_owned()]
+            [
+                pair.0.as_str().to_owned(),
+                pair.1.clone(),
+                pair.2.clone(),
+                pair.3.to_owned(),
+            ]
         };
         let texts = of(&labels);
         let texts = texts.each_ref().map(String::as_str);
@@ -182,9 +201,30 @@ impl HttpSeries {
     }
 }
 
+/// A connection or byte stream, counted as open while it lives.
+pub(crate) struct Opened(Rc<StreamSeries>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}
+
 impl StreamSeries {
+    /// Counts one that begins.
+    pub(crate) fn opened(self: &Rc<Self>) -> Opened {
+        self.total.inc();
+        self.active.inc();
+        Opened(self.clone())
+    }
+
     fn new(registry: &Arc<Registry>, labels: Pair) -> Self {
-        let texts = [labels.0.as_str(), labels.1.as_str(), labels.2.as_str(), labels.3];
+        let texts = [
+            labels.0.as_str(),
+            labels.1.as_str(),
+            labels.2.as_str(),
+            labels.3,
+        ];
         Self {
             total: registry.counter(&CONNECTIONS, &texts),
             active: registry.gauge(&ACTIVE, &texts),

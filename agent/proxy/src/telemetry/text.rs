@@ -54,7 +54,11 @@ fn line(
     value: &dyn std::fmt::Display,
 ) {
     let _ = write!(out, "{}{suffix}", metric.name);
-    let pairs = metric.labels.iter().copied().zip(labels.iter().map(String::as_str));
+    let pairs = metric
+        .labels
+        .iter()
+        .copied()
+        .zip(labels.iter().map(String::as_str));
     let mut before = '{';
     for (name, value) in pairs.chain(bound.map(|bound| ("le", bound))) {
         let _ = write!(out, "{before}{name}=\"");
@@ -108,8 +112,12 @@ mod tests {
         let registry = Arc::new(Registry::default());
         registry.counter(&REQUESTS, &["web", "200"]).add(7);
         registry.counter(&REQUESTS, &["a\"b\\c\nd", "404"]).inc();
-        registry.histogram(&DURATION, &[]).observe(Duration::from_micros(700));
-        registry.histogram(&DURATION, &[]).observe(Duration::from_secs(60));
+        registry
+            .histogram(&DURATION, &[])
+            .observe(Duration::from_micros(700));
+        registry
+            .histogram(&DURATION, &[])
+            .observe(Duration::from_secs(60));
         insta::assert_snapshot!(encode(&Registry::merged(&[registry])));
     }
 }

@@ -70,14 +70,17 @@ fn read(text: &[u8]) -> Option<([u8; 32], [u8; 2])> {
     let span = text.get(36..52)?;
     let flags: [u8; 2] = text.get(53..55)?.try_into().ok()?;
     let is_zero = |id: &[u8]| id.iter().all(|digit| *digit == b'0');
-    let fine = is_hex(&trace) && is_hex(span) && is_hex(&flags) && !is_zero(&trace) && !is_zero(span);
+    let fine =
+        is_hex(&trace) && is_hex(span) && is_hex(&flags) && !is_zero(&trace) && !is_zero(span);
     // Of the flags level 1 knows one bit; the others are not passed on.
-    let sampled = flags[1].is_ascii_digit() && flags[1] & 1 == 1 || matches!(flags[1], b'b' | b'd' | b'f');
+    let sampled =
+        flags[1].is_ascii_digit() && flags[1] & 1 == 1 || matches!(flags[1], b'b' | b'd' | b'f');
     fine.then_some((trace, if sampled { *b"01" } else { *b"00" }))
 }
 
 fn is_hex(text: &[u8]) -> bool {
-    text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.iter()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Fills with random hex digits that are not all zero.
@@ -110,7 +113,9 @@ mod tests {
         assert_eq!(text.len(), LENGTH);
         assert_eq!(&text[3..35], id.as_str());
         assert!(read(text.as_bytes()).is_some());
-        let state = headers.get(&TRACESTATE).map_or("", |it| it.to_str().unwrap());
+        let state = headers
+            .get(&TRACESTATE)
+            .map_or("", |it| it.to_str().unwrap());
         (text, state.to_owned())
     }
 

@@ -10,7 +10,8 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add(&self, amount: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
     pub(crate) fn inc(&self) {
@@ -32,7 +33,8 @@ impl Gauge {
     }
 
     pub(crate) fn dec(&self) {
-        self.0.store(self.0.load(Relaxed).saturating_sub(1), Relaxed);
+        self.0
+            .store(self.0.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {

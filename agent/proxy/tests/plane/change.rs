@@ -23,7 +23,10 @@ struct Load {
 
 impl Load {
     fn start(address: SocketAddr) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let tasks = (0..6)
             .map(|index| {
                 let (stop, done) = (stop.clone(), done.clone());
@@ -69,10 +72,18 @@ async fn leaves_and_roots_swap_under_load() {
     let tls = |service| Arc::new(MeshTls::new(old.leaf(service), old.trust(&[])).unwrap());
     let (api_tls, web_tls) = (tls("api"), tls("web"));
     let api = mesh_proxy::DataPlane::new(api_tls.clone(), options());
-    api.apply(serving("api", Protocol::Http, telling("api").await)).await.unwrap();
+    api.apply(serving("api", Protocol::Http, telling("api").await))
+        .await
+        .unwrap();
     let web = mesh_proxy::DataPlane::new(web_tls.clone(), options());
     let clusters = || vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
-    web.apply(calling("web", vec![upstream("api", Protocol::Http)], clusters())).await.unwrap();
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Http)],
+        clusters(),
+    ))
+    .await
+    .unwrap();
     let load = Load::start(upstream_of(&web, "api"));
     load.more(50).await;
     for tls in [&api_tls, &web_tls] {
@@ -100,7 +111,10 @@ async fn leaves_and_roots_swap_under_load() {
 async fn configs_change_under_load() {
     let pair = Pair::new(Protocol::Http, telling("api").await).await;
     let second = pair.ca.plane("api");
-    second.apply(serving("api", Protocol::Http, telling("second").await)).await.unwrap();
+    second
+        .apply(serving("api", Protocol::Http, telling("second").await))
+        .await
+        .unwrap();
     let load = Load::start(pair.address);
     load.more(50).await;
     for round in 0..10 {
@@ -113,10 +127,13 @@ async fn configs_change_under_load() {
             _ => &both[1..],
         };
         let mut instances = cluster("api", Protocol::Http, &both);
-        instances.endpoints.retain(|one| some.iter().any(|it| it.port() == one.port));
+        instances
+            .endpoints
+            .retain(|one| some.iter().any(|it| it.port() == one.port));
         config.clusters.insert("api".into(), instances);
         if round % 2 == 0 {
-            config.outbound[0].rules = vec![rule(json!({ "to": [{ "cluster": "api", "weight": 1 }] }))];
+            config.outbound[0].rules =
+                vec![rule(json!({ "to": [{ "cluster": "api", "weight": 1 }] }))];
             config.outbound.push(upstream("other", Protocol::Http));
             config.outbound[1].cluster = "api".into();
         }
@@ -159,13 +176,30 @@ async fn a_config_is_taken_wholly_or_not_at_all() {
         port: taken.local_addr().unwrap().port(),
     };
     config.outbound = vec![other];
-    let error = pair.web.apply(config.clone()).await.unwrap_err().to_string();
-    assert!(error.contains("for upstream other") && error.contains("another program listens"), "{error}");
+    let error = pair
+        .web
+        .apply(config.clone())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("for upstream other") && error.contains("another program listens"),
+        "{error}"
+    );
     assert_eq!(once(pair.address, "/").await.status, 200);
-    assert_eq!(pair.web.snapshot().config.unwrap().outbound, pair.web_config.outbound);
+    assert_eq!(
+        pair.web.snapshot().config.unwrap().outbound,
+        pair.web_config.outbound
+    );
     for (change, says) in [
-        (json!({ "identity": identity("other") }), "the certificate is for"),
-        (json!({ "outbound": [{ "cluster": "moon" }] }), "names the cluster \"moon\""),
+        (
+            json!({ "identity": identity("other") }),
+            "the certificate is for",
+        ),
+        (
+            json!({ "outbound": [{ "cluster": "moon" }] }),
+            "names the cluster \"moon\"",
+        ),
     ] {
         let mut form = serde_json::to_value(&pair.web_config).unwrap();
         if let Some(identity) = change.get("identity") {
@@ -173,7 +207,11 @@ async fn a_config_is_taken_wholly_or_not_at_all() {
         } else {
             form["outbound"][0]["cluster"] = json!("moon");
         }
-        let error = pair.web.apply(serde_json::from_value(form).unwrap()).await.unwrap_err();
+        let error = pair
+            .web
+            .apply(serde_json::from_value(form).unwrap())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
     drop(taken);
@@ -191,10 +229,18 @@ async fn connections_end_with_the_certificate_and_requests_go_on() {
     };
     let (api_tls, web_tls) = (short("api"), short("web"));
     let api = mesh_proxy::DataPlane::new(api_tls.clone(), options.clone());
-    api.apply(serving("api", Protocol::Tcp, echo().await)).await.unwrap();
+    api.apply(serving("api", Protocol::Tcp, echo().await))
+        .await
+        .unwrap();
     let web = mesh_proxy::DataPlane::new(web_tls.clone(), options);
     let clusters = vec![("api", cluster("api", Protocol::Tcp, &[inbound_of(&api)]))];
-    web.apply(calling("web", vec![upstream("api", Protocol::Tcp)], clusters)).await.unwrap();
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Tcp)],
+        clusters,
+    ))
+    .await
+    .unwrap();
     let address = upstream_of(&web, "api");
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(b"x").await.unwrap();

@@ -32,7 +32,10 @@ async fn what_runs_is_finished() {
     let (application, asked, answer) = held().await;
     let pair = Pair::new(Protocol::Http, application).await;
     let mut running = Vec::new();
-    for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+    for mut client in [
+        Client::h1(pair.address).await,
+        Client::h2(pair.address).await,
+    ] {
         running.push(tokio::spawn(async move { client.get("/").await }));
     }
     in_time(asked.acquire_many(2)).await.unwrap().forget();
@@ -60,7 +63,11 @@ async fn what_does_not_end_is_cut_at_the_limit() {
     let began = Instant::now();
     let cut = in_time(pair.api.drain(Duration::from_millis(300))).await;
     assert_eq!((cut.requests, cut.streams), (1, 0));
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     let got = in_time(running).await.unwrap();
     assert_eq!(got.status, 502, "{got:?}");
 }
@@ -71,15 +78,26 @@ async fn the_application_calls_out_until_the_end() {
     // The one that drains is called, and calls itself.
     let ca = Ca::new();
     let back = ca.plane("back");
-    back.apply(serving("back", Protocol::Http, telling("back").await)).await.unwrap();
+    back.apply(serving("back", Protocol::Http, telling("back").await))
+        .await
+        .unwrap();
     let api = ca.plane("api");
     let mut config = serving("api", Protocol::Http, application);
     config.outbound = vec![upstream("back", Protocol::Http)];
-    config.clusters.insert("back".into(), cluster("back", Protocol::Http, &[inbound_of(&back)]));
+    config.clusters.insert(
+        "back".into(),
+        cluster("back", Protocol::Http, &[inbound_of(&back)]),
+    );
     api.apply(config).await.unwrap();
     let web = ca.plane("web");
     let clusters = vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
-    web.apply(calling("web", vec![upstream("api", Protocol::Http)], clusters)).await.unwrap();
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Http)],
+        clusters,
+    ))
+    .await
+    .unwrap();
     let address = upstream_of(&web, "api");
     let running = tokio::spawn(async move { once(address, "/").await });
     in_time(asked.acquire()).await.unwrap().forget();
@@ -118,5 +136,8 @@ async fn byte_streams_end_or_are_cut() {
     let cut = in_time(draining).await.unwrap();
     assert_eq!((cut.requests, cut.streams), (0, 1));
     let mut rest = Vec::new();
-    assert!(in_time(sockets[0].read_to_end(&mut rest)).await.is_err(), "a cut is an error");
+    assert!(
+        in_time(sockets[0].read_to_end(&mut rest)).await.is_err(),
+        "a cut is an error"
+    );
 }

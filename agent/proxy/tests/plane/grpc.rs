@@ -42,7 +42,9 @@ pub(crate) async fn streaming() -> std::net::SocketAddr {
             }
         });
         let answer = Response::builder().header("content-type", "application/grpc");
-        answer.body(StreamBody::new(Box::pin(frames) as SyncFrames).boxed()).unwrap()
+        answer
+            .body(StreamBody::new(Box::pin(frames) as SyncFrames).boxed())
+            .unwrap()
     })
     .await
 }
@@ -58,7 +60,10 @@ pub(crate) fn fed() -> (mpsc::Sender<&'static str>, TestBody) {
         let piece = fed.recv().await?;
         Some((Ok(Frame::data(Bytes::from_static(piece.as_bytes()))), fed))
     });
-    (feed, StreamBody::new(Box::pin(frames) as SyncFrames).boxed())
+    (
+        feed,
+        StreamBody::new(Box::pin(frames) as SyncFrames).boxed(),
+    )
 }
 
 #[tokio::test]
@@ -85,16 +90,28 @@ async fn streams_both_ways_with_trailers() {
 async fn request_trailers_go_through() {
     let application = application(|request| async move {
         let body = request.into_body().collect().await.unwrap();
-        let sum = body.trailers().unwrap()["x-sum"].to_str().unwrap().to_owned();
+        let sum = body.trailers().unwrap()["x-sum"]
+            .to_str()
+            .unwrap()
+            .to_owned();
         Response::new(full(sum))
     })
     .await;
     let pair = Pair::new(Protocol::Http2, application).await;
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "42".parse().unwrap());
-    let frames = [Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(trailers))];
+    let frames = [
+        Ok(Frame::data(Bytes::from_static(b"x"))),
+        Ok(Frame::trailers(trailers)),
+    ];
     let body = StreamBody::new(futures::stream::iter(frames)).boxed();
-    let got = read(Client::h2(pair.address).await.send(grpc("/sum", body)).await).await;
+    let got = read(
+        Client::h2(pair.address)
+            .await
+            .send(grpc("/sum", body))
+            .await,
+    )
+    .await;
     assert_eq!(got.text(), "42");
 }
 
@@ -104,12 +121,21 @@ async fn errors_are_statuses() {
     let mut client = Client::h2(pair.address).await;
     let got = read(client.send(grpc("/x", full("a"))).await).await;
     assert_eq!((got.status, got.header("grpc-status")), (200, "14"));
-    assert!(got.header("grpc-message").contains("cannot be reached"), "{got:?}");
+    assert!(
+        got.header("grpc-message").contains("cannot be reached"),
+        "{got:?}"
+    );
     pair.api.apply_policy(&policy("deny", &[]));
     let got = read(client.send(grpc("/x", full("a"))).await).await;
     assert_eq!((got.status, got.header("grpc-status")), (200, "7"));
-    assert!(got.header("x-mesh-denied").contains("no intention matches"), "{got:?}");
-    assert_eq!(metric(&pair.api, "mesh_requests_total", &["code=\"403\""]), 1);
+    assert!(
+        got.header("x-mesh-denied").contains("no intention matches"),
+        "{got:?}"
+    );
+    assert_eq!(
+        metric(&pair.api, "mesh_requests_total", &["code=\"403\""]),
+        1
+    );
 }
 
 #[tokio::test]

@@ -18,7 +18,9 @@ async fn http1_to_http1() {
     for turn in 0..3 {
         let mut request = request("POST", "/a/b?x=1", "hello");
         request.headers_mut().insert("x-turn", turn.into());
-        request.headers_mut().insert("x-mesh-source", "forged".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("x-mesh-source", "forged".parse().unwrap());
         let got = read(client.send(request).await).await;
         assert_eq!(got.status, 200, "{got:?}");
         let told = got.json();
@@ -31,17 +33,23 @@ async fn http1_to_http1() {
         assert_eq!(told["headers"]["traceparent"].as_str().unwrap().len(), 55);
     }
     // All of them over one connection between the two.
-    let connections = metric(&pair.web, "mesh_connections_total", &[]);
-    assert_eq!(connections, 0, "HTTP is counted in requests");
+    let series = ["inbound", "source=\"web\"", "protocol=\"http\""];
+    assert_eq!(metric(&pair.api, "mesh_connections_total", &series), 1);
 }
 
 #[tokio::test]
 async fn http2_from_the_application_and_to_it() {
     for (protocol, version) in [(Protocol::Http, "HTTP/1.1"), (Protocol::Http2, "HTTP/2.0")] {
         let pair = Pair::new(protocol, telling("api").await).await;
-        for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+        for mut client in [
+            Client::h1(pair.address).await,
+            Client::h2(pair.address).await,
+        ] {
             let got = read(client.send(request("PUT", "/x", "body")).await).await;
-            assert_eq!((got.status, got.json()["version"].as_str()), (200, Some(version)));
+            assert_eq!(
+                (got.status, got.json()["version"].as_str()),
+                (200, Some(version))
+            );
             assert_eq!(got.json()["body"], "body");
         }
     }
@@ -56,11 +64,22 @@ async fn paths_arrive_in_their_normal_form() {
         ("//admin//x/./y", "/admin/x/y"),
         ("/%61bc", "/abc"),
     ] {
-        let text = raw(&pair, &format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
-        assert!(text.contains(&format!("\"uri\":\"{normal}\"")), "{path}: {text}");
+        let text = raw(
+            &pair,
+            &format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"),
+        )
+        .await;
+        assert!(
+            text.contains(&format!("\"uri\":\"{normal}\"")),
+            "{path}: {text}"
+        );
     }
     for path in ["/a%2fb", "/a%5cb", "/a%00", "/a%zz"] {
-        let text = raw(&pair, &format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
+        let text = raw(
+            &pair,
+            &format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"),
+        )
+        .await;
         assert!(text.starts_with("HTTP/1.1 400 "), "{path}: {text}");
         assert!(text.contains("x-mesh-error: "), "{path}: {text}");
     }
@@ -85,24 +104,49 @@ async fn requests_of_every_framing() {
     assert!(raw(&pair, chunked).await.contains("\"body\":\"abcde\""));
     let expect = "POST /c HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\nconnection: close\r\n\r\nabc";
     let text = raw(&pair, expect).await;
-    assert!(text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK"), "{text}");
+    assert!(
+        text.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK"),
+        "{text}"
+    );
     assert!(text.contains("\"body\":\"abc\""));
     let old = "GET /old HTTP/1.0\r\n\r\n";
     let text = raw(&pair, old).await;
-    assert!(text.contains(" 200 OK") && text.contains("\"host\":\"api\""), "{text}");
+    assert!(
+        text.contains(" 200 OK") && text.contains("\"host\":\"api\""),
+        "{text}"
+    );
     let absolute = "GET http://other.host/p HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-    assert!(raw(&pair, absolute).await.contains("\"host\":\"other.host\""));
-    let pipelined = "GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    assert!(
+        raw(&pair, absolute)
+            .await
+            .contains("\"host\":\"other.host\"")
+    );
+    let pipelined =
+        "GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let text = raw(&pair, pipelined).await;
-    let (first, second) = (text.find("\"uri\":\"/1\"").unwrap(), text.find("\"uri\":\"/2\"").unwrap());
+    let (first, second) = (
+        text.find("\"uri\":\"/1\"").unwrap(),
+        text.find("\"uri\":\"/2\"").unwrap(),
+    );
     assert!(first < second);
     // Two framings in one request are what smuggling is made of.
     let both = "POST /c HTTP/1.1\r\nhost: a\r\ncontent-length: 30\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
                 3\r\nabc\r\n0\r\n\r\n";
     let text = raw(&pair, both).await;
-    assert!(text.contains("\"body\":\"abc\"") || text.starts_with("HTTP/1.1 400"), "{text}");
-    assert!(raw(&pair, "CONNECT a:1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 405"));
-    assert!(raw(&pair, "no http at all\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    assert!(
+        text.contains("\"body\":\"abc\"") || text.starts_with("HTTP/1.1 400"),
+        "{text}"
+    );
+    assert!(
+        raw(
+            &pair,
+            "CONNECT a:1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        )
+        .await
+        .starts_with("HTTP/1.1 405")
+    );
+    let text = raw(&pair, "no http at all\r\n\r\n").await;
+    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
 }
 
 #[tokio::test]
@@ -117,21 +161,41 @@ async fn answers_of_every_framing() {
         let answer = Response::builder();
         match request.uri().path() {
             "/204" => answer.status(204).body(full("")).unwrap(),
-            "/304" => answer.status(304).header("etag", "x").body(full("")).unwrap(),
+            "/304" => answer
+                .status(304)
+                .header("etag", "x")
+                .body(full(""))
+                .unwrap(),
             "/chunked" => answer.body(stream(&["ab", "cd"])).unwrap(),
-            "/head" => answer.header("content-length", "42").body(full("")).unwrap(),
-            "/close" => answer.header("connection", "close, x-hop").header("x-hop", "1").body(full("bye")).unwrap(),
+            "/head" => answer
+                .header("content-length", "42")
+                .body(full(""))
+                .unwrap(),
+            "/close" => answer
+                .header("connection", "close, x-hop")
+                .header("x-hop", "1")
+                .body(full("bye"))
+                .unwrap(),
             _ => answer.body(full("plain")).unwrap(),
         }
     })
     .await;
     let pair = Pair::new(Protocol::Http, application).await;
-    for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+    for mut client in [
+        Client::h1(pair.address).await,
+        Client::h2(pair.address).await,
+    ] {
         assert_eq!(client.get("/204").await.status, 204);
         let got = client.get("/304").await;
         assert_eq!((got.status, got.header("etag")), (304, "x"));
         let got = client.get("/chunked").await;
-        assert_eq!((got.text().as_str(), got.header("transfer-encoding").len() < 8), ("abcd", true));
+        assert_eq!(
+            (
+                got.text().as_str(),
+                got.header("transfer-encoding").len() < 8
+            ),
+            ("abcd", true)
+        );
         let got = read(client.send(request("HEAD", "/head", "")).await).await;
         assert_eq!((got.header("content-length"), got.body.len()), ("42", 0));
         let got = client.get("/close").await;
@@ -150,13 +214,19 @@ async fn big_bodies_both_ways() {
     })
     .await;
     let pair = Pair::new(Protocol::Http, application).await;
-    for client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+    for client in [
+        Client::h1(pair.address).await,
+        Client::h2(pair.address).await,
+    ] {
         let mut client = client;
         const PIECES: u64 = 1500;
         let piece = |index: u64| -> Bytes {
-            (0..16_384_u64).map(|at| (index.wrapping_mul(31).wrapping_add(at * at)) as u8).collect()
+            (0..16_384_u64)
+                .map(|at| (index.wrapping_mul(31).wrapping_add(at * at)) as u8)
+                .collect()
         };
-        let frames = futures::stream::iter((0..PIECES).map(move |index| Ok(Frame::data(piece(index)))));
+        let frames =
+            futures::stream::iter((0..PIECES).map(move |index| Ok(Frame::data(piece(index)))));
         let request = Request::builder()
             .method("POST")
             .uri("http://api/big")
@@ -169,7 +239,10 @@ async fn big_bodies_both_ways() {
         let mut at = 0_u64;
         while let Some(frame) = in_time(body.frame()).await {
             for byte in frame.unwrap().into_data().unwrap_or_default() {
-                let expected = ((at / 16_384).wrapping_mul(31).wrapping_add((at % 16_384) * (at % 16_384))) as u8;
+                let expected = ((at / 16_384)
+                    .wrapping_mul(31)
+                    .wrapping_add((at % 16_384) * (at % 16_384)))
+                    as u8;
                 assert_eq!(byte, expected, "at {at}");
                 sum += u64::from(byte);
                 at += 1;
@@ -196,11 +269,19 @@ async fn a_thousand_at_once() {
         let mut client = Client::H2(client.clone());
         async move {
             let got = client.get(&format!("/{index}")).await;
-            assert_eq!((got.status, got.text()), (200, format!("/{index}")), "{got:?}");
+            assert_eq!(
+                (got.status, got.text()),
+                (200, format!("/{index}")),
+                "{got:?}"
+            );
         }
     });
     futures::future::join_all(requests).await;
-    let counted = metric(&pair.web, "mesh_requests_total", &["outbound", "code=\"200\""]);
+    let counted = metric(
+        &pair.web,
+        "mesh_requests_total",
+        &["outbound", "code=\"200\""],
+    );
     assert_eq!(counted, 1000);
 }
 
@@ -211,7 +292,10 @@ async fn errors_say_what_and_what_to_do() {
     let got = once(pair.address, "/").await;
     assert_eq!(got.status, 503);
     let what = got.header("x-mesh-error").to_owned();
-    assert!(what.contains(&gone.to_string()) && what.contains("refused"), "{what}");
+    assert!(
+        what.contains(&gone.to_string()) && what.contains("refused"),
+        "{what}"
+    );
     assert_eq!(got.text(), format!("{what}\n"));
 
     let mut config = pair.web_config.clone();
@@ -219,14 +303,23 @@ async fn errors_say_what_and_what_to_do() {
     pair.web.apply(config.clone()).await.unwrap();
     let got = once(pair.address, "/").await;
     assert_eq!(got.status, 503);
-    assert!(got.header("x-mesh-error").starts_with("api: no instance is known"), "{got:?}");
+    assert!(
+        got.header("x-mesh-error")
+            .starts_with("api: no instance is known"),
+        "{got:?}"
+    );
 
-    config.clusters.insert("api".into(), cluster("api", Protocol::Http, &[gone]));
+    config
+        .clusters
+        .insert("api".into(), cluster("api", Protocol::Http, &[gone]));
     pair.web.apply(config.clone()).await.unwrap();
     let got = once(pair.address, "/").await;
     assert_eq!(got.status, 503);
     let what = got.header("x-mesh-error");
-    assert!(what.contains("no instance took the connection") && what.contains("connection refused"), "{what}");
+    assert!(
+        what.contains("no instance took the connection") && what.contains("connection refused"),
+        "{what}"
+    );
 
     let mut wrong = cluster("api", Protocol::Http, &[inbound_of(&pair.api)]);
     wrong.endpoints[0].identity = identity("other");
@@ -235,16 +328,26 @@ async fn errors_say_what_and_what_to_do() {
     let got = once(pair.address, "/").await;
     assert_eq!(got.status, 503);
     let what = got.header("x-mesh-error");
-    assert!(what.contains(&format!("expected {}, but {} came", identity("other"), identity("api"))), "{what}");
+    assert!(
+        what.contains(&format!(
+            "expected {}, but {} came",
+            identity("other"),
+            identity("api")
+        )),
+        "{what}"
+    );
 }
 
 #[tokio::test]
 async fn the_whole_of_a_request_has_a_time() {
     let application = application(|request| async move {
         if request.uri().path() == "/slow-body" {
-            let frames = futures::stream::once(async { Ok(Frame::data(Bytes::from_static(b"begun"))) });
+            let frames =
+                futures::stream::once(async { Ok(Frame::data(Bytes::from_static(b"begun"))) });
             let never = futures::stream::pending();
-            return Response::new(StreamBody::new(futures::StreamExt::chain(frames, never)).boxed_unsync_sync());
+            return Response::new(
+                StreamBody::new(futures::StreamExt::chain(frames, never)).boxed_unsync_sync(),
+            );
         }
         std::future::pending().await
     })
@@ -259,12 +362,21 @@ async fn the_whole_of_a_request_has_a_time() {
     .await;
     let got = once(pair.address, "/never").await;
     assert_eq!(got.status, 504);
-    assert_eq!(got.header("x-mesh-error"), "api: no answer within 300 ms, the service's request_timeout");
+    assert_eq!(
+        got.header("x-mesh-error"),
+        "api: no answer within 300 ms, the service's request_timeout"
+    );
     let got = once(pair.address, "/quick").await;
-    assert!(got.header("x-mesh-error").contains("100 ms, the timeout of route rule quick"));
+    assert!(
+        got.header("x-mesh-error")
+            .contains("100 ms, the timeout of route rule quick")
+    );
     let answer = Client::h1(pair.address).await.send(get("/slow-body")).await;
     assert_eq!(answer.status(), 200);
-    assert!(in_time(answer.into_body().collect()).await.is_err(), "a cut body is an error");
+    assert!(
+        in_time(answer.into_body().collect()).await.is_err(),
+        "a cut body is an error"
+    );
 }
 
 /// `BoxBody` wants `Sync`; a pending stream is.
@@ -274,7 +386,10 @@ trait BoxedSync {
 
 impl<S> BoxedSync for StreamBody<S>
 where
-    S: futures::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>> + Send + Sync + 'static,
+    S: futures::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>>
+        + Send
+        + Sync
+        + 'static,
 {
     fn boxed_unsync_sync(self) -> TestBody {
         self.boxed()

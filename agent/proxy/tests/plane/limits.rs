@@ -58,7 +58,10 @@ async fn several_workers_share_the_ports() {
     });
     let statuses = futures::future::join_all(clients).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    assert_eq!(metric(&pair.web, "mesh_requests_total", &["code=\"200\""]), 40);
+    assert_eq!(
+        metric(&pair.web, "mesh_requests_total", &["code=\"200\""]),
+        40
+    );
     // A port that somebody else has is not shared with him.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = pair.web_config.clone();

@@ -4,6 +4,7 @@
 
 mod change;
 mod drain;
+mod foreign;
 mod grpc;
 mod http;
 mod limits;

@@ -17,14 +17,28 @@ const PROMISED: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn a_denied_request_gets_403_and_the_reason() {
     let pair = Pair::new(Protocol::Http, telling("api").await).await;
-    pair.api.apply_policy(&policy("allow", &[intention("web", "api", "deny")]));
-    for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+    pair.api
+        .apply_policy(&policy("allow", &[intention("web", "api", "deny")]));
+    for mut client in [
+        Client::h1(pair.address).await,
+        Client::h2(pair.address).await,
+    ] {
         let got = client.get("/").await;
         assert_eq!(got.status, 403);
-        assert_eq!(got.header("x-mesh-denied"), "denied by intention web => api (deny)");
+        assert_eq!(
+            got.header("x-mesh-denied"),
+            "denied by intention web => api (deny)"
+        );
         assert_eq!(got.text(), "denied by intention web => api (deny)\n");
     }
-    assert_eq!(metric(&pair.api, "mesh_denied_total", &["intention=\"web => api\""]), 2);
+    assert_eq!(
+        metric(
+            &pair.api,
+            "mesh_denied_total",
+            &["intention=\"web => api\""]
+        ),
+        2
+    );
     // And again allowed, on the connections that there are.
     pair.api.apply_policy(&allow_all());
     assert_eq!(once(pair.address, "/").await.status, 200);
@@ -38,7 +52,8 @@ async fn permissions_look_at_the_normal_form() {
         { "action": "allow", "path_prefix": "/public/", "methods": ["GET"] },
         { "action": "allow", "path_exact": "/h", "headers": [{ "name": "x-key", "exact": "a" }] },
     ]);
-    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    pair.api
+        .apply_policy(&policy("deny", &[permissions("web", "api", list)]));
     let mut client = Client::h1(pair.address).await;
     for (path, status) in [
         ("/public/x", 200),
@@ -59,7 +74,10 @@ async fn permissions_look_at_the_normal_form() {
     assert_eq!(client.send(with_key).await.status(), 200);
     let got = read(client.send(request("POST", "/public/x", "")).await).await;
     assert_eq!(got.status, 403);
-    assert!(got.header("x-mesh-denied").contains("no permission matches"));
+    assert!(
+        got.header("x-mesh-denied")
+            .contains("no permission matches")
+    );
 }
 
 #[tokio::test]
@@ -71,10 +89,19 @@ async fn before_a_policy_and_with_one_that_cannot_be_read_nobody_may() {
     api.apply(config).await.unwrap();
     let web = ca.plane("web");
     let clusters = vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
-    web.apply(calling("web", vec![upstream("api", Protocol::Http)], clusters)).await.unwrap();
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Http)],
+        clusters,
+    ))
+    .await
+    .unwrap();
     let address = upstream_of(&web, "api");
     assert_eq!(once(address, "/").await.status, 403);
-    let denied = api.apply_policy(&policy("allow", &[json!({ "action": "allow", "moon": "full" })]));
+    let denied = api.apply_policy(&policy(
+        "allow",
+        &[json!({ "action": "allow", "moon": "full" })],
+    ));
     assert_eq!(denied.len(), 1);
     assert_eq!(once(address, "/").await.status, 403);
     // Of a pair that can be read only that pair is denied.
@@ -83,7 +110,10 @@ async fn before_a_policy_and_with_one_that_cannot_be_read_nobody_may() {
     let denied = api.apply_policy(&policy("allow", &[unknown]));
     assert_eq!(denied.len(), 1);
     let got = once(address, "/").await;
-    assert!(got.header("x-mesh-denied").contains("upgrade the sidecar"), "{got:?}");
+    assert!(
+        got.header("x-mesh-denied").contains("upgrade the sidecar"),
+        "{got:?}"
+    );
     assert_eq!(api.snapshot().not_understood.len(), 1);
 }
 
@@ -114,12 +144,14 @@ async fn a_deny_cuts_live_byte_streams() {
         sockets.push(socket);
     }
     // A policy that does not touch them leaves them.
-    pair.api.apply_policy(&policy("allow", &[intention("other", "api", "deny")]));
+    pair.api
+        .apply_policy(&policy("allow", &[intention("other", "api", "deny")]));
     sockets[0].write_all(b"y").await.unwrap();
     in_time(sockets[0].read_exact(&mut [0])).await.unwrap();
 
     let denied = Instant::now();
-    pair.api.apply_policy(&policy("allow", &[intention("web", "api", "deny")]));
+    pair.api
+        .apply_policy(&policy("allow", &[intention("web", "api", "deny")]));
     for mut socket in sockets {
         let mut rest = Vec::new();
         let _ = in_time(socket.read_to_end(&mut rest)).await;
@@ -148,9 +180,13 @@ async fn a_deny_cuts_live_calls_and_leaves_the_others() {
     }
     let denied = Instant::now();
     let list = json!([{ "action": "allow", "path_exact": "/keep" }]);
-    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    pair.api
+        .apply_policy(&policy("deny", &[permissions("web", "api", list)]));
     let (_feed, mut cut) = calls.pop().unwrap();
-    assert!(in_time(cut.frame()).await.unwrap().is_err(), "a cut call is an error");
+    assert!(
+        in_time(cut.frame()).await.unwrap().is_err(),
+        "a cut call is an error"
+    );
     assert!(denied.elapsed() < PROMISED, "{:?}", denied.elapsed());
     let (feed, mut kept) = calls.pop().unwrap();
     feed.send("b").await.unwrap();
@@ -162,7 +198,8 @@ async fn a_deny_cuts_live_calls_and_leaves_the_others() {
     let mut unknown = client.send(grpc("/new", body)).await.into_body();
     feed2.send("a").await.unwrap();
     assert!(in_time(unknown.frame()).await.unwrap().is_ok());
-    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    pair.api
+        .apply_policy(&policy("deny", &[permissions("web", "api", list)]));
     assert!(in_time(unknown.frame()).await.unwrap().is_err());
 }
 
@@ -172,7 +209,10 @@ async fn a_deny_before_the_answer_is_a_403() {
     let pair = Pair::new(Protocol::Http, application).await;
     let mut client = Client::h1(pair.address).await;
     let waiting = tokio::spawn(async move { client.get("/").await });
-    until("the request is under way", || pair.api.metrics().contains("mesh_request_duration")).await;
+    until("the request is under way", || {
+        pair.api.metrics().contains("mesh_request_duration")
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     pair.api.apply_policy(&policy("deny", &[]));
     let got = in_time(waiting).await.unwrap();

@@ -53,13 +53,21 @@ async fn many_and_big() {
     let streams = (0..200_usize).map(|index| {
         let address = pair.address;
         async move {
-            let size = if index % 20 == 0 { 2_000_000 } else { 500 + index };
+            let size = if index % 20 == 0 {
+                2_000_000
+            } else {
+                500 + index
+            };
             let sent: Vec<u8> = (0..size).map(|at| (at * 7 + index) as u8).collect();
             assert!(exchange(address, &sent).await == sent, "stream {index}");
         }
     });
     futures::future::join_all(streams).await;
-    let total = metric(&pair.web, "mesh_connections_total", &["outbound", "source=\"web\""]);
+    let total = metric(
+        &pair.web,
+        "mesh_connections_total",
+        &["outbound", "source=\"web\""],
+    );
     assert_eq!(total, 200);
     until("all are counted as ended", || {
         metric(&pair.web, "mesh_connections_active", &[]) == 0
@@ -75,13 +83,23 @@ async fn over_a_unix_socket() {
     let text = path.to_str().unwrap().to_owned();
     let ca = Ca::new();
     let api = ca.plane("api");
-    api.apply(serving("api", Protocol::Tcp, echo().await)).await.unwrap();
+    api.apply(serving("api", Protocol::Tcp, echo().await))
+        .await
+        .unwrap();
     let web = ca.plane("web");
     let mut out = upstream("api", Protocol::Tcp);
-    out.bind = Bind::Unix { path: text, mode: "0600".to_owned() };
-    let config = calling("web", vec![out], vec![("api", cluster("api", Protocol::Tcp, &[inbound_of(&api)]))]);
+    out.bind = Bind::Unix {
+        path: text,
+        mode: "0600".to_owned(),
+    };
+    let config = calling(
+        "web",
+        vec![out],
+        vec![("api", cluster("api", Protocol::Tcp, &[inbound_of(&api)]))],
+    );
     web.apply(config.clone()).await.unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let mut socket = UnixStream::connect(&path).await.unwrap();
     socket.write_all(b"hi").await.unwrap();
@@ -89,9 +107,16 @@ async fn over_a_unix_socket() {
     in_time(socket.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"hi");
     // Another one cannot take it, and it goes with its listener.
-    let other = ca.plane("web").apply(config.clone()).await.unwrap_err().to_string();
+    let other = ca
+        .plane("web")
+        .apply(config.clone())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(other.contains("another program listens there"), "{other}");
-    web.apply(calling("web", Vec::new(), Vec::new())).await.unwrap();
+    web.apply(calling("web", Vec::new(), Vec::new()))
+        .await
+        .unwrap();
     assert!(!path.exists());
 }
 
@@ -117,32 +142,58 @@ fn once_counted(pair: &Pair) -> u64 {
 async fn an_instance_that_refuses_is_avoided() {
     let ca = Ca::new();
     let api = ca.plane("api");
-    api.apply(serving("api", Protocol::Tcp, echo().await)).await.unwrap();
+    api.apply(serving("api", Protocol::Tcp, echo().await))
+        .await
+        .unwrap();
     let instances = [nobody().await, inbound_of(&api), nobody().await];
     let web = ca.plane("web");
     let clusters = vec![("api", cluster("api", Protocol::Tcp, &instances))];
-    web.apply(calling("web", vec![upstream("api", Protocol::Tcp)], clusters)).await.unwrap();
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Tcp)],
+        clusters,
+    ))
+    .await
+    .unwrap();
     let address = upstream_of(&web, "api");
     for _ in 0..20 {
         assert_eq!(exchange(address, b"x").await, b"x");
     }
     let failures = metric(&web, "mesh_upstream_connect_failures_total", &["refused"]);
-    assert!((1..=2).contains(&failures), "each is tried once: {failures}");
+    assert!(
+        (1..=2).contains(&failures),
+        "each is tried once: {failures}"
+    );
 }
 
 #[tokio::test]
 async fn a_wrong_identity_gets_no_byte() {
     let ca = Ca::new();
     let other = ca.plane("other");
-    other.apply(serving("other", Protocol::Tcp, echo().await)).await.unwrap();
+    other
+        .apply(serving("other", Protocol::Tcp, echo().await))
+        .await
+        .unwrap();
     let web = ca.plane("web");
     let clusters = vec![("api", cluster("api", Protocol::Tcp, &[inbound_of(&other)]))];
-    web.apply(calling("web", vec![upstream("api", Protocol::Tcp)], clusters)).await.unwrap();
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Tcp)],
+        clusters,
+    ))
+    .await
+    .unwrap();
     let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
     let _ = socket.write_all(b"secret").await;
     let mut got = Vec::new();
-    assert!(in_time(socket.read_to_end(&mut got)).await.is_err(), "the caller sees an error");
-    assert_eq!(metric(&web, "mesh_upstream_connect_failures_total", &["identity"]), 1);
+    assert!(
+        in_time(socket.read_to_end(&mut got)).await.is_err(),
+        "the caller sees an error"
+    );
+    assert_eq!(
+        metric(&web, "mesh_upstream_connect_failures_total", &["identity"]),
+        1
+    );
     assert_eq!(metric(&other, "mesh_connections_total", &[]), 0);
 }
 
@@ -159,7 +210,11 @@ async fn a_caller_of_another_ca_or_for_another_service_is_refused() {
     let mut got = Vec::new();
     assert!(in_time(socket.read_to_end(&mut got)).await.is_err());
     until("the handshake is counted", || {
-        metric(&pair.api, "mesh_tls_handshake_failures_total", &["unknown_issuer"]) >= 1
+        metric(
+            &pair.api,
+            "mesh_tls_handshake_failures_total",
+            &["unknown_issuer"],
+        ) >= 1
     })
     .await;
 
@@ -169,7 +224,13 @@ async fn a_caller_of_another_ca_or_for_another_service_is_refused() {
     web.apply(config).await.unwrap();
     let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
     assert!(in_time(socket.read_to_end(&mut got)).await.is_err());
-    assert!(metric(&pair.api, "mesh_tls_handshake_failures_total", &["other_service"]) >= 1);
+    assert!(
+        metric(
+            &pair.api,
+            "mesh_tls_handshake_failures_total",
+            &["other_service"]
+        ) >= 1
+    );
 }
 
 #[tokio::test]
@@ -181,7 +242,9 @@ async fn a_broken_stream_is_no_end() {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.write_all(b"half").await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&socket)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
     });
     let pair = Pair::new(Protocol::Tcp, application).await;
     let mut socket = TcpStream::connect(pair.address).await.unwrap();

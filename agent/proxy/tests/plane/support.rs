@@ -43,7 +43,10 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(LONG, wait).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(LONG, wait).await.is_ok(),
+        "never: {what}"
+    );
 }
 
 pub(crate) struct Ca {
@@ -55,7 +58,9 @@ impl Ca {
     pub(crate) fn new() -> Self {
         let mut params = leaf_params("", Duration::from_secs(3600));
         params.subject_alt_names.clear();
-        params.distinguished_name.push(DnType::CommonName, "test root");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test root");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.extended_key_usages.clear();
@@ -136,7 +141,11 @@ pub(crate) fn intention(source: &str, destination: &str, action: &str) -> serde_
     json!({ "source": { "name": source }, "destination": { "name": destination }, "action": action })
 }
 
-pub(crate) fn permissions(source: &str, destination: &str, list: serde_json::Value) -> serde_json::Value {
+pub(crate) fn permissions(
+    source: &str,
+    destination: &str,
+    list: serde_json::Value,
+) -> serde_json::Value {
     json!({ "source": { "name": source }, "destination": { "name": destination }, "permissions": list })
 }
 
@@ -148,14 +157,18 @@ pub(crate) fn serving(service: &str, protocol: Protocol, application: SocketAddr
         port: 0,
         protocol,
         application: application.to_string(),
-        connect_timeout: "1s".parse().unwrap(),
+        connect_timeout: "5s".parse().unwrap(),
     });
     config.policy = allow_all();
     config
 }
 
 /// The config of a sidecar whose application only calls.
-pub(crate) fn calling(service: &str, outbound: Vec<Outbound>, clusters: Vec<(&str, Cluster)>) -> ProxyConfig {
+pub(crate) fn calling(
+    service: &str,
+    outbound: Vec<Outbound>,
+    clusters: Vec<(&str, Cluster)>,
+) -> ProxyConfig {
     ProxyConfig {
         proxy: format!("{service}-proxy"),
         service: Key::of(service),
@@ -389,8 +402,9 @@ impl Client {
 
     pub(crate) async fn h2(address: SocketAddr) -> Self {
         let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self::H2(sender)
     }
@@ -399,7 +413,10 @@ impl Client {
         self.try_send(request).await.unwrap()
     }
 
-    pub(crate) async fn try_send(&mut self, request: Request<TestBody>) -> hyper::Result<Response<Incoming>> {
+    pub(crate) async fn try_send(
+        &mut self,
+        request: Request<TestBody>,
+    ) -> hyper::Result<Response<Incoming>> {
         in_time(async {
             match self {
                 Self::H1(sender) => {

@@ -13,8 +13,15 @@ use crate::support::*;
 /// Upgrades to an echo, if asked.
 async fn upgrading() -> std::net::SocketAddr {
     application(|mut request| async move {
-        if request.headers().get("upgrade").is_none_or(|value| value != "echo") {
-            return Response::builder().status(426).body(full("upgrade!")).unwrap();
+        if request
+            .headers()
+            .get("upgrade")
+            .is_none_or(|value| value != "echo")
+        {
+            return Response::builder()
+                .status(426)
+                .body(full("upgrade!"))
+                .unwrap();
         }
         assert_eq!(request.headers()["x-mesh-source"], identity("web"));
         let upgrade = hyper::upgrade::on(&mut request);
@@ -24,7 +31,9 @@ async fn upgrading() -> std::net::SocketAddr {
             let _ = tokio::io::copy(&mut read, &mut write).await;
             let _ = write.shutdown().await;
         });
-        let answer = Response::builder().status(101).header("connection", "upgrade");
+        let answer = Response::builder()
+            .status(101)
+            .header("connection", "upgrade");
         answer.header("upgrade", "echo").body(full("")).unwrap()
     })
     .await
@@ -41,7 +50,10 @@ async fn begin(pair: &Pair) -> TcpStream {
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
     assert!(head.starts_with("http/1.1 101"), "{head}");
-    assert!(head.contains("upgrade: echo") && head.contains("connection: upgrade"), "{head}");
+    assert!(
+        head.contains("upgrade: echo") && head.contains("connection: upgrade"),
+        "{head}"
+    );
     let mut first = [0; 5];
     in_time(socket.read_exact(&mut first)).await.unwrap();
     assert_eq!(&first, b"first");
@@ -62,7 +74,10 @@ async fn bytes_flow_both_ways_and_end() {
     let mut rest = Vec::new();
     in_time(socket.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty());
-    until("it is counted", || metric(&pair.web, "mesh_requests_total", &["code=\"101\""]) == 1).await;
+    until("it is counted", || {
+        metric(&pair.web, "mesh_requests_total", &["code=\"101\""]) == 1
+    })
+    .await;
     // Who does not upgrade is an ordinary answer.
     assert_eq!(once(pair.address, "/").await.status, 426);
 }
