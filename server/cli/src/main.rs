@@ -1,0 +1,6 @@
+//! The `meshctl` program; all of it is in the library.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    meshctl::main()
+}
