@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use mesh_agent::{Agent, AgentOptions};
-use mesh_ca::cluster::{CA_TTL, CERT_TTL, ClusterCa, create_ca};
 use mesh_ca::SealingKey;
+use mesh_ca::cluster::{CA_TTL, CERT_TTL, ClusterCa, create_ca};
 use mesh_model::Action;
 use mesh_model::config::{AgentConfig, GRPC_PORT, HTTP_PORT};
 use mesh_server::{ApiListener, Listen, Server, ServerOptions};

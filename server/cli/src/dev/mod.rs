@@ -26,8 +26,13 @@ pub(crate) struct DevArgs {
     /// Also start three small services with sidecars, and steady traffic
     #[arg(long)]
     demo: bool,
-    /// Where the demo writes the files that it tells of
-    #[arg(long, value_name = "DIR", default_value = "meshctl-demo", requires = "demo")]
+    /// Where the demo writes the files it tells of
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "meshctl-demo",
+        requires = "demo"
+    )]
     demo_dir: PathBuf,
     /// The loopback address to bind
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

@@ -84,7 +84,10 @@ fn write_files(folder: &Path) -> Result<(), CliError> {
 /// Writes the demo's services and route, as `meshctl config write` would.
 async fn write_mesh(client: &reqwest::Client, dev: &Dev) -> Result<(), CliError> {
     let entries = hcl::parse_entries("mesh.hcl", MESH).map_err(CliError::Invalid)?;
-    let ops: Vec<Value> = entries.iter().map(|one| json!({"put": one.value})).collect();
+    let ops: Vec<Value> = entries
+        .iter()
+        .map(|one| json!({"put": one.value}))
+        .collect();
     let request = client
         .post(format!("{}/v1/apply", dev.api()))
         .header("x-meshctl-owner", "cli")
@@ -174,9 +177,7 @@ fn free(bind: IpAddr, port: u16) -> Result<u16, CliError> {
     let listener = std::net::TcpListener::bind((bind, port))
         .or_else(|_| std::net::TcpListener::bind((bind, 0)));
     let address = listener.and_then(|one| one.local_addr());
-    address
-        .map(|one| one.port())
-        .map_err(failed("a free port"))
+    address.map(|one| one.port()).map_err(failed("a free port"))
 }
 
 async fn show(

@@ -80,7 +80,10 @@ impl Sidecars {
             }
         }
         for (_, child) in &mut self.running {
-            if tokio::time::timeout(Duration::from_secs(5), child.wait()).await.is_err() {
+            if tokio::time::timeout(Duration::from_secs(5), child.wait())
+                .await
+                .is_err()
+            {
                 let _ = child.kill().await;
             }
         }
@@ -94,7 +97,10 @@ fn program() -> Result<PathBuf, CliError> {
         .and_then(|path| Some(path.parent()?.join("mesh-proxy")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("mesh-proxy"));
-    let mut found = beside.into_iter().chain(on_path).filter(|path| path.is_file());
+    let mut found = beside
+        .into_iter()
+        .chain(on_path)
+        .filter(|path| path.is_file());
     found.next().ok_or_else(|| {
         CliError::refused(
             "mesh-proxy is neither beside meshctl nor on PATH",

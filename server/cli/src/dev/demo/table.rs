@@ -16,7 +16,9 @@ pub(crate) fn lines(calls: &[Call], log: &Log, now: Instant) -> Vec<String> {
     for call in calls {
         let seen = log.seen(call.service, now);
         let name = format!("frontend -> {}", call.service);
-        let median = seen.median.map(|time| format!("{:.1} ms", time.as_secs_f64() * 1e3));
+        let median = seen
+            .median
+            .map(|time| format!("{:.1} ms", time.as_secs_f64() * 1e3));
         let mut line = format!(
             "{name:<26} {:>4.0}/s  {:>8}  ",
             seen.rate,

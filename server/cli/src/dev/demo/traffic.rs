@@ -59,7 +59,10 @@ impl Log {
     fn add(&self, service: &'static str, record: Record) {
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let calls = calls.entry(service).or_default();
-        while calls.front().is_some_and(|one| record.at.duration_since(one.at) > WINDOW) {
+        while calls
+            .front()
+            .is_some_and(|one| record.at.duration_since(one.at) > WINDOW)
+        {
             calls.pop_front();
         }
         calls.push_back(record);
@@ -146,7 +149,11 @@ mod tests {
         let log = Log::default();
         let start = Instant::now();
         let answered = |version: &str| Outcome::Answered(version.to_owned());
-        for (seconds, outcome) in [(0, answered("v1")), (4, answered("v2")), (5, answered("v2"))] {
+        for (seconds, outcome) in [
+            (0, answered("v1")),
+            (4, answered("v2")),
+            (5, answered("v2")),
+        ] {
             let at = start + Duration::from_secs(seconds);
             let took = Duration::from_millis(seconds);
             log.add("web", Record { at, took, outcome });
