@@ -194,7 +194,10 @@ class Traffic(unittest.TestCase):
     def test_a_service_without_instances_says_so(self):
         # Of protocol tcp, since nobody said otherwise: the connection is closed.
         with socket.create_connection((self.host, 9003), timeout=10) as stream:
-            self.assertEqual(stream.recv(10), b"")
+            try:
+                self.assertEqual(stream.recv(10), b"")
+            except ConnectionResetError:
+                pass
 
     def test_an_instance_that_refuses_is_avoided(self):
         mesh = self.mesh

@@ -388,6 +388,10 @@ class HttpApp:
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
+
+            def handle_error(self, *_):
+                pass  # a caller that timed out and went away
+
             request_queue_size = 512
 
         self.server = Server((host, 0), Handler)

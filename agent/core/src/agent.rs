@@ -131,6 +131,7 @@ impl Agent {
             node: options.node_name.clone(),
             clock: options.clock.clone(),
             catalog: state.catalog.clone(),
+            board: state.board.clone(),
             facts: state.facts.clone(),
             compiler: compiler.clone(),
             tickets,

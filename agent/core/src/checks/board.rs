@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh_model::{CheckDefinition, Status};
+use mesh_model::{CheckDefinition, CheckKind, Status};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +108,18 @@ impl Board {
         self.updated(id).notify_one();
     }
 
-    /// Told when a TTL check is updated.
+    /// Has checks run now and not at their next turn: what they ask is known to have just come or
+    /// gone.
+    pub(crate) fn rerun<'a>(&self, checks: impl IntoIterator<Item = &'a CheckDefinition>) {
+        for check in checks {
+            // For a TTL check the same word would mean that it was updated.
+            if !matches!(check.kind, CheckKind::Ttl { .. }) {
+                self.updated(&check.id).notify_one();
+            }
+        }
+    }
+
+    /// Told when a TTL check is updated, and when another is to be run at once.
     pub(super) fn updated(&self, id: &str) -> Arc<Notify> {
         self.states()
             .entry(id.to_owned())

@@ -80,6 +80,7 @@ async fn repeat(
 ) {
     let mut thresholds = Thresholds::default();
     let timeout = check.timeout.std();
+    let asked = board.updated(&check.id);
     loop {
         let Ok(slot) = slots.acquire().await else {
             return;
@@ -98,7 +99,10 @@ async fn repeat(
             None => board.set_output(&check.id, &output),
         }
         let jitter = rand::random_range(0.95..1.05);
-        tokio::time::sleep(check.interval.std().mul_f64(jitter)).await;
+        tokio::select! {
+            () = tokio::time::sleep(check.interval.std().mul_f64(jitter)) => {}
+            () = asked.notified() => {}
+        }
     }
 }
 

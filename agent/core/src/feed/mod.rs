@@ -30,6 +30,7 @@ pub(crate) use records::Records;
 pub(crate) use tickets::{Tickets, same};
 
 use crate::catalog::Catalog;
+use crate::checks::Board;
 use crate::clock::Clock;
 use crate::compiler::Compiler;
 use crate::facts::Facts;
@@ -62,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) node: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) board: Arc<Board>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) compiler: Arc<Compiler>,
     pub(crate) tickets: Arc<Tickets>,
@@ -114,6 +116,18 @@ impl Feed {
         self.parts
             .records
             .change_of(proxy, stream, |record| record.stream = None);
+        // Gone, most likely: its peers should know now, and not at the check's next turn.
+        self.look_at(proxy, |_| true);
+    }
+
+    /// Runs the checks of a proxy now, those whose state is `of`.
+    fn look_at(&self, proxy: &str, of: impl Fn(mesh_model::Status) -> bool) {
+        let view = self.parts.catalog.view();
+        if let Some((_, sidecar)) = view.sidecar(proxy) {
+            let board = &self.parts.board;
+            let checks = sidecar.checks.iter();
+            board.rerun(checks.filter(|check| of(board.status(check))));
+        }
     }
 }
 

@@ -270,6 +270,10 @@ impl Session {
         });
         if !error.is_empty() {
             tracing::warn!(proxy = %self.proxy, error, "a proxy does not run what it was sent");
+        } else if matches!(ack.what, Some(pb::ack::What::Config(_))) {
+            // It listens now, whatever its checks said before.
+            self.feed
+                .look_at(&self.proxy, |status| status != mesh_model::Status::Passing);
         }
     }
 

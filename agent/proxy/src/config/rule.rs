@@ -113,7 +113,7 @@ impl RetryRule {
             false => form.on.clone(),
         };
         Self {
-            attempts: form.attempts.min(20), // more than this is a mistake, not a wish
+            attempts: form.attempts,
             per_try_timeout: form.per_try_timeout.and_then(limit),
             on,
             status_codes: form.status_codes.clone(),

@@ -16,8 +16,7 @@ use crate::fields::Fields;
 pub struct AgentConfig {
     /// This node's name. Default: the host's.
     pub node_name: Option<String>,
-    /// This node's id, as in its certificate. Default: made once, and kept in
-    /// the data directory.
+    /// This node's id, which must be the certificate's. Default: that.
     pub node_id: Option<String>,
     /// Where local state and the last facts stand. Default
     /// `/var/lib/meshctl-agent`.
@@ -42,10 +41,10 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// A directory of instance files. Default: none.
     pub instance_dir: Option<PathBuf>,
-    /// A file with the token that registrations over HTTP must bring. Default:
-    /// none; whoever reaches the address may register.
+    /// A file with a token that a registration over HTTP may bring in place of
+    /// root's uid or the agent's. Default: none.
     pub register_token_file: Option<PathBuf>,
-    /// Its certificate. Default: none, which only servers on loopback take.
+    /// Its certificate. It must be there when the agent starts.
     pub tls: Option<TlsFiles>,
     /// Facts about the node. Default: none.
     pub meta: BTreeMap<String, String>,
