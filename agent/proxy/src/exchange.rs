@@ -163,6 +163,12 @@ impl Exchange {
         *self.pick.borrow_mut() = Some(pick);
     }
 
+    /// The instance that has it, when it is to be tried elsewhere or has
+    /// failed.
+    pub(crate) fn take_pick(&self) -> Option<Pick> {
+        self.pick.borrow_mut().take()
+    }
+
     pub(crate) fn set_instance(&self, id: &Arc<str>) {
         *self.instance.borrow_mut() = Some(id.clone());
     }

@@ -47,25 +47,20 @@ impl Drop for SocketFile {
     }
 }
 
-pub(crate) fn bind(key: &ListenKey, workers: usize) -> io::Result<Sockets> {
+/// Binds what a listener needs. `may_share`: a listener of ours that goes has
+/// the same port, on another address.
+pub(crate) fn bind(key: &ListenKey, workers: usize, may_share: bool) -> io::Result<Sockets> {
     match key {
-        ListenKey::Tcp(address, _) => bind_tcp(*address, workers),
+        ListenKey::Tcp(address, _) => bind_tcp(*address, workers, may_share),
         ListenKey::Unix(path, mode) => bind_unix(path, *mode, workers),
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<Sockets> {
-    let alone = tcp(address, false)?;
-    let bound = local(&alone)?;
-    if workers <= 1 {
-        alone.listen(BACKLOG)?;
-        return Ok(Sockets {
-            each: vec![Listener::Tcp(alone.into())],
-            address: BoundAddress::Tcp(bound),
-            file: None,
-        });
-    }
-    drop(alone);
+fn bind_tcp(address: SocketAddr, workers: usize, may_share: bool) -> io::Result<Sockets> {
+    let bound = match may_share {
+        true => address,
+        false => local(&tcp(address, false)?)?, // free again when this is done
+    };
     let sockets = (0..workers)
         .map(|_| tcp(bound, true))
         .collect::<io::Result<Vec<_>>>()?;

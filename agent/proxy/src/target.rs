@@ -41,6 +41,25 @@ pub(crate) fn normal(head: &request::Parts) -> Result<PathAndQuery, Trouble> {
         .map_err(|error| Trouble::bad_request(format!("path: {error}")))
 }
 
+/// Whom a request is for: of a whole URI (or `:authority`), else `host`. The
+/// header then says the same, whatever was in it: rules look at it, and it is
+/// what the application gets.
+pub(crate) fn authority(head: &mut request::Parts) -> Option<Authority> {
+    if let Some(authority) = head.uri.authority() {
+        let authority = authority.clone();
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            head.headers.insert(HOST, host);
+        }
+        return Some(authority);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, more) = (hosts.next()?.clone(), hosts.next().is_some());
+    if more {
+        head.headers.insert(HOST, host.clone());
+    }
+    Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok()
+}
+
 /// Makes a head one of HTTP/2: a whole URI and no `host`.
 pub(crate) fn for_http2(
     head: &mut request::Parts,
@@ -66,8 +85,9 @@ pub(crate) fn for_http1(
     authority: Option<Authority>,
 ) {
     head.uri = Uri::from(path);
-    let host = authority.and_then(|it| HeaderValue::from_str(it.as_str()).ok());
-    if let Some(host) = host {
+    if !head.headers.contains_key(HOST)
+        && let Some(Ok(host)) = authority.map(|it| HeaderValue::from_str(it.as_str()))
+    {
         head.headers.insert(HOST, host);
     }
 }
@@ -106,10 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn one_host() {
+        let mut one = head("GET", "http://right/");
+        one.headers.append(HOST, HeaderValue::from_static("wrong"));
+        assert_eq!(authority(&mut one).unwrap(), "right");
+        assert_eq!(one.headers[HOST], "right");
+        let mut two = head("GET", "/");
+        two.headers.append(HOST, HeaderValue::from_static("first"));
+        two.headers.append(HOST, HeaderValue::from_static("second"));
+        assert_eq!(authority(&mut two).unwrap(), "first");
+        assert_eq!(two.headers.get_all(HOST).iter().count(), 1);
+    }
+
+    #[test]
     fn forms_for_each_version() {
         let mut one = head("GET", "/a");
         one.headers.insert(HOST, HeaderValue::from_static("web:80"));
-        let authority = crate::http::authority(&one.uri, &one.headers);
+        let authority = authority(&mut one);
         for_http2(
             &mut one,
             PathAndQuery::from_static("/b?c"),

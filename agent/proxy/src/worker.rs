@@ -14,6 +14,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{Address, Compiled, Expose, ListenKey};
@@ -47,13 +48,16 @@ pub(crate) struct Worker {
     listening: RefCell<HashMap<ListenKey, Rc<Listening>>>,
     /// Listeners that ended, with connections that have not.
     leaving: RefCell<Vec<Rc<Listening>>>,
-    room: Room,
 }
 
 /// A listener on a worker.
 pub(crate) struct Listening {
     pub(crate) life: Rc<Lifecycle>,
     role: RefCell<Role>,
+    /// Each has its own, so that callers from outside cannot take the room of
+    /// the application.
+    room: Room,
+    accepting: RefCell<Option<JoinHandle<()>>>,
 }
 
 /// What a listener is for now.
@@ -109,7 +113,6 @@ impl Worker {
             applications: RefCell::default(),
             listening: RefCell::default(),
             leaving: RefCell::default(),
-            room: Room::new(shared.options.limits.connections),
             shared,
         }
     }
@@ -125,7 +128,7 @@ impl Worker {
                     sockets,
                     done,
                 } => {
-                    self.apply(&config, sockets);
+                    self.apply(&config, sockets).await;
                     tell(done, ());
                 }
                 Command::DrainInbound { deadline, done } => {
@@ -173,7 +176,7 @@ impl Worker {
     }
 
     /// Runs a config. Nothing in it can fail: it was compiled, and bound.
-    fn apply(self: &Rc<Self>, config: &Compiled, sockets: Vec<(ListenKey, Listener)>) {
+    async fn apply(self: &Rc<Self>, config: &Compiled, sockets: Vec<(ListenKey, Listener)>) {
         self.update_clusters(config);
         let mut sockets: HashMap<_, _> = sockets.into_iter().collect();
         let mut before = self.listening.take();
@@ -186,20 +189,32 @@ impl Worker {
                 let listening = Rc::new(Listening {
                     life: Lifecycle::new(),
                     role: RefCell::new(role),
+                    room: Room::new(self.shared.options.limits.connections),
+                    accepting: RefCell::default(),
                 });
                 self.listen(&listening, socket);
                 now.insert(key, listening);
             }
         }
         *self.listening.borrow_mut() = now;
+        for listening in before.into_values() {
+            self.leave(listening).await;
+        }
+        self.forget_unused();
+    }
+
+    /// Ends a listener. When this returns its address is free again; what it
+    /// began goes on to its end.
+    async fn leave(&self, listening: Rc<Listening>) {
+        listening.life.enter(Phase::Draining);
+        let accepting = listening.accepting.borrow_mut().take();
+        if let Some(accepting) = accepting {
+            accepting.abort();
+            let _ = accepting.await; // that it was aborted is no news
+        }
         let mut leaving = self.leaving.borrow_mut();
         leaving.retain(|listening| listening.life.members() > 0);
-        for listening in before.into_values() {
-            listening.life.enter(Phase::Draining);
-            leaving.push(listening);
-        }
-        drop(leaving);
-        self.forget_unused();
+        leaving.push(listening);
     }
 
     fn update_clusters(self: &Rc<Self>, config: &Compiled) {
@@ -248,13 +263,14 @@ impl Worker {
             Ok(acceptor) => acceptor,
             Err(error) => return tracing::error!(%error, "a bound socket cannot be used"),
         };
-        let (worker, listening) = (self.clone(), listening.clone());
-        tokio::task::spawn_local(async move {
+        let (worker, this) = (self.clone(), listening);
+        let listening = this.clone();
+        let accepting = tokio::task::spawn_local(async move {
             // Not a member: it ends by itself when the drain begins.
             let mut watch = listening.life.join().watch();
             loop {
                 let next = async {
-                    let place = worker.room.place().await;
+                    let place = listening.room.place().await;
                     (acceptor.accept().await, place)
                 };
                 let (accepted, place) = tokio::select! {
@@ -279,6 +295,7 @@ impl Worker {
                 }
             }
         });
+        *this.accepting.borrow_mut() = Some(accepting);
     }
 
     async fn drain_inbound(&self, deadline: Instant) -> Drained {

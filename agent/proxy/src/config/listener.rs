@@ -27,6 +27,14 @@ pub(crate) enum ListenKey {
 }
 
 impl ListenKey {
+    /// Whether the two have the same TCP port, given by the config.
+    pub(crate) fn has_port_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one, _), Self::Tcp(two, _)) => one.port() == two.port() && one.port() != 0,
+            _ => false,
+        }
+    }
+
     fn tcp(address: SocketAddr, purpose: String) -> Self {
         let purpose = match address.port() {
             0 => purpose,

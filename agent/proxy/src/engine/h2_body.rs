@@ -17,7 +17,9 @@ pub(super) struct Received {
     stream: RecvStream,
     data_done: bool,
     done: bool,
+    /// What is missing yet, where the head said how long it is.
     length: Option<u64>,
+    is_answer: bool,
     /// What ends with the body; see [`StreamGuard`].
     _guard: Option<StreamGuard>,
 }
@@ -37,6 +39,7 @@ impl Received {
             data_done: done,
             done,
             length,
+            is_answer: guard.is_some(),
             _guard: guard,
         }
     }
@@ -63,9 +66,13 @@ impl http_body::Body for Received {
                         Err(error) => Err(BodyError::Source(error.into())),
                     }));
                 }
-                // An answer that needs no more of the request (RFC 9113, 8.1).
+                // After a whole answer the other side may say that it needs no
+                // more of the request (RFC 9113, 8.1).
                 Some(Err(error))
-                    if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() =>
+                    if this.is_answer
+                        && error.is_reset()
+                        && error.reason() == Some(Reason::NO_ERROR)
+                        && this.length.is_none_or(|missing| missing == 0) =>
                 {
                     this.done = true;
                     this.data_done = true;

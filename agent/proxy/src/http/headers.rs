@@ -6,8 +6,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::uri::Authority;
-use http::{HeaderMap, Uri, Version};
+use http::{HeaderMap, Version};
 use mesh_policy::HeaderLookup;
 
 use super::reply::{DENIED, ERROR, SOURCE};
@@ -97,14 +96,6 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-}
-
-/// Whom the request is for: of an absolute URI (or `:authority`), else `host`.
-pub(crate) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
-    if let Some(authority) = uri.authority() {
-        return Some(authority.clone());
-    }
-    Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(headers.get(HOST)?.as_bytes())).ok()
 }
 
 /// Whether it is gRPC, which wants errors in its own form.

@@ -10,7 +10,7 @@ use crate::config::Expose;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1_server, h2_server};
 use crate::http::{
-    Answer, Call, Handler, Trouble, authority, clean_request, clean_response, is_grpc, trouble,
+    Answer, Call, Handler, Trouble, clean_request, clean_response, is_grpc, trouble,
 };
 use crate::lifecycle::Member;
 use crate::net::Socket;
@@ -77,7 +77,7 @@ impl Exposed {
         let (_, address) = to.ok_or_else(not_here)?;
         let application = self.worker.application(address);
         let head = &mut call.head;
-        let authority = authority(&head.uri, &head.headers);
+        let authority = target::authority(head);
         clean_request(&mut head.headers, head.version);
         call.upgrade = None;
         let limits = &self.worker.shared.options.limits;

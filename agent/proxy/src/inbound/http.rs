@@ -15,7 +15,7 @@ use super::{Connection, InboundView, Verdict};
 use crate::cut::Cut;
 use crate::exchange::{Exchange, grpc_status};
 use crate::http::{
-    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, authority, clean_application,
+    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, clean_application,
     clean_request, clean_response, denied, is_grpc, trouble,
 };
 use crate::target;
@@ -64,14 +64,14 @@ impl Connection {
         };
         let path = target::normal(&call.head)?;
         exchange.set_target(path.clone());
-        let by_request = self.decide(&call.head, &path, exchange)?;
-        let headers = by_request.then(|| call.head.headers.clone());
-        exchange.watch_policy(self.caller.clone(), headers);
         call.body = call.body.watched(exchange.clone(), Side::Request);
-
+        // What the policy sees is what the application will see.
         let head = &mut call.head;
-        let authority = authority(&head.uri, &head.headers);
+        let authority = target::authority(head);
         let upgrade = clean_request(&mut head.headers, head.version);
+        let by_request = self.decide(head, &path, exchange)?;
+        let headers = by_request.then(|| head.headers.clone());
+        exchange.watch_policy(self.caller.clone(), headers);
         head.headers.insert(SOURCE, self.caller.header.clone());
         let trace = continue_trace(&mut head.headers, &mut *self.worker.random.borrow_mut());
         exchange.set_trace(trace);

@@ -64,15 +64,15 @@ impl Attempt<'_> {
             let last = retry == attempts;
             let failed = match self.one_try(&config, &mut request, &mut tried, last).await {
                 Err(failed) => failed,
-                Ok((answer, pick)) => {
+                Ok(answer) => {
                     let status = answer.head.status.as_u16();
                     let grpc = grpc_status(&answer.head.headers);
                     let outcome = TryOutcome::Answer { status, grpc };
                     if last || !self.may_repeat(outcome, &request) {
                         request.forget();
-                        return Ok(self.taken(answer, grpc, pick));
+                        return Ok(self.taken(answer, grpc));
                     }
-                    pick.done(outcome_of(status, grpc));
+                    self.learn(outcome_of(status, grpc));
                     drop(answer);
                     self.wait(retry, outcome).await;
                     continue;
@@ -114,7 +114,7 @@ impl Attempt<'_> {
         request: &mut Repeatable,
         tried: &mut Vec<Token>,
         last: bool,
-    ) -> Result<(Answer, Pick), Failed> {
+    ) -> Result<Answer, Failed> {
         let deadline = self
             .retries
             .and_then(|rule| rule.per_try_timeout)
@@ -122,6 +122,9 @@ impl Attempt<'_> {
         let mut stale = 0;
         loop {
             let (pick, client) = self.connect(config, tried, deadline).await?;
+            let (token, id) = (pick.token(), pick.id().clone());
+            // From here on it learns also when the time of the whole is over.
+            self.exchange.set_pick(pick);
             let Some(call) = self.call(config, request, &client, last) else {
                 let trouble = Trouble::unavailable("the request's body was sent already");
                 let outcome = TryOutcome::Reset;
@@ -133,28 +136,39 @@ impl Attempt<'_> {
                 Some((deadline, limit)) => match timeout_at(deadline, sending).await {
                     Ok(sent) => sent,
                     Err(_) => {
-                        let trouble = no_answer(config, &pick, limit);
-                        pick.done(Outcome::Timeout);
+                        let trouble = no_answer(config, &id, limit);
+                        self.learn(Outcome::Timeout);
                         let outcome = TryOutcome::Timeout;
                         return Err(Failed { outcome, trouble });
                     }
                 },
             };
             match sent {
-                Ok(answer) => return Ok((answer, pick)),
+                Ok(answer) => return Ok(answer),
                 // The warm connection had ended, and nothing was sent.
                 Err(SendError {
                     call: Some(call), ..
                 }) if stale < STALE => {
                     stale += 1;
                     request.give_back(*call);
-                    if let Some(token) = pick.token() {
+                    if let Some(token) = token {
                         tried.retain(|one| *one != token);
                     }
-                    pick.done(Outcome::Cancelled);
+                    self.learn(Outcome::Cancelled);
                 }
-                Err(error) => return Err(ended_early(config, pick, &error)),
+                Err(error) => {
+                    let (failed, learned) = ended_early(config, &id, &error);
+                    self.learn(learned);
+                    return Err(failed);
+                }
             }
+        }
+    }
+
+    /// Tells the instance that has the request how it went.
+    fn learn(&self, outcome: Outcome) {
+        if let Some(pick) = self.exchange.take_pick() {
+            pick.done(outcome);
         }
     }
 
@@ -241,12 +255,11 @@ impl Attempt<'_> {
     }
 
     /// An answer that the application gets.
-    fn taken(&self, mut answer: Answer, grpc: Option<u32>, pick: Pick) -> Answer {
+    fn taken(&self, mut answer: Answer, grpc: Option<u32>) -> Answer {
         if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
             clean_response(&mut answer.head.headers);
         }
         self.exchange.set_grpc_status(grpc);
-        self.exchange.set_pick(pick);
         answer
     }
 }
@@ -357,9 +370,9 @@ fn not_connected(config: &Cluster, pick: &Pick, error: &DialError) -> Trouble {
     })
 }
 
-fn ended_early(config: &Cluster, pick: Pick, error: &SendError) -> Failed {
+/// What it means for the caller, and what for the instance.
+fn ended_early(config: &Cluster, id: &str, error: &SendError) -> (Failed, Outcome) {
     let service = &config.service;
-    let id = pick.id().clone();
     let what = &error.what;
     let (outcome, learned, trouble) = match error.kind {
         SendErrorKind::Refused => (
@@ -391,15 +404,13 @@ fn ended_early(config: &Cluster, pick: Pick, error: &SendError) -> Failed {
             Trouble::bad_request("the request's body broke off"),
         ),
     };
-    pick.done(learned);
-    Failed { outcome, trouble }
+    (Failed { outcome, trouble }, learned)
 }
 
-fn no_answer(config: &Cluster, pick: &Pick, limit: Duration) -> Trouble {
+fn no_answer(config: &Cluster, id: &str, limit: Duration) -> Trouble {
     Trouble::timeout(format!(
-        "{}: no answer from instance {} within {} ms, the per_try_timeout",
+        "{}: no answer from instance {id} within {} ms, the per_try_timeout",
         config.service,
-        pick.id(),
         limit.as_millis()
     ))
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use mesh_balance::Outcome;
 use mesh_policy::RequestFacts;
 use tokio::time::sleep;
 
@@ -14,7 +15,7 @@ use super::view::RuleView;
 use super::{ClusterState, OutboundView};
 use crate::exchange::Exchange;
 use crate::http::{
-    Answer, Call, Handler, Lookup, Side, Trouble, authority, clean_request, is_grpc, trouble,
+    Answer, Call, Handler, Lookup, Side, Trouble, clean_request, is_grpc, trouble,
 };
 use crate::target;
 use crate::telemetry::continue_trace;
@@ -66,9 +67,9 @@ impl Outgoing {
         exchange.set_target(path.clone());
         call.body = call.body.watched(exchange.clone(), Side::Request);
         let head = &mut call.head;
-        let authority = authority(&head.uri, &head.headers);
-        let rule = self.rule(view, head, &path);
+        let authority = target::authority(head);
         let upgrade = clean_request(&mut head.headers, head.version);
+        let rule = self.rule(view, head, &path);
         let trace = continue_trace(&mut head.headers, &mut *self.worker.random.borrow_mut());
         exchange.set_trace(trace);
 
@@ -100,7 +101,12 @@ impl Outgoing {
                 return Poll::Ready(result);
             }
             let over = exchange.poll_deadline(cx);
-            over.map(|()| Err(no_answer(service, rule, timeout)))
+            over.map(|()| {
+                if let Some(pick) = exchange.take_pick() {
+                    pick.done(Outcome::Timeout);
+                }
+                Err(no_answer(service, rule, timeout))
+            })
         })
         .await?;
         if let (Some(caller), Some(other)) = (caller, answer.upgrade.take()) {

@@ -14,7 +14,7 @@ mod shared;
 mod snapshot;
 mod thread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -124,7 +124,7 @@ impl DataPlane {
         }
         let mut state = self.state();
         state.listeners.extend(fresh);
-        let keys: std::collections::BTreeSet<_> = compiled.listen_keys().cloned().collect();
+        let keys: BTreeSet<_> = compiled.listen_keys().cloned().collect();
         state.listeners.retain(|key, _| keys.contains(key));
         state.config = Some(compiled);
         Ok(Applied { not_understood })
@@ -236,16 +236,17 @@ impl DataPlane {
     ) -> Result<(Vec<Vec<(ListenKey, Listener)>>, Vec<(ListenKey, Listening)>), ApplyError> {
         let mut for_workers: Vec<_> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut fresh = Vec::new();
-        for key in config.listen_keys() {
-            if self.state().listeners.contains_key(key) {
-                continue;
-            }
-            let sockets =
-                listen::bind(key, self.workers.len()).map_err(|source| ApplyError::Bind {
-                    address: key.to_string(),
-                    purpose: snapshot::purpose(config, key).to_string(),
-                    source,
-                })?;
+        let before: Vec<ListenKey> = self.state().listeners.keys().cloned().collect();
+        let stays: BTreeSet<_> = config.listen_keys().collect();
+        for key in config.listen_keys().filter(|key| !before.contains(key)) {
+            let goes = |old: &&ListenKey| !stays.contains(old) && old.has_port_of(key);
+            let may_share = before.iter().any(|old| goes(&old));
+            let bound = listen::bind(key, self.workers.len(), may_share);
+            let sockets = bound.map_err(|source| ApplyError::Bind {
+                address: key.to_string(),
+                purpose: snapshot::purpose(config, key).to_string(),
+                source,
+            })?;
             for (worker, socket) in for_workers.iter_mut().zip(sockets.each) {
                 worker.push((key.clone(), socket));
             }

@@ -60,11 +60,11 @@ impl fmt::Debug for AccessLog {
     }
 }
 
-/// How much of anything is taken. All counts are for each worker.
+/// How much of anything is taken.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections that are taken in, both directions together; the next waits
-    /// in the kernel.
+    /// Connections of each listener on each worker; the next waits in the
+    /// kernel.
     pub connections: usize,
     /// Requests or streams at once on one connection.
     pub streams: u32,

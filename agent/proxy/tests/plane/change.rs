@@ -148,7 +148,7 @@ async fn configs_change_under_load() {
 async fn a_listener_that_stays_keeps_its_connections() {
     let pair = Pair::new(Protocol::Tcp, echo().await).await;
     let mut socket = TcpStream::connect(pair.address).await.unwrap();
-    let mut ping = async |socket: &mut TcpStream| {
+    let ping = async |socket: &mut TcpStream| {
         socket.write_all(b"x").await.unwrap();
         in_time(socket.read_exact(&mut [0])).await.unwrap();
     };
@@ -216,6 +216,29 @@ async fn a_config_is_taken_wholly_or_not_at_all() {
     }
     drop(taken);
     pair.web.apply(config).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_changes_and_comes_back() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    for address in ["127.0.0.1", "0.0.0.0", "127.0.0.1"] {
+        let mut config = pair.web_config.clone();
+        config.outbound[0].bind = mesh_proto::config::Bind::Tcp {
+            address: address.into(),
+            port: free.port(),
+        };
+        pair.web.apply(config.clone()).await.unwrap();
+        assert_eq!(once(free, "/").await.status, 200);
+        if address == "0.0.0.0" {
+            // Gone and there again, at once.
+            let mut none = config.clone();
+            none.outbound.clear();
+            pair.web.apply(none).await.unwrap();
+            pair.web.apply(config).await.unwrap();
+            assert_eq!(once(free, "/").await.status, 200);
+        }
+    }
 }
 
 #[tokio::test]

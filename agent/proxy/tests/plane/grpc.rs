@@ -116,6 +116,16 @@ async fn request_trailers_go_through() {
 }
 
 #[tokio::test]
+async fn trailers_of_an_answer_without_a_body() {
+    let pair = Pair::new(Protocol::Grpc, streaming().await).await;
+    let mut client = Client::h2(pair.address).await;
+    let got = read(client.send(grpc("/x", full(""))).await).await;
+    assert_eq!(got.trailers.unwrap()["grpc-status"], "0");
+    let got = read(client.send(grpc("/fail", full("a"))).await).await;
+    assert_eq!((got.header("grpc-status"), &got.trailers), ("14", &None));
+}
+
+#[tokio::test]
 async fn errors_are_statuses() {
     let pair = Pair::new(Protocol::Grpc, nobody().await).await;
     let mut client = Client::h2(pair.address).await;

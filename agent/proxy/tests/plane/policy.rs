@@ -81,6 +81,27 @@ async fn permissions_look_at_the_normal_form() {
 }
 
 #[tokio::test]
+async fn permissions_see_what_the_application_sees() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    let list = json!([
+        { "action": "deny", "headers": [{ "name": "x-tenant", "present": true, "invert": true }] },
+        { "action": "allow", "headers": [{ "name": "host", "exact": "api.local" }] },
+    ]);
+    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+        assert_eq!(client.get("/").await.status, 403);
+        let mut with = get("/");
+        with.headers_mut().insert("x-tenant", "a".parse().unwrap());
+        assert_eq!(client.send(with).await.status(), 200);
+    }
+    // A header that a connection option takes away is not there for either.
+    let mut hidden = get("/");
+    hidden.headers_mut().insert("x-tenant", "a".parse().unwrap());
+    hidden.headers_mut().insert("connection", "x-tenant".parse().unwrap());
+    assert_eq!(Client::h1(pair.address).await.send(hidden).await.status(), 403);
+}
+
+#[tokio::test]
 async fn before_a_policy_and_with_one_that_cannot_be_read_nobody_may() {
     let ca = Ca::new();
     let api = ca.plane("api");
