@@ -132,13 +132,7 @@ async fn look(core: &Core) -> Vec<Seen> {
 }
 
 async fn join(core: &Core, address: &str) -> String {
-    let request = JoinRequest {
-        id: core.me.id,
-        server: core.me.name.clone(),
-        address: core.me.addr.clone(),
-        level: LEVEL,
-    };
-    match core.peers.join(address, request).await {
+    match core.peers.join(address, request(core)).await {
         Ok(answer) => format!("taken in by cluster {}", answer.cluster_id),
         Err(status) => format!("asked {address} to be taken in: {}", status.message()),
     }
@@ -152,26 +146,54 @@ async fn make(core: &Core, peers: Vec<Peer>) -> String {
     }
 }
 
-/// A member whose address changed says so.
+/// A member whose address changed says so to the others. They cannot reach it
+/// until then, so it hears of no leader and asks each of them in turn.
 async fn readdress(core: &Core) {
-    let changed = |peers: &[Peer]| {
-        peers
-            .iter()
-            .any(|peer| peer.id == core.me.id && *peer != core.me)
-    };
-    let status = core.raft.status();
-    if !changed(&status.voters) {
+    let mut status = core.raft.status();
+    // Who the members are is told a moment after the start.
+    while status.voters.is_empty() {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(core.options.timing.join_retry) => {}
+        }
+        status = core.raft.status();
+    }
+    let known = status.voters.iter().find(|peer| peer.id == core.me.id);
+    if known.is_none_or(|known| *known == core.me) {
         return;
     }
+    let others = status.voters.iter().filter(|peer| peer.id != core.me.id);
+    let mut addresses: Vec<String> = others.map(|peer| peer.addr.clone()).collect();
+    addresses.extend(core.options.retry_join.iter().cloned());
     loop {
-        let limit = core.options.timing.request;
-        match core.raft.add_voter(core.me.clone(), limit).await {
-            Ok(()) => return tracing::info!(me = %core.me, "this server's new address is known"),
-            Err(error) => tracing::warn!(%error, "this server's new address is not known yet"),
+        if addresses.is_empty() {
+            let limit = core.options.timing.request;
+            match core.raft.add_voter(core.me.clone(), limit).await {
+                Ok(()) => return tracing::info!(me = %core.me, "this server's address is known"),
+                Err(error) => tracing::warn!(%error, "this server's address is not known yet"),
+            }
+        }
+        for address in &addresses {
+            match core.peers.join(address, request(core)).await {
+                Ok(_) => return tracing::info!(me = %core.me, "this server's address is known"),
+                Err(status) => {
+                    let reason = status.message();
+                    tracing::warn!(address, reason, "this server's address is not known yet");
+                }
+            }
         }
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(core.options.timing.join_retry) => {}
         }
+    }
+}
+
+fn request(core: &Core) -> JoinRequest {
+    JoinRequest {
+        id: core.me.id,
+        server: core.me.name.clone(),
+        address: core.me.addr.clone(),
+        level: LEVEL,
     }
 }
