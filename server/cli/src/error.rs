@@ -129,7 +129,7 @@ impl ApiError {
 
 fn unreachable(address: &str, reason: &str) -> String {
     let reason = reason.to_ascii_lowercase();
-    let tls = ["certificate", "tls", "handshake"];
+    let tls = ["alert", "certificate", "handshake", "tls"];
     match tls.iter().any(|word| reason.contains(word)) {
         true => "-ca-file (or MESHCTL_CACERT) names the cluster CA that is trusted; -client-cert \
                  and\n-client-key name your own certificate."

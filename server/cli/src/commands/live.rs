@@ -39,10 +39,8 @@ fn report(waited: &Waited, timeout: Duration, console: &mut Console<'_>) -> u8 {
     let proxies = count(waited.proxies as usize, "proxy", "proxies");
     if waited.live {
         let agents = count(waited.agents as usize, "agent", "agents");
-        console.note(format!(
-            "Live: {proxies} of {agents} run index {}.",
-            waited.index
-        ));
+        let index = waited.index;
+        console.note(format!("Live at index {index}: {proxies} of {agents}."));
         return 0;
     }
     console.note(format!(
