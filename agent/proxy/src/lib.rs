@@ -38,6 +38,8 @@ mod peer;
 mod plane;
 mod relay;
 mod scratch;
+#[cfg(test)]
+mod sizes;
 mod slots;
 mod target;
 mod telemetry;

@@ -54,7 +54,7 @@ impl Application {
         limits: &Limits,
     ) -> Result<Answer, Trouble> {
         let Some((client, idle)) = self.h1.take() else {
-            return self.send_fresh(call, limit, limits).await;
+            return Box::pin(self.send_fresh(call, limit, limits)).await;
         };
         let copy = match idle > STALE {
             true => copy(&call),
@@ -67,8 +67,10 @@ impl Application {
             Err(error) => error,
         };
         match (error.call, error.kind, copy) {
-            (Some(call), ..) => self.send_fresh(*call, limit, limits).await,
-            (None, SendErrorKind::Reset, Some(copy)) => self.send_fresh(copy, limit, limits).await,
+            (Some(call), ..) => Box::pin(self.send_fresh(*call, limit, limits)).await,
+            (None, SendErrorKind::Reset, Some(copy)) => {
+                Box::pin(self.send_fresh(copy, limit, limits)).await
+            }
             (None, kind, _) => Err(self.ended_early(kind, &error.what)),
         }
     }
@@ -95,17 +97,10 @@ impl Application {
         limit: Duration,
         limits: &Limits,
     ) -> Result<Answer, Trouble> {
-        let dial = || async {
-            let began = Instant::now();
-            let socket = self.connect(limit).await?;
-            let begin = H2Client::begin(socket, limits.header_bytes, None);
-            in_time(began, limit, begin).await
+        let client = match self.h2.ready() {
+            Some(client) => client,
+            None => Box::pin(self.connect_h2(limit, limits)).await?,
         };
-        let client = self
-            .h2
-            .get(dial)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
         let error = match client.send(call).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -114,13 +109,23 @@ impl Application {
             return Err(self.ended_early(error.kind, &error.what));
         };
         // The connection had ended without our knowing.
-        let client = self
-            .h2
-            .get(dial)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        let sent = client.send(*call).await;
-        sent.map_err(|error| self.ended_early(error.kind, &error.what))
+        let again = async {
+            let client = self.connect_h2(limit, limits).await?;
+            let sent = client.send(*call).await;
+            sent.map_err(|error| self.ended_early(error.kind, &error.what))
+        };
+        Box::pin(again).await
+    }
+
+    async fn connect_h2(&self, limit: Duration, limits: &Limits) -> Result<H2Client, Trouble> {
+        let dial = || async {
+            let began = Instant::now();
+            let socket = self.connect(limit).await?;
+            let begin = H2Client::begin(socket, limits.header_bytes, None);
+            in_time(began, limit, begin).await
+        };
+        let connected = self.h2.get(dial).await;
+        connected.map_err(|error| self.unreachable(&error))
     }
 
     pub(crate) fn close_idle_since(&self, before: Instant) {

@@ -37,10 +37,10 @@ pub(crate) async fn serve(
     };
     let handler = Rc::new(Exposed { worker, listening });
     let ended = match spoken {
-        Spoken::Http1 => h1_server::serve(io, handler, &serve, member.watch())
+        Spoken::Http1 => Box::pin(h1_server::serve(io, handler, &serve, member.watch()))
             .await
             .map_err(|error| error.to_string()),
-        Spoken::Http2 => h2_server::serve(io, handler, &serve, member.watch())
+        Spoken::Http2 => Box::pin(h2_server::serve(io, handler, &serve, member.watch()))
             .await
             .map_err(|error| error.to_string()),
     };

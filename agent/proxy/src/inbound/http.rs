@@ -15,8 +15,8 @@ use super::{Connection, InboundView, Verdict};
 use crate::cut::Cut;
 use crate::exchange::{Exchange, grpc_status};
 use crate::http::{
-    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, clean_application,
-    clean_request, clean_response, denied, is_grpc, trouble,
+    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, clean_application, clean_request,
+    clean_response, denied, is_grpc, trouble,
 };
 use crate::target;
 use crate::telemetry::continue_trace;

@@ -26,6 +26,8 @@ use tokio_rustls::server::TlsStream;
 pub(crate) use app::Application;
 pub(crate) use caller::{Caller, Verdict};
 pub(crate) use expose::serve as serve_exposed;
+#[cfg(test)]
+pub(crate) use stream::carry;
 
 use crate::config::Inbound;
 use crate::engine::{ServeLimits, h1_server, h2_server};

@@ -82,7 +82,7 @@ async fn at(instant: Option<Instant>) {
 }
 
 /// What can say why it ends.
-pub(super) trait Reset {
+pub(crate) trait Reset {
     fn reset(self, code: ResetCode);
 }
 
@@ -98,7 +98,7 @@ impl Reset for TlsStream<TcpStream> {
 
 /// Carries one stream to the application. Gives back with which code it was
 /// reset, if it was.
-async fn carry<S>(
+pub(crate) async fn carry<S>(
     connection: &Connection,
     mut stream: S,
     cut_at: Option<Instant>,

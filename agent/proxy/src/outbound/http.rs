@@ -14,16 +14,14 @@ use super::attempt::Attempt;
 use super::view::RuleView;
 use super::{ClusterState, OutboundView};
 use crate::exchange::Exchange;
-use crate::http::{
-    Answer, Call, Handler, Lookup, Side, Trouble, clean_request, is_grpc, trouble,
-};
+use crate::http::{Answer, Call, Handler, Lookup, Side, Trouble, clean_request, is_grpc, trouble};
 use crate::target;
 use crate::telemetry::continue_trace;
 use crate::tunnel;
 use crate::worker::{Listening, Worker};
 
 /// Answers the application's requests at one upstream.
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     worker: Rc<Worker>,
     listening: Rc<Listening>,
 }

@@ -9,6 +9,8 @@ mod view;
 use std::rc::Rc;
 
 pub(crate) use cluster::{ClusterState, Pick};
+#[cfg(test)]
+pub(crate) use http::Outgoing;
 pub(crate) use view::OutboundView;
 
 use crate::engine::sniff::{Spoken, sniff};
@@ -64,10 +66,10 @@ pub(crate) async fn serve(
     };
     let handler = Rc::new(http::Outgoing::new(worker, listening));
     let ended = match spoken {
-        Spoken::Http1 => h1_server::serve(io, handler, &serve, member.watch())
+        Spoken::Http1 => Box::pin(h1_server::serve(io, handler, &serve, member.watch()))
             .await
             .map_err(|error| error.to_string()),
-        Spoken::Http2 => h2_server::serve(io, handler, &serve, member.watch())
+        Spoken::Http2 => Box::pin(h2_server::serve(io, handler, &serve, member.watch()))
             .await
             .map_err(|error| error.to_string()),
     };

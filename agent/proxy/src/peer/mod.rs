@@ -81,6 +81,32 @@ impl Peer {
 
     /// A connection for a call, warm if there is one.
     pub(crate) async fn http(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
+        if let Some(client) = self.h2.ready() {
+            return Ok(HttpClient::H2(client));
+        }
+        // Boxed, as each rare way below: what it needs is not held by all.
+        Box::pin(self.new_http(dialing)).await
+    }
+
+    /// A connection for a call that only HTTP/1.1 can carry.
+    pub(crate) async fn http1(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
+        match self.h1.take() {
+            Some((client, _)) => Ok(HttpClient::H1(client, self.h1.clone())),
+            None => Box::pin(self.new_http1(dialing)).await,
+        }
+    }
+
+    /// A byte stream.
+    pub(crate) async fn stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
+        if let Some(client) = self.mux.ready()
+            && let Ok(stream) = client.open().await
+        {
+            return Ok(ByteStream::Mux(stream));
+        }
+        Box::pin(self.new_stream(dialing)).await
+    }
+
+    async fn new_http(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
         if !is_still(&self.only_h1) {
             match self.h2.get(|| self.dial_h2(dialing)).await {
                 Ok(client) => return Ok(HttpClient::H2(client)),
@@ -93,11 +119,7 @@ impl Peer {
         self.http1(dialing).await
     }
 
-    /// A connection for a call that only HTTP/1.1 can carry.
-    pub(crate) async fn http1(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
-        if let Some((client, _)) = self.h1.take() {
-            return Ok(HttpClient::H1(client, self.h1.clone()));
-        }
+    async fn new_http1(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
         let tls = self.dial(dialing, &[HTTP_1]).await?;
         let limits = &dialing.shared.options.limits;
         let client = H1Client::begin(tls, limits.headers, limits.header_bytes)
@@ -106,8 +128,7 @@ impl Peer {
         Ok(HttpClient::H1(client, self.h1.clone()))
     }
 
-    /// A byte stream.
-    pub(crate) async fn stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
+    async fn new_stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
         // The second time another connection is open, unless that one ends too.
         for _ in 0..2 {
             if is_still(&self.only_plain) {

@@ -49,6 +49,11 @@ impl<C> Default for WarmPool<C> {
 }
 
 impl<C: Warm> WarmPool<C> {
+    /// A connection with room, if there is one.
+    pub(crate) fn ready(&self) -> Option<C> {
+        self.take()
+    }
+
     /// A connection with room; makes one where there is none.
     pub(crate) async fn get<F>(&self, dial: impl FnOnce() -> F) -> Result<C, DialError>
     where

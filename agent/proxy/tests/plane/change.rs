@@ -220,7 +220,10 @@ async fn a_config_is_taken_wholly_or_not_at_all() {
 
 #[tokio::test]
 async fn an_address_changes_and_comes_back() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let pair = Pair::new(Protocol::Http, telling("api").await).await;
     for address in ["127.0.0.1", "0.0.0.0", "127.0.0.1"] {
         let mut config = pair.web_config.clone();

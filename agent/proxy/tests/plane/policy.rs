@@ -87,8 +87,12 @@ async fn permissions_see_what_the_application_sees() {
         { "action": "deny", "headers": [{ "name": "x-tenant", "present": true, "invert": true }] },
         { "action": "allow", "headers": [{ "name": "host", "exact": "api.local" }] },
     ]);
-    pair.api.apply_policy(&policy("deny", &[permissions("web", "api", list)]));
-    for mut client in [Client::h1(pair.address).await, Client::h2(pair.address).await] {
+    pair.api
+        .apply_policy(&policy("deny", &[permissions("web", "api", list)]));
+    for mut client in [
+        Client::h1(pair.address).await,
+        Client::h2(pair.address).await,
+    ] {
         assert_eq!(client.get("/").await.status, 403);
         let mut with = get("/");
         with.headers_mut().insert("x-tenant", "a".parse().unwrap());
@@ -96,9 +100,16 @@ async fn permissions_see_what_the_application_sees() {
     }
     // A header that a connection option takes away is not there for either.
     let mut hidden = get("/");
-    hidden.headers_mut().insert("x-tenant", "a".parse().unwrap());
-    hidden.headers_mut().insert("connection", "x-tenant".parse().unwrap());
-    assert_eq!(Client::h1(pair.address).await.send(hidden).await.status(), 403);
+    hidden
+        .headers_mut()
+        .insert("x-tenant", "a".parse().unwrap());
+    hidden
+        .headers_mut()
+        .insert("connection", "x-tenant".parse().unwrap());
+    assert_eq!(
+        Client::h1(pair.address).await.send(hidden).await.status(),
+        403
+    );
 }
 
 #[tokio::test]
