@@ -22,20 +22,20 @@ use crate::status::Status;
 
 /// What the listener shows.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Ready or not, and the config.
-    pub status: Status,
+    pub(crate) status: Status,
     /// The metrics, as Prometheus reads them.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Told when a drain is asked for.
-    pub drain: Arc<Notify>,
+    pub(crate) drain: Arc<Notify>,
 }
 
 /// Connections at once: more than any scraper needs.
 const CONNECTIONS: usize = 64;
 
 /// Serves until the process ends.
-pub async fn serve(listener: TcpListener, admin: Admin) {
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {

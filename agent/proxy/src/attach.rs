@@ -14,7 +14,7 @@ use mesh_proto::bootstrap::{Bootstrap, MAX_BOOTSTRAP};
 
 /// Why there is no bootstrap.
 #[derive(Debug, thiserror::Error)]
-pub enum AttachError {
+pub(crate) enum AttachError {
     /// There is nobody at the socket, or it may not be reached.
     #[error("agent's socket {path}: {reason}; is `meshctl agent` running, and is this its socket?")]
     Socket {
@@ -41,7 +41,7 @@ pub enum AttachError {
 impl AttachError {
     /// Whether another try may end differently: the agent is not up yet, or the
     /// instance is not registered yet.
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Socket { .. } => true,
             Self::Refused { again, .. } => *again,
@@ -51,7 +51,7 @@ impl AttachError {
 }
 
 /// Asks once; the agent itself waits some seconds for the registration.
-pub async fn bootstrap(socket: &Path, instance: &str) -> Result<Bootstrap, AttachError> {
+pub(crate) async fn bootstrap(socket: &Path, instance: &str) -> Result<Bootstrap, AttachError> {
     let failed = |reason: String| AttachError::Socket {
         path: socket.display().to_string(),
         reason,

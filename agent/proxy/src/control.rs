@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh_policy::{NotUnderstood, PolicyForm};
+use mesh_policy::NotUnderstood;
 use mesh_proto::config::ProxyConfig;
 use mesh_proto::proxies::v1 as wire;
 use mesh_proto::proxies::v1::ack::What;
@@ -25,21 +25,21 @@ use crate::{DataPlane, Options};
 const LEAF_RETRY: Duration = Duration::from_secs(5);
 
 /// The control side of one sidecar.
-pub struct Control {
+pub(crate) struct Control {
     /// Its id, for what is logged.
-    pub proxy: String,
+    pub(crate) proxy: String,
     /// The key of its leaf.
-    pub key: LeafKey,
+    pub(crate) key: LeafKey,
     /// With what the data plane is started.
-    pub options: Options,
+    pub(crate) options: Options,
     /// What is said of it.
-    pub status: Status,
+    pub(crate) status: Status,
     /// To the agent.
-    pub wishes: mpsc::Sender<Wish>,
+    pub(crate) wishes: mpsc::Sender<Wish>,
     /// The data plane, once there is one: for the metrics and the drain.
-    pub plane: tokio::sync::watch::Sender<Option<Arc<DataPlane>>>,
+    pub(crate) plane: tokio::sync::watch::Sender<Option<Arc<DataPlane>>>,
     /// The chain in use, DER: shown to an agent that has forgotten the key.
-    pub chain: Arc<arc_swap::ArcSwap<Vec<Vec<u8>>>>,
+    pub(crate) chain: Arc<arc_swap::ArcSwap<Vec<Vec<u8>>>>,
 }
 
 /// Why the control side ended.
@@ -47,7 +47,7 @@ pub struct Control {
 #[error(
     "the agent does not know this proxy any more, and its leaf is no proof: {0}. It must be started with a new ticket"
 )]
-pub struct Refused(String);
+pub(crate) struct Refused(String);
 
 #[derive(Default)]
 struct Held {
@@ -67,7 +67,7 @@ struct Pending {
 
 impl Control {
     /// Runs until the agent refuses a proxy that can prove nothing.
-    pub async fn run(self, mut events: mpsc::Receiver<Event>) -> Result<(), Refused> {
+    pub(crate) async fn run(self, mut events: mpsc::Receiver<Event>) -> Result<(), Refused> {
         let mut held = Held::default();
         loop {
             let renew = held.renew;
@@ -228,7 +228,7 @@ impl Control {
                 if let Some(plane) = self.plane.borrow().clone() {
                     // Without a readable policy nobody may call.
                     let policy =
-                        ProxyConfig::policy_of(&came.config).unwrap_or(PolicyForm::default());
+                        ProxyConfig::policy_of(&came.config).unwrap_or_default();
                     not_understood = plane.apply_policy(&policy);
                 }
                 self.ack(What::Config(came.serial), error, &not_understood)

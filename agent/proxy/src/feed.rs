@@ -24,7 +24,7 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// What came.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The stream is open and proved.
     Connected,
     /// It is not; the text says why. It is tried again.
@@ -41,7 +41,7 @@ pub enum Event {
 
 /// What goes up.
 #[derive(Debug)]
-pub enum Wish {
+pub(crate) enum Wish {
     /// A leaf for the key.
     Leaf,
     /// An answer to what came.
@@ -49,19 +49,19 @@ pub enum Wish {
 }
 
 /// Who this proxy is, on every stream that it opens.
-pub struct Feed {
+pub(crate) struct Feed {
     /// Where the agent is, and the first proof.
-    pub bootstrap: Bootstrap,
+    pub(crate) bootstrap: Bootstrap,
     /// The key, made in this process.
-    pub key: LeafKey,
+    pub(crate) key: LeafKey,
     /// What this process knows.
-    pub features: Vec<String>,
+    pub(crate) features: Vec<String>,
     /// The chain in use, for an agent that has forgotten the key. DER.
-    pub leaf: Box<dyn Fn() -> Vec<Vec<u8>> + Send + Sync>,
+    pub(crate) leaf: Box<dyn Fn() -> Vec<Vec<u8>> + Send + Sync>,
     /// What came.
-    pub events: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Sender<Event>,
     /// What goes up.
-    pub wishes: mpsc::Receiver<Wish>,
+    pub(crate) wishes: mpsc::Receiver<Wish>,
 }
 
 /// How a stream ended.
@@ -76,7 +76,7 @@ enum End {
 
 impl Feed {
     /// Runs until the process ends.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut wait = Backoff::default();
         loop {
             let event = match self.stream(&mut wait).await {

@@ -19,7 +19,7 @@ const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// Why a file cannot be run.
 #[derive(Debug, thiserror::Error)]
-pub enum StaticError {
+pub(crate) enum StaticError {
     /// It cannot be read.
     #[error("{path}: {source}")]
     Read {
@@ -56,7 +56,7 @@ pub enum StaticError {
 }
 
 /// Reads the file.
-pub fn read(path: &Path) -> Result<StaticFile, StaticError> {
+pub(crate) fn read(path: &Path) -> Result<StaticFile, StaticError> {
     let shown = path.display().to_string();
     let failed = |source| StaticError::Read {
         path: shown.clone(),
@@ -73,7 +73,7 @@ pub fn read(path: &Path) -> Result<StaticFile, StaticError> {
 }
 
 /// The certificates that the file names.
-pub fn certificates(path: &Path, file: &StaticFile) -> Result<(Credential, Trust), StaticError> {
+pub(crate) fn certificates(path: &Path, file: &StaticFile) -> Result<(Credential, Trust), StaticError> {
     let domain: TrustDomain =
         file.config
             .trust_domain
@@ -89,13 +89,13 @@ pub fn certificates(path: &Path, file: &StaticFile) -> Result<(Credential, Trust
 }
 
 /// The TLS of the file.
-pub fn tls(path: &Path, file: &StaticFile) -> Result<Arc<MeshTls>, StaticError> {
+pub(crate) fn tls(path: &Path, file: &StaticFile) -> Result<Arc<MeshTls>, StaticError> {
     let (credential, trust) = certificates(path, file)?;
     Ok(Arc::new(MeshTls::new(credential, trust)?))
 }
 
 /// A file that shows every part.
-pub fn example() -> StaticFile {
+pub(crate) fn example() -> StaticFile {
     let domain = "example.mesh";
     let identity = |name: &str| format!("spiffe://{domain}/ns/default/dc/dc1/svc/{name}");
     let backend = Key::of("backend");

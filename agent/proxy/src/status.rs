@@ -6,7 +6,7 @@ use mesh_proto::config::ProxyConfig;
 
 /// Shared by the control side and the admin listener.
 #[derive(Clone, Debug, Default)]
-pub struct Status(Arc<RwLock<Facts>>);
+pub(crate) struct Status(Arc<RwLock<Facts>>);
 
 #[derive(Debug, Default)]
 struct Facts {
@@ -22,7 +22,7 @@ struct Facts {
 
 impl Status {
     /// Ready, or what is waited for.
-    pub fn ready(&self) -> Result<(), String> {
+    pub(crate) fn ready(&self) -> Result<(), String> {
         self.read(|facts| {
             if facts.draining {
                 return Err("draining".to_owned());
@@ -50,22 +50,22 @@ impl Status {
     }
 
     /// The config in use and the version of the state that it was made of.
-    pub fn config(&self) -> Option<(Arc<ProxyConfig>, String)> {
+    pub(crate) fn config(&self) -> Option<(Arc<ProxyConfig>, String)> {
         self.read(|facts| Some((facts.config.clone()?, facts.version.clone())))
     }
 
     /// There is a leaf.
-    pub fn have_leaf(&self) {
+    pub(crate) fn have_leaf(&self) {
         self.write(|facts| facts.leaf = true);
     }
 
     /// There are roots.
-    pub fn have_roots(&self) {
+    pub(crate) fn have_roots(&self) {
         self.write(|facts| facts.roots = true);
     }
 
     /// A config is in use, and its listeners are bound.
-    pub fn running(&self, config: Arc<ProxyConfig>, version: String) {
+    pub(crate) fn running(&self, config: Arc<ProxyConfig>, version: String) {
         self.write(|facts| {
             facts.config = Some(config);
             facts.version = version;
@@ -75,17 +75,17 @@ impl Status {
     }
 
     /// A config came that is not in use.
-    pub fn refused(&self, problem: String) {
+    pub(crate) fn refused(&self, problem: String) {
         self.write(|facts| facts.problem = problem);
     }
 
     /// How it stands with the agent; empty: connected.
-    pub fn agent(&self, text: String) {
+    pub(crate) fn agent(&self, text: String) {
         self.write(|facts| facts.agent = text);
     }
 
     /// The end has begun.
-    pub fn draining(&self) {
+    pub(crate) fn draining(&self) {
         self.write(|facts| facts.draining = true);
     }
 
