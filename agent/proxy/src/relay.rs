@@ -58,15 +58,14 @@ where
         let before = up.moved + down.moved;
         let to_other = up.poll(cx, caller, other, |bytes| meter.caller_sent(bytes));
         let to_caller = down.poll(cx, other, caller, |bytes| meter.caller_got(bytes));
-        for (polled, caller_reads) in [(&to_other, true), (&to_caller, false)] {
+        let whole = to_other.is_ready() && to_caller.is_ready();
+        for (polled, caller_reads) in [(to_other, true), (to_caller, false)] {
             if let Poll::Ready(Err((reading, error))) = polled {
-                return Poll::Ready(Ended::Failed {
-                    caller: *reading == caller_reads,
-                    error: io::Error::new(error.kind(), error.to_string()),
-                });
+                let caller = reading == caller_reads;
+                return Poll::Ready(Ended::Failed { caller, error });
             }
         }
-        if to_other.is_ready() && to_caller.is_ready() {
+        if whole {
             return Poll::Ready(Ended::Whole);
         }
         if up.moved + down.moved != before {

@@ -3,6 +3,7 @@
 mod attempt;
 mod cluster;
 mod http;
+mod journal;
 mod stream;
 mod view;
 

@@ -1,16 +1,19 @@
 //! Byte streams of the application.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
-use mesh_balance::Outcome;
+use mesh_balance::{Outcome, Token};
+use mesh_mux::StreamError;
 
+use super::journal::Journal;
 use super::{ClusterState, OutboundView, Pick};
 use crate::cut::Cut;
 use crate::flow::Flow;
 use crate::lifecycle::{Member, Phase, reaches};
 use crate::net::{Break, Socket};
 use crate::peer::{ByteStream, Dialing};
-use crate::relay::{Ended, relay};
+use crate::relay::{Ended, Meter, relay};
 use crate::worker::Worker;
 
 /// How many instances are tried before the application hears of it.
@@ -20,31 +23,40 @@ const TRIES: usize = 4;
 pub(super) async fn serve(
     worker: &Rc<Worker>,
     view: &OutboundView,
-    mut socket: Socket,
+    socket: Socket,
     member: &Member,
 ) {
     let flow = Flow::begin(worker, view.cluster.streams.clone(), None);
+    let mut socket = Journal::new(socket);
     let mut watch = member.watch();
-    let found = tokio::select! {
-        found = connect(worker, &view.cluster, &flow) => found,
-        () = reaches(&mut watch, Phase::Ended) => None,
+    let mut tried = Vec::new();
+    let mut meter = Counting {
+        flow: &flow,
+        again: Cell::new(0),
     };
-    let Some((pick, stream)) = found else {
-        return socket.break_off();
-    };
-    let idle = worker.shared.options.limits.stream_idle;
-    let cut = flow.cut_cell();
-    let relaying = async {
-        match stream {
-            ByteStream::Mux(mut stream) => relay(&mut socket, &mut stream, idle, cut, &*flow).await,
-            ByteStream::Plain(mut stream) => {
-                relay(&mut socket, &mut *stream, idle, cut, &*flow).await
-            }
+    let (pick, ended) = loop {
+        let found = tokio::select! {
+            found = connect(worker, &view.cluster, &flow, &mut tried) => found,
+            () = reaches(&mut watch, Phase::Ended) => None,
+        };
+        let Some((pick, stream)) = found else {
+            return socket.break_off();
+        };
+        let ended = tokio::select! {
+            ended = carry(worker, &mut socket, stream, &meter) => ended,
+            () = reaches(&mut watch, Phase::Ended) => Ended::Cut(Cut::Drained),
+        };
+        // The instance drains or is full, and has not looked at it.
+        if was_turned_away(&ended)
+            && let Some(again) = socket.rewind()
+        {
+            flow.set_reason("not taken by any instance");
+            meter.again = Cell::new(again);
+            pick.done(Outcome::Cancelled);
+            continue;
         }
-    };
-    let ended = tokio::select! {
-        ended = relaying => ended,
-        () = reaches(&mut watch, Phase::Ended) => Ended::Cut(Cut::Drained),
+        flow.set_reason("");
+        break (pick, ended);
     };
     let outcome = match ended {
         Ended::Whole => return pick.done(Outcome::Success),
@@ -75,11 +87,55 @@ pub(super) async fn serve(
     pick.done(outcome);
 }
 
+fn was_turned_away(ended: &Ended) -> bool {
+    match ended {
+        Ended::Failed {
+            caller: false,
+            error,
+        } => StreamError::of(error).is_some_and(StreamError::is_safe_to_retry),
+        _ => false,
+    }
+}
+
+async fn carry(
+    worker: &Worker,
+    socket: &mut Journal,
+    stream: ByteStream,
+    meter: &Counting<'_>,
+) -> Ended {
+    let idle = worker.shared.options.limits.stream_idle;
+    let cut = meter.flow.cut_cell();
+    match stream {
+        ByteStream::Mux(mut stream) => relay(socket, &mut stream, idle, cut, meter).await,
+        ByteStream::Plain(mut stream) => relay(socket, &mut *stream, idle, cut, meter).await,
+    }
+}
+
+/// Counts bytes, but none twice.
+struct Counting<'a> {
+    flow: &'a Flow,
+    /// How many bytes come that were counted already.
+    again: Cell<usize>,
+}
+
+impl Meter for Counting<'_> {
+    fn caller_sent(&self, bytes: usize) {
+        let again = self.again.get().min(bytes);
+        self.again.set(self.again.get() - again);
+        self.flow.caller_sent(bytes - again);
+    }
+
+    fn caller_got(&self, bytes: usize) {
+        self.flow.caller_got(bytes);
+    }
+}
+
 /// A stream to an instance that takes it.
 async fn connect(
     worker: &Worker,
     cluster: &Rc<ClusterState>,
     flow: &Flow,
+    tried: &mut Vec<Token>,
 ) -> Option<(Pick, ByteStream)> {
     let config = cluster.config();
     let dialing = Dialing {
@@ -88,9 +144,8 @@ async fn connect(
         limit: config.connect_timeout,
     };
     let service = &config.service;
-    let mut tried = Vec::new();
     while tried.len() < TRIES {
-        let Some(pick) = cluster.pick(&tried) else {
+        let Some(pick) = cluster.pick(tried) else {
             flow.set_reason(super::attempt::no_instance(&config));
             return None;
         };

@@ -101,6 +101,56 @@ async fn peers_of_one_byte_stream_a_connection() {
     }
 }
 
+#[tokio::test]
+async fn an_instance_that_turns_streams_away_is_no_failure() {
+    let ca = Ca::new();
+    let full = peer(&ca, &[mesh_mux::ALPN], |tls| async move {
+        let config = mesh_mux::Config {
+            accept_backlog: 0, // each stream is refused
+            ..Default::default()
+        };
+        let (_acceptor, driver) = mesh_mux::Connection::server(tls, config);
+        driver.await;
+    })
+    .await;
+    let api = ca.plane("api");
+    api.apply(serving("api", Protocol::Tcp, echo().await))
+        .await
+        .unwrap();
+    let web = ca.plane("web");
+    let instances = [full, inbound_of(&api), full];
+    let clusters = vec![("api", cluster("api", Protocol::Tcp, &instances))];
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Tcp)],
+        clusters,
+    ))
+    .await
+    .unwrap();
+    for _ in 0..12 {
+        let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
+        socket.write_all(b"hello").await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        in_time(socket.read_to_end(&mut got)).await.unwrap();
+        assert_eq!(got, b"hello");
+    }
+    let sent = metric(&web, "mesh_request_bytes_total", &["outbound"]);
+    assert_eq!(sent, 12 * 5, "what is said again is not counted again");
+    // Where all do, the application hears of it.
+    let clusters = vec![("api", cluster("api", Protocol::Tcp, &[full]))];
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Tcp)],
+        clusters,
+    ))
+    .await
+    .unwrap();
+    let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
+    let _ = socket.write_all(b"hello").await;
+    assert!(in_time(socket.read_to_end(&mut Vec::new())).await.is_err());
+}
+
 /// An application that answers each request of a connection with these bytes.
 async fn raw_application(answer: &'static [u8], close: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
