@@ -156,6 +156,48 @@ class OlderSidecar(unittest.TestCase):
             until("proxy status says so",
                   lambda: "needs permissions" in mesh.command("proxy", "status", "-o", "json"))
 
+class OlderAgent(unittest.TestCase):
+    """An agent that speaks one level less beside the others."""
+
+    def test_keeps_the_last_route_that_it_understood_and_says_so(self):
+        with Mesh("older-agent", default="allow") as mesh:
+            mesh.servers()
+            mesh.agent(options=["-without-feature", "retries"])
+            apps = {version: mesh.app(version) for version in ("v1", "v2")}
+            for version, app in apps.items():
+                mesh.instance(f"users-{version}", service="users", port=app.port, meta={"version": version})
+            mesh.instance("web", upstreams=[("users", 9001)])
+            policy = mesh.folder / "users.hcl"
+
+            def write(version, more=""):
+                policy.write_text(
+                    'service "users" {\n  protocol = "http"\n'
+                    '  subset "v1" { meta = { version = "v1" } }\n  subset "v2" { meta = { version = "v2" } }\n}\n'
+                    f'route "users" {{\n  rule "all" {{\n    to "{version}" {{}}\n{more}  }}\n}}\n')
+                mesh.command("config", "write", policy)
+
+            write("v1")
+            for name in ("users-v1", "users-v2", "web"):
+                mesh.sidecar(name)
+            host = mesh.address(10)
+
+            def answers():
+                status, _, body = http_get(f"http://{host}:9001/")
+                return json.loads(body)["app"] if status == 200 else status
+
+            until("the route is known", lambda: answers() == "v1")
+            write("v2", "    retries {\n      attempts = 2\n    }\n")
+            until("proxy status says what is missing",
+                  lambda: "needs retries" in mesh.command("proxy", "status", "-o", "json"))
+            self.assertEqual({answers() for _ in range(10)}, {"v1"})
+            # A deny is taken all the same: intentions pass through the agent unread.
+            mesh.command("intention", "create", "-deny", "web", "users")
+            until("the deny is enforced", lambda: answers() == 403)
+            mesh.command("intention", "delete", "web", "users")
+            # What it understands again is followed again.
+            write("v2")
+            until("the new route is followed", lambda: answers() == "v2")
+
 
 if __name__ == "__main__":
     unittest.main()

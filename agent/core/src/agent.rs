@@ -329,7 +329,7 @@ impl State {
             lock,
             catalog: Arc::new(catalog),
             board: Arc::new(Board::open(folder)?),
-            facts: Arc::new(Facts::open(folder)?),
+            facts: Arc::new(Facts::open(folder, options.features.clone())?),
             keys: Arc::new(Keys::open(folder)?),
             membership: Arc::new(Membership::open(folder, datacenter, options.rejoin)?),
             token,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_model::Version;
+use mesh_policy::Features;
 use mesh_proto::fact::Topic;
 use mesh_proto::servers::v1 as pb;
 use mesh_wiring::FactStore;
@@ -39,6 +40,8 @@ struct Inner {
     mark: Version,
     /// Counts bodies that came.
     revision: u64,
+    /// What this agent understands.
+    features: Features,
 }
 
 /// A topic's answer.
@@ -83,11 +86,12 @@ struct KeptFact {
 
 impl Facts {
     /// Reads what stands on disk.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self, AgentError> {
+    pub(crate) fn open(data_dir: &Path, features: Features) -> Result<Self, AgentError> {
         let path = data_dir.join("facts.json");
         let kept: Kept = disk::read(&path)?.unwrap_or_default();
         let mut inner = Inner {
             mark: kept.mark,
+            features,
             ..Inner::default()
         };
         for fact in kept.facts {
@@ -109,6 +113,11 @@ impl Facts {
             inner: Mutex::default(),
             changed: watch::Sender::new(0),
         }
+    }
+
+    /// What this agent understands, as it says it to servers and proxies.
+    pub(crate) fn features(&self) -> Vec<String> {
+        self.inner().features.names()
     }
 
     /// Word of each change.
@@ -307,7 +316,19 @@ impl Inner {
             held.version = version;
             return;
         }
-        if let Err(error) = self.store.put(&topic, &body) {
+        // Intentions pass through unread: what a proxy does not understand of them, it denies.
+        let missing = match topic {
+            Topic::Intentions(_) => Vec::new(),
+            _ => self.features.missing(needs.iter().map(String::as_str)),
+        };
+        if !missing.is_empty() {
+            let reason = format!(
+                "needs {}, which this agent does not have",
+                missing.join(", ")
+            );
+            tracing::error!(%topic, reason, "a fact is not taken; what was known stays");
+            self.store.refuse(&topic, reason);
+        } else if let Err(error) = self.store.put(&topic, &body) {
             tracing::error!(%error, "a fact cannot be read");
         }
         self.revision += 1;
@@ -363,14 +384,14 @@ mod tests {
     #[tokio::test]
     async fn facts_are_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let facts = Arc::new(Facts::open(folder.path()).unwrap());
+        let facts = Arc::new(Facts::open(folder.path(), Features::default()).unwrap());
         let stop = CancellationToken::new();
         let task = tokio::spawn(facts.clone().keep(stop.clone()));
         assert_eq!(facts.put(fact(5, "[]")), Put::Taken);
         facts.set_mark(version("e", 6).unwrap().into());
         stop.cancel();
         task.await.unwrap();
-        let again = Facts::open(folder.path()).unwrap();
+        let again = Facts::open(folder.path(), Features::default()).unwrap();
         assert_eq!(again.held(&web(), "e"), facts.held(&web(), "e"));
         assert_eq!(again.mark().index, 6);
         assert!(again.with(|store| store.has(&web())));
@@ -382,7 +403,7 @@ mod tests {
     #[test]
     fn only_whole_and_newer_facts_are_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let facts = Facts::open(folder.path()).unwrap();
+        let facts = Facts::open(folder.path(), Features::default()).unwrap();
         let unchanged = pb::Fact {
             unchanged: true,
             checksum: Vec::new(),
@@ -421,7 +442,7 @@ mod tests {
     #[test]
     fn a_body_that_cannot_be_read_leaves_what_was() {
         let folder = tempfile::tempdir().unwrap();
-        let facts = Facts::open(folder.path()).unwrap();
+        let facts = Facts::open(folder.path(), Features::default()).unwrap();
         facts.put(fact(5, "[]"));
         let first = revision(&facts);
         facts.put(fact(6, "{\"new\": 1}"));
@@ -432,7 +453,7 @@ mod tests {
     #[test]
     fn sums_that_differ_name_their_topics() {
         let folder = tempfile::tempdir().unwrap();
-        let facts = Facts::open(folder.path()).unwrap();
+        let facts = Facts::open(folder.path(), Features::default()).unwrap();
         facts.put(fact(5, "[]"));
         let sums = |index, body: &str| pb::Checksums {
             version: version("e", index),

@@ -31,8 +31,3 @@ pub use options::AgentOptions;
 
 /// This build's version.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The features that this build has, as it says them to servers and proxies.
-pub(crate) fn features() -> Vec<String> {
-    mesh_policy::Features::default().names()
-}

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mesh_model::config::{AgentConfig, AgentLimits, GRPC_PORT};
+use mesh_policy::Features;
 use mesh_tls::{ClusterTls, Role};
 
 use crate::AgentError;
@@ -52,6 +53,8 @@ pub struct AgentOptions {
     pub limits: AgentLimits,
     /// Joins another cluster than the one that was joined first.
     pub rejoin: bool,
+    /// What this agent understands: all that its build does, but where a test plays an older one.
+    pub features: Features,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -107,6 +110,7 @@ impl AgentOptions {
             sidecar_ports: config.sidecar_min_port..=config.sidecar_max_port,
             limits: config.limits.clone(),
             rejoin: false,
+            features: Features::default(),
             clock: Arc::new(SystemClock),
         })
     }

@@ -64,6 +64,12 @@ impl FactStore {
         }
     }
 
+    /// Notes that the newest body of a topic is not taken, and why. What was
+    /// known stays.
+    pub fn refuse(&mut self, topic: &Topic, reason: String) {
+        self.unread.insert(topic.clone(), reason);
+    }
+
     /// Forgets a topic that nobody hangs on any more.
     pub fn forget(&mut self, topic: &Topic) {
         self.unread.remove(topic);

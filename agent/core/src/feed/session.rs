@@ -84,7 +84,7 @@ async fn prove(
     let challenge = pb::Challenge {
         nonce: nonce.clone(),
         agent_version: crate::VERSION.to_owned(),
-        features: crate::features(),
+        features: feed.parts.facts.features(),
     };
     send(out, To::Challenge(challenge)).await?;
     let first = tokio::time::timeout(HELLO, inbound.message()).await;

@@ -62,7 +62,7 @@ impl<'a> Session<'a> {
         };
         let hello = pb::AgentHello {
             node: serde_json::to_vec(&node).map_err(|e| e.to_string())?,
-            features: crate::features(),
+            features: uplink.parts.facts.features(),
             cluster_id: uplink.parts.membership.hello(),
         };
         send(&out, From::Hello(hello)).await?;

@@ -56,6 +56,9 @@ pub(crate) struct AgentArgs {
     /// Join another cluster than the one it joined first
     #[arg(long)]
     rejoin: bool,
+    /// Play an agent that does not know this feature; for tests
+    #[arg(long, value_name = "NAME", hide = true)]
+    without_feature: Vec<String>,
     #[command(flatten)]
     process: Process,
 }
@@ -84,6 +87,9 @@ pub(crate) async fn run(args: &AgentArgs, console: &mut Console<'_>) -> Result<u
     let tls = running::tls(config.tls.as_ref(), Role::Agent)?;
     let mut options = AgentOptions::new(&config, tls).map_err(refused)?;
     options.rejoin = args.rejoin;
+    for name in &args.without_feature {
+        options.features = options.features.without(name);
+    }
     running::log(
         config.log_level,
         config.log_format,
