@@ -90,6 +90,16 @@ impl Listening {
         }
     }
 
+    /// Begins nothing any more. When this returns the address is free.
+    async fn close(&self) {
+        self.life.enter(Phase::Draining);
+        let accepting = self.accepting.borrow_mut().take();
+        if let Some(accepting) = accepting {
+            accepting.abort();
+            let _ = accepting.await; // that it was aborted is no news
+        }
+    }
+
     fn is_inbound(&self) -> bool {
         matches!(&*self.role.borrow(), Role::Inbound(_))
     }
@@ -203,15 +213,9 @@ impl Worker {
         self.forget_unused();
     }
 
-    /// Ends a listener. When this returns its address is free again; what it
-    /// began goes on to its end.
+    /// Ends a listener; what it began goes on to its end.
     async fn leave(&self, listening: Rc<Listening>) {
-        listening.life.enter(Phase::Draining);
-        let accepting = listening.accepting.borrow_mut().take();
-        if let Some(accepting) = accepting {
-            accepting.abort();
-            let _ = accepting.await; // that it was aborted is no news
-        }
+        listening.close().await;
         let mut leaving = self.leaving.borrow_mut();
         leaving.retain(|listening| listening.life.members() > 0);
         leaving.push(listening);
@@ -332,7 +336,7 @@ impl Worker {
     /// Lets listeners end, and cuts what has not ended at the deadline.
     async fn end(&self, all: &[Rc<Listening>], deadline: Instant, direction: Direction) -> Drained {
         for one in all {
-            one.life.enter(Phase::Draining);
+            one.close().await;
         }
         let ended = async {
             for one in all {

@@ -112,6 +112,9 @@ async fn stream<H: Handler>(
     let Some(mut answer) = answer else {
         return; // the caller has gone, and took the call with it
     };
+    if answer.refused {
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    }
     let end = http_body::Body::is_end_stream(&answer.body);
     answer.head.version = Version::HTTP_2;
     match respond.send_response(Response::from_parts(answer.head, ()), end) {

@@ -29,6 +29,9 @@ pub(crate) struct Answer {
     pub(crate) body: Body,
     /// After 101, on the calling side: the connection.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// It is certain that nobody has processed the request. An engine whose
+    /// protocol can say so says that instead of the answer.
+    pub(crate) refused: bool,
 }
 
 /// A connection that carried HTTP, and carries something else now.
@@ -54,6 +57,7 @@ impl Answer {
             head,
             body,
             upgrade: None,
+            refused: false,
         }
     }
 }

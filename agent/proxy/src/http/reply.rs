@@ -28,6 +28,8 @@ pub(crate) struct Trouble {
     pub(crate) status: StatusCode,
     /// What happened, and what to do.
     pub(crate) what: String,
+    /// It is certain that nobody has processed the request.
+    pub(crate) refused: bool,
 }
 
 impl Trouble {
@@ -35,7 +37,14 @@ impl Trouble {
         Self {
             status,
             what: what.into(),
+            refused: false,
         }
+    }
+
+    /// The same, of a request that nobody has processed.
+    pub(crate) fn refused(mut self) -> Self {
+        self.refused = true;
+        self
     }
 
     pub(crate) fn unavailable(what: impl Into<String>) -> Self {
@@ -59,7 +68,9 @@ pub(crate) fn denied(reason: &str, grpc: bool) -> Answer {
 
 /// The answer to a request that cannot be carried.
 pub(crate) fn trouble(trouble: &Trouble, grpc: bool) -> Answer {
-    reply(trouble.status, ERROR, &trouble.what, grpc)
+    let mut answer = reply(trouble.status, ERROR, &trouble.what, grpc);
+    answer.refused = trouble.refused;
+    answer
 }
 
 fn reply(status: StatusCode, name: HeaderName, what: &str, grpc: bool) -> Answer {

@@ -150,7 +150,12 @@ impl Application {
                     self.address
                 ),
             ),
-            SendErrorKind::Reset | SendErrorKind::Refused => Trouble::new(
+            SendErrorKind::Refused => Trouble::unavailable(format!(
+                "the application at {} did not take the request: {what}",
+                self.address
+            ))
+            .refused(),
+            SendErrorKind::Reset => Trouble::new(
                 StatusCode::BAD_GATEWAY,
                 format!(
                     "the application at {} ended the connection before it answered: {what}",

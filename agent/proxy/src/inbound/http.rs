@@ -60,7 +60,8 @@ fn denied_answer(exchange: &Exchange, grpc: bool) -> (u16, Answer) {
 impl Connection {
     async fn answer(&self, mut call: Call, exchange: &Rc<Exchange>) -> Result<Answer, Refusal> {
         let Some(view) = self.listening.inbound() else {
-            return Err(Trouble::unavailable("the service is not served here any more").into());
+            let gone = Trouble::unavailable("the service is not served here any more");
+            return Err(gone.refused().into());
         };
         let path = target::normal(&call.head)?;
         exchange.set_target(path.clone());

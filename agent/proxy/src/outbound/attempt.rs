@@ -11,26 +11,26 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, StatusCode, request};
+use http::{HeaderValue, StatusCode};
 use mesh_balance::{Outcome, Token};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::repeat::Repeatable;
 use super::{ClusterState, Pick};
 use crate::config::{Cluster, RetryRule, TryOutcome};
 use crate::engine::{SendError, SendErrorKind};
 use crate::exchange::{Exchange, grpc_status, outcome_of};
-use crate::http::{Answer, Body, Call, Replay, Trouble, clean_response};
+use crate::http::{Answer, Call, Trouble, clean_response};
 use crate::peer::{DialError, DialKind, Dialing, HttpClient};
 use crate::target;
 use crate::worker::Worker;
 
 /// How many instances a try goes to before it has failed.
 const CONNECTS: usize = 4;
-/// How often a try begins anew because its warm connection had just ended.
-const STALE: usize = 2;
-/// How much of a body is remembered for retries.
-const REMEMBERED: usize = 64 * 1024;
+/// How often a try begins anew because an instance did not process it: it
+/// drains, or its warm connection had just ended.
+const REFUSALS: usize = 3;
 /// The wait before a retry is drawn from up to this, doubled each time.
 const BACKOFF: Duration = Duration::from_millis(25);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
@@ -61,14 +61,13 @@ impl Attempt<'_> {
         let mut tried = Vec::new();
         let attempts = self.retries.map_or(0, |rule| rule.attempts);
         for retry in 0..=attempts {
-            let last = retry == attempts;
-            let failed = match self.one_try(&config, &mut request, &mut tried, last).await {
+            let failed = match self.one_try(&config, &mut request, &mut tried).await {
                 Err(failed) => failed,
                 Ok(answer) => {
                     let status = answer.head.status.as_u16();
                     let grpc = grpc_status(&answer.head.headers);
                     let outcome = TryOutcome::Answer { status, grpc };
-                    if last || !self.may_repeat(outcome, &request) {
+                    if retry == attempts || !self.may_repeat(outcome, &request) {
                         request.forget();
                         return Ok(self.taken(answer, grpc));
                     }
@@ -78,7 +77,7 @@ impl Attempt<'_> {
                     continue;
                 }
             };
-            if last || !self.may_repeat(failed.outcome, &request) {
+            if retry == attempts || !self.may_repeat(failed.outcome, &request) {
                 return Err(failed.trouble);
             }
             self.wait(retry, failed.outcome).await;
@@ -113,19 +112,18 @@ impl Attempt<'_> {
         config: &Cluster,
         request: &mut Repeatable,
         tried: &mut Vec<Token>,
-        last: bool,
     ) -> Result<Answer, Failed> {
         let deadline = self
             .retries
             .and_then(|rule| rule.per_try_timeout)
             .map(|limit| (Instant::now() + limit, limit));
-        let mut stale = 0;
+        let mut refusals = 0;
         loop {
             let (pick, client) = self.connect(config, tried, deadline).await?;
             let (token, id) = (pick.token(), pick.id().clone());
             // From here on it learns also when the time of the whole is over.
             self.exchange.set_pick(pick);
-            let Some(call) = self.call(config, request, &client, last) else {
+            let Some(call) = self.call(config, request, &client) else {
                 let trouble = Trouble::unavailable("the request's body was sent already");
                 let outcome = TryOutcome::Reset;
                 return Err(Failed { outcome, trouble });
@@ -145,14 +143,16 @@ impl Attempt<'_> {
             };
             match sent {
                 Ok(answer) => return Ok(answer),
-                // The warm connection had ended, and nothing was sent.
-                Err(SendError {
-                    call: Some(call), ..
-                }) if stale < STALE => {
-                    stale += 1;
-                    request.give_back(*call);
-                    if let Some(token) = token {
-                        tried.retain(|one| *one != token);
+                // Not processed: as if it had never been sent.
+                Err(error)
+                    if error.kind == SendErrorKind::Refused
+                        && refusals < REFUSALS
+                        && request.is_whole() =>
+                {
+                    refusals += 1;
+                    // The same one only over another connection.
+                    if error.call.is_some() {
+                        tried.retain(|one| Some(*one) != token);
                     }
                     self.learn(Outcome::Cancelled);
                 }
@@ -232,9 +232,8 @@ impl Attempt<'_> {
         config: &Cluster,
         request: &mut Repeatable,
         client: &HttpClient,
-        last: bool,
     ) -> Option<Call> {
-        let (mut head, body) = request.take(last)?;
+        let (mut head, body) = request.take()?;
         let (path, authority) = (self.path.clone(), self.authority.clone());
         match client {
             HttpClient::H2(_) => target::for_http2(&mut head, path, authority, &config.service),
@@ -268,77 +267,6 @@ async fn send(client: HttpClient, call: Call) -> Result<Answer, SendError> {
     match client {
         HttpClient::H2(client) => client.send(call).await,
         HttpClient::H1(client, pool) => client.send(call, pool).await,
-    }
-}
-
-/// A request that may be sent more than once.
-struct Repeatable {
-    head: Option<request::Parts>,
-    payload: Payload,
-    /// Whether there may be retries: then the head is copied for each try.
-    many: bool,
-}
-
-enum Payload {
-    Empty,
-    /// Gone when it was sent.
-    Once(Option<Body>),
-    Remembered(Replay),
-}
-
-impl Repeatable {
-    fn new(call: Call, many: bool) -> Self {
-        let payload = if call.body.is_empty() {
-            Payload::Empty
-        } else if many {
-            Payload::Remembered(Replay::new(call.body, REMEMBERED))
-        } else {
-            Payload::Once(Some(call.body))
-        };
-        Self {
-            head: Some(call.head),
-            payload,
-            many,
-        }
-    }
-
-    /// Whether another try would send the same.
-    fn is_whole(&self) -> bool {
-        let body = match &self.payload {
-            Payload::Empty => true,
-            Payload::Once(body) => body.is_some(),
-            Payload::Remembered(replay) => replay.is_possible(),
-        };
-        body && self.head.is_some()
-    }
-
-    /// For a try; the last one needs no copy.
-    fn take(&mut self, last: bool) -> Option<(request::Parts, Body)> {
-        let body = match &mut self.payload {
-            Payload::Empty => Body::empty(),
-            Payload::Once(body) => body.take()?,
-            Payload::Remembered(replay) => replay.body(),
-        };
-        let head = match self.many && !last {
-            true => self.head.clone()?,
-            false => self.head.take()?,
-        };
-        Some((head, body))
-    }
-
-    /// Nothing of it was sent.
-    fn give_back(&mut self, call: Call) {
-        self.head = Some(call.head);
-        if let Payload::Once(body) = &mut self.payload {
-            *body = Some(call.body);
-        }
-    }
-
-    /// There will be no other try.
-    fn forget(&self) {
-        if let Payload::Remembered(replay) = &self.payload {
-            replay.forget();
-        }
     }
 }
 

@@ -4,6 +4,7 @@ mod attempt;
 mod cluster;
 mod http;
 mod journal;
+mod repeat;
 mod stream;
 mod view;
 

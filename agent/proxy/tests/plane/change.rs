@@ -15,14 +15,14 @@ use tokio::task::JoinHandle;
 use crate::support::*;
 
 /// Requests without a pause, on kept connections and on new ones.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(address: SocketAddr) -> Self {
+    pub(crate) fn start(address: SocketAddr) -> Self {
         let (stop, done) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicUsize::new(0)),
@@ -49,8 +49,33 @@ impl Load {
         Self { stop, done, tasks }
     }
 
+    /// Byte streams without a pause, each a new one.
+    pub(crate) fn start_streams(address: SocketAddr) -> Self {
+        let (stop, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let tasks = (0..4)
+            .map(|_| {
+                let (stop, done) = (stop.clone(), done.clone());
+                tokio::spawn(async move {
+                    while !stop.load(SeqCst) {
+                        let mut socket = TcpStream::connect(address).await.unwrap();
+                        socket.write_all(b"hello").await.unwrap();
+                        socket.shutdown().await.unwrap();
+                        let mut got = Vec::new();
+                        in_time(socket.read_to_end(&mut got)).await.unwrap();
+                        assert_eq!(got, b"hello");
+                        done.fetch_add(1, SeqCst);
+                    }
+                })
+            })
+            .collect();
+        Self { stop, done, tasks }
+    }
+
     /// Waits until so many more were answered.
-    async fn more(&self, count: usize) {
+    pub(crate) async fn more(&self, count: usize) {
         let goal = self.done.load(SeqCst) + count;
         until("requests are answered", || {
             self.done.load(SeqCst) >= goal || self.tasks.iter().any(JoinHandle::is_finished)
@@ -58,7 +83,7 @@ impl Load {
         .await;
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.store(true, SeqCst);
         for task in self.tasks {
             in_time(task).await.unwrap();

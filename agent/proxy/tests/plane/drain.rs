@@ -141,3 +141,56 @@ async fn byte_streams_end_or_are_cut() {
         "a cut is an error"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_are_replaced_under_load() {
+    for protocol in [Protocol::Http, Protocol::Tcp] {
+        let application = match protocol {
+            Protocol::Tcp => echo().await,
+            _ => telling("api").await,
+        };
+        let ca = Ca::new();
+        let mut planes = Vec::new();
+        for _ in 0..2 {
+            let api = ca.plane("api");
+            api.apply(serving("api", protocol, application))
+                .await
+                .unwrap();
+            planes.push(api);
+        }
+        let web = ca.plane("web");
+        let config = |planes: &[Arc<mesh_proxy::DataPlane>]| {
+            let addresses: Vec<_> = planes.iter().map(|plane| inbound_of(plane)).collect();
+            let mut instances = cluster("api", protocol, &addresses);
+            for one in &mut instances.endpoints {
+                one.id = format!("node/{}", one.port);
+            }
+            calling(
+                "web",
+                vec![upstream("api", protocol)],
+                vec![("api", instances)],
+            )
+        };
+        web.apply(config(&planes)).await.unwrap();
+        let address = upstream_of(&web, "api");
+        let load = match protocol {
+            Protocol::Tcp => crate::change::Load::start_streams(address),
+            _ => crate::change::Load::start(address),
+        };
+        load.more(50).await;
+        for _ in 0..3 {
+            // It goes before anybody hears that it does.
+            let old = planes.remove(0);
+            assert!(in_time(old.drain(LONG)).await.is_clean());
+            load.more(30).await;
+            let new = ca.plane("api");
+            new.apply(serving("api", protocol, application))
+                .await
+                .unwrap();
+            planes.push(new);
+            web.apply(config(&planes)).await.unwrap();
+            load.more(30).await;
+        }
+        load.stop().await;
+    }
+}
