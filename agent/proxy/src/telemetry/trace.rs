@@ -1,4 +1,4 @@
-//! W3C Trace Context: https://www.w3.org/TR/trace-context/, level 1.
+//! W3C Trace Context: <https://www.w3.org/TR/trace-context/>, level 1.
 //!
 //! The proxy takes part as a hop: it keeps the trace, and puts a span id of its
 //! own where the caller's was. A request that comes without a trace begins one.
