@@ -1,6 +1,7 @@
 //! What every part of a server shares: the state, consensus, who is connected.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh_ca::SealingKey;
@@ -35,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) peers: PeerClients,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The last term in which this server proved to lead; 0: none.
+    pub(crate) proved: AtomicU64,
     pub(crate) stop: CancellationToken,
 }
 
@@ -118,18 +121,34 @@ impl Core {
 
     /// Makes the state here as fresh as asked.
     pub(crate) async fn fresh(&self, freshness: Freshness) -> Result<(), ReadFailure> {
-        let leased = || {
-            let contact = self.raft.last_contact();
-            self.raft.is_leader() && contact.is_some_and(|age| age < self.lease())
-        };
-        match freshness {
-            Freshness::Stale => Ok(()),
-            Freshness::Default if leased() => Ok(()),
-            Freshness::Default | Freshness::Consistent => {
-                let limit = self.options.timing.request;
-                self.raft.linearize(limit).await.map(drop)
-            }
+        if freshness == Freshness::Stale || (freshness == Freshness::Default && self.is_leased()) {
+            return Ok(());
         }
+        let term = self.leads();
+        self.raft.linearize(self.options.timing.request).await?;
+        if let (Some(before), Some(now)) = (term, self.leads())
+            && before == now
+        {
+            self.proved.store(now, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether this server leads, was heard by a majority so lately that no
+    /// other can lead, and has all that was acknowledged. The last is so after
+    /// one proof in its term: what is acknowledged later is applied here first.
+    /// (A leader that was restarted leads on in its term, and replays its log.)
+    fn is_leased(&self) -> bool {
+        let contact = self.raft.last_contact();
+        self.leads() == Some(self.proved.load(Ordering::Acquire))
+            && contact.is_some_and(|age| age < self.lease())
+    }
+
+    /// The term in which this server leads.
+    fn leads(&self) -> Option<u64> {
+        let leadership = self.raft.watch_leadership();
+        let leadership = leadership.borrow();
+        leadership.is_leader.then_some(leadership.term)
     }
 
     /// No other server can be elected so soon after a majority was heard:

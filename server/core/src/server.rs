@@ -102,6 +102,7 @@ impl Server {
             peers: PeerClients::new(connector),
             metrics,
             clock: options.clock,
+            proved: Default::default(),
             stop: CancellationToken::new(),
         });
         let (addresses, mut tasks) = listeners.serve(&core);

@@ -166,27 +166,36 @@ async fn readdress(core: &Core) {
     let mut addresses: Vec<String> = others.map(|peer| peer.addr.clone()).collect();
     addresses.extend(core.options.retry_join.iter().cloned());
     loop {
-        if addresses.is_empty() {
-            let limit = core.options.timing.request;
-            match core.raft.add_voter(core.me.clone(), limit).await {
-                Ok(()) => return tracing::info!(me = %core.me, "this server's address is known"),
-                Err(error) => tracing::warn!(%error, "this server's address is not known yet"),
-            }
-        }
-        for address in &addresses {
-            match core.peers.join(address, request(core)).await {
-                Ok(_) => return tracing::info!(me = %core.me, "this server's address is known"),
-                Err(status) => {
-                    let reason = status.message();
-                    tracing::warn!(address, reason, "this server's address is not known yet");
-                }
-            }
+        match tell(core, &addresses).await {
+            Ok(()) => return tracing::info!(me = %core.me, "this server's address is known"),
+            Err(reason) => tracing::warn!(reason, "this server's address is not known yet"),
         }
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(core.options.timing.join_retry) => {}
         }
     }
+}
+
+/// Who led before goes on leading after a restart, and then writes it itself;
+/// else whoever leads is asked, through the others.
+async fn tell(core: &Core, addresses: &[String]) -> Result<(), String> {
+    let limit = core.options.timing.request;
+    if addresses.is_empty() || core.raft.is_leader() {
+        let told = core.raft.add_voter(core.me.clone(), limit).await;
+        return told.map_err(|error| error.to_string());
+    }
+    let mut reason = String::new();
+    for address in addresses {
+        // Short, since it may lead itself before the other finds who does.
+        let asked = core.peers.join(address, request(core));
+        match tokio::time::timeout(core.options.timing.raft_heartbeat * 20, asked).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(status)) => reason = format!("{address}: {}", status.message()),
+            Err(_) => reason = format!("{address}: no answer in time"),
+        }
+    }
+    Err(reason)
 }
 
 fn request(core: &Core) -> JoinRequest {

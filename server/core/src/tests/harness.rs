@@ -57,8 +57,12 @@ pub(crate) fn sealing() -> Arc<SealingKey> {
     key.clone()
 }
 
-/// As a server is, but faster.
+/// As a server is, but faster. `RUST_LOG` shows what the servers say.
 pub(crate) fn options(name: &str) -> ServerOptions {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     let tls = pki().tls(Role::Server, name);
     ServerOptions {
         timing: Timing {
