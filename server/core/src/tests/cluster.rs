@@ -285,7 +285,7 @@ async fn a_server_at_another_address_is_found_again() {
                 .as_array()
                 .unwrap()
                 .iter()
-                .find(|peer| peer["id"] == id.to_string());
+                .find(|peer| peer["id"].as_str() == Some(&*id.to_string()));
             if known.unwrap()["address"] == now {
                 break;
             }
