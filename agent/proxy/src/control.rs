@@ -227,8 +227,7 @@ impl Control {
                 let mut not_understood = Vec::new();
                 if let Some(plane) = self.plane.borrow().clone() {
                     // Without a readable policy nobody may call.
-                    let policy =
-                        ProxyConfig::policy_of(&came.config).unwrap_or_default();
+                    let policy = ProxyConfig::policy_of(&came.config).unwrap_or_default();
                     not_understood = plane.apply_policy(&policy);
                 }
                 self.ack(What::Config(came.serial), error, &not_understood)

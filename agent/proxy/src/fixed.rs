@@ -73,7 +73,10 @@ pub(crate) fn read(path: &Path) -> Result<StaticFile, StaticError> {
 }
 
 /// The certificates that the file names.
-pub(crate) fn certificates(path: &Path, file: &StaticFile) -> Result<(Credential, Trust), StaticError> {
+pub(crate) fn certificates(
+    path: &Path,
+    file: &StaticFile,
+) -> Result<(Credential, Trust), StaticError> {
     let domain: TrustDomain =
         file.config
             .trust_domain
