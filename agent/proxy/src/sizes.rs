@@ -13,9 +13,10 @@ use crate::flow::Flow;
 use crate::http::{Call, Handler};
 use crate::inbound::Connection;
 use crate::lifecycle::Member;
+use crate::listening::Listening;
 use crate::net::Socket;
 use crate::outbound::Outgoing;
-use crate::worker::{Listening, Worker};
+use crate::worker::Worker;
 
 /// The size of what a function gives back; it is not called.
 macro_rules! size_of_result {

@@ -3,7 +3,7 @@
 //! All of it is the worker's own, so none of it is locked; connections and
 //! streams are tasks that share it through `Rc`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,17 +13,16 @@ use mesh_tls::SpiffeId;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustls::ServerConfig;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::config::{Address, Compiled, Expose, ListenKey};
-use crate::inbound::{self, Application, InboundView};
-use crate::lifecycle::{Lifecycle, Member, Phase, reaches};
+use crate::config::{Address, Compiled, ListenKey};
+use crate::inbound::{Application, InboundView};
+use crate::lifecycle::Phase;
 use crate::listen::Listener;
+use crate::listening::{Listening, Role};
 use crate::live::Live;
-use crate::net::{Acceptor, Socket};
-use crate::outbound::{self, ClusterState, OutboundView};
+use crate::outbound::{ClusterState, OutboundView};
 use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
 use crate::telemetry::{Direction, Metrics, WorkerLog, WorkerTelemetry};
@@ -48,61 +47,6 @@ pub(crate) struct Worker {
     listening: RefCell<HashMap<ListenKey, Rc<Listening>>>,
     /// Listeners that ended, with connections that have not.
     leaving: RefCell<Vec<Rc<Listening>>>,
-}
-
-/// A listener on a worker.
-pub(crate) struct Listening {
-    pub(crate) life: Rc<Lifecycle>,
-    role: RefCell<Role>,
-    /// Each has its own, so that callers from outside cannot take the room of
-    /// the application.
-    room: Room,
-    accepting: RefCell<Option<JoinHandle<()>>>,
-}
-
-/// What a listener is for now.
-#[derive(Clone)]
-enum Role {
-    Inbound(Rc<InboundView>),
-    Outbound(Rc<OutboundView>),
-    Exposed(Rc<Expose>),
-}
-
-impl Listening {
-    pub(crate) fn inbound(&self) -> Option<Rc<InboundView>> {
-        match &*self.role.borrow() {
-            Role::Inbound(view) => Some(view.clone()),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn outbound(&self) -> Option<Rc<OutboundView>> {
-        match &*self.role.borrow() {
-            Role::Outbound(view) => Some(view.clone()),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn exposed(&self) -> Option<Rc<Expose>> {
-        match &*self.role.borrow() {
-            Role::Exposed(config) => Some(config.clone()),
-            _ => None,
-        }
-    }
-
-    /// Begins nothing any more. When this returns the address is free.
-    async fn close(&self) {
-        self.life.enter(Phase::Draining);
-        let accepting = self.accepting.borrow_mut().take();
-        if let Some(accepting) = accepting {
-            accepting.abort();
-            let _ = accepting.await; // that it was aborted is no news
-        }
-    }
-
-    fn is_inbound(&self) -> bool {
-        matches!(&*self.role.borrow(), Role::Inbound(_))
-    }
 }
 
 impl Worker {
@@ -193,17 +137,10 @@ impl Worker {
         let mut now = HashMap::new();
         for (key, role) in self.roles(config) {
             if let Some(listening) = before.remove(&key) {
-                *listening.role.borrow_mut() = role;
+                listening.set_role(role);
                 now.insert(key, listening);
             } else if let Some(socket) = sockets.remove(&key) {
-                let listening = Rc::new(Listening {
-                    life: Lifecycle::new(),
-                    role: RefCell::new(role),
-                    room: Room::new(self.shared.options.limits.connections),
-                    accepting: RefCell::default(),
-                });
-                self.listen(&listening, socket);
-                now.insert(key, listening);
+                now.insert(key, Listening::begin(self, role, socket));
             }
         }
         *self.listening.borrow_mut() = now;
@@ -259,47 +196,6 @@ impl Worker {
             roles.push((expose.key.clone(), role));
         }
         roles
-    }
-
-    /// Accepts connections until the listener's end.
-    fn listen(self: &Rc<Self>, listening: &Rc<Listening>, socket: Listener) {
-        let acceptor = match Acceptor::new(socket) {
-            Ok(acceptor) => acceptor,
-            Err(error) => return tracing::error!(%error, "a bound socket cannot be used"),
-        };
-        let (worker, this) = (self.clone(), listening);
-        let listening = this.clone();
-        let accepting = tokio::task::spawn_local(async move {
-            // Not a member: it ends by itself when the drain begins.
-            let mut watch = listening.life.join().watch();
-            loop {
-                let next = async {
-                    let place = listening.room.place().await;
-                    (acceptor.accept().await, place)
-                };
-                let (accepted, place) = tokio::select! {
-                    biased;
-                    () = reaches(&mut watch, Phase::Draining) => return,
-                    next = next => next,
-                };
-                match accepted {
-                    Ok(socket) => {
-                        let member = listening.life.join();
-                        let serving = serve(worker.clone(), listening.clone(), socket, member);
-                        tokio::task::spawn_local(async move {
-                            serving.await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        // Out of descriptors, most likely: others may end meanwhile.
-                        tracing::warn!(%error, "accepting a connection");
-                        sleep(Duration::from_millis(50)).await;
-                    }
-                }
-            }
-        });
-        *this.accepting.borrow_mut() = Some(accepting);
     }
 
     async fn drain_inbound(&self, deadline: Instant) -> Drained {
@@ -401,55 +297,7 @@ impl Worker {
     }
 }
 
-async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
-    let role = listening.role.borrow().clone();
-    match role {
-        Role::Inbound(_) => inbound::serve(worker, listening, socket, member).await,
-        Role::Outbound(_) => outbound::serve(worker, listening, socket, member).await,
-        Role::Exposed(_) => inbound::serve_exposed(worker, listening, socket, member).await,
-    }
-}
-
 /// Who asked may have gone.
 fn tell<T>(done: oneshot::Sender<T>, value: T) {
     let _ = done.send(value);
-}
-
-/// Room for connections.
-struct Room {
-    left: Rc<Cell<usize>>,
-    freed: Rc<Notify>,
-}
-
-impl Room {
-    fn new(places: usize) -> Self {
-        Self {
-            left: Rc::new(Cell::new(places.max(1))),
-            freed: Rc::default(),
-        }
-    }
-
-    async fn place(&self) -> Place {
-        while self.left.get() == 0 {
-            self.freed.notified().await;
-        }
-        self.left.set(self.left.get() - 1);
-        Place {
-            left: self.left.clone(),
-            freed: self.freed.clone(),
-        }
-    }
-}
-
-/// Room for one connection.
-struct Place {
-    left: Rc<Cell<usize>>,
-    freed: Rc<Notify>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.left.set(self.left.get() + 1);
-        self.freed.notify_one();
-    }
 }

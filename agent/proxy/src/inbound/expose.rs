@@ -13,9 +13,10 @@ use crate::http::{
     Answer, Call, Handler, Trouble, clean_request, clean_response, is_grpc, trouble,
 };
 use crate::lifecycle::Member;
+use crate::listening::Listening;
 use crate::net::Socket;
 use crate::target;
-use crate::worker::{Listening, Worker};
+use crate::worker::Worker;
 
 /// Serves a connection to exposed paths.
 pub(crate) async fn serve(

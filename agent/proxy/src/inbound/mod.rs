@@ -32,10 +32,11 @@ pub(crate) use stream::carry;
 use crate::config::Inbound;
 use crate::engine::{ServeLimits, h1_server, h2_server};
 use crate::lifecycle::Member;
+use crate::listening::Listening;
 use crate::net::Socket;
 use crate::peer::{H2, HTTP_1, until};
 use crate::telemetry::{Direction, HttpSeries, StreamSeries};
-use crate::worker::{Listening, Worker};
+use crate::worker::Worker;
 
 /// What a worker has for the inbound listener.
 pub(crate) struct InboundView {

@@ -15,10 +15,11 @@ use super::view::RuleView;
 use super::{ClusterState, OutboundView};
 use crate::exchange::Exchange;
 use crate::http::{Answer, Call, Handler, Lookup, Side, Trouble, clean_request, is_grpc, trouble};
+use crate::listening::Listening;
 use crate::target;
 use crate::telemetry::continue_trace;
 use crate::tunnel;
-use crate::worker::{Listening, Worker};
+use crate::worker::Worker;
 
 /// Answers the application's requests at one upstream.
 pub(crate) struct Outgoing {

@@ -18,9 +18,10 @@ pub(crate) use view::OutboundView;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1_server, h2_server};
 use crate::lifecycle::Member;
+use crate::listening::Listening;
 use crate::net::Socket;
 use crate::telemetry::Direction;
-use crate::worker::{Listening, Worker};
+use crate::worker::Worker;
 
 /// Serves a connection of the application.
 pub(crate) async fn serve(

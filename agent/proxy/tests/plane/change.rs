@@ -244,6 +244,28 @@ async fn a_config_is_taken_wholly_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn connections_to_an_instance_go_with_it() {
+    for protocol in [Protocol::Http, Protocol::Tcp] {
+        let application = match protocol {
+            Protocol::Tcp => echo().await,
+            _ => telling("api").await,
+        };
+        let pair = Pair::new(protocol, application).await;
+        match protocol {
+            Protocol::Tcp => drop(TcpStream::connect(pair.address).await.unwrap()),
+            _ => assert_eq!(once(pair.address, "/").await.status, 200),
+        }
+        let open = || metric(&pair.api, "mesh_connections_active", &["inbound"]);
+        let opened = || metric(&pair.api, "mesh_connections_total", &["inbound"]);
+        until("it is called", || opened() == 1).await;
+        let mut config = pair.web_config.clone();
+        config.clusters.get_mut("api").unwrap().endpoints.clear();
+        pair.web.apply(config).await.unwrap();
+        until("the connection has ended", || open() == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn an_address_changes_and_comes_back() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

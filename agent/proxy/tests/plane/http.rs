@@ -219,7 +219,7 @@ async fn big_bodies_both_ways() {
         Client::h2(pair.address).await,
     ] {
         let mut client = client;
-        const PIECES: u64 = 1500;
+        const PIECES: u64 = 400;
         let piece = |index: u64| -> Bytes {
             (0..16_384_u64)
                 .map(|at| (index.wrapping_mul(31).wrapping_add(at * at)) as u8)

@@ -1,0 +1,178 @@
+//! A listener on a worker: it accepts connections, and knows what it is for
+//! now. A connection asks it again for each request, so that a config that
+//! changes is used by the connections that live.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::config::Expose;
+use crate::inbound::{self, InboundView};
+use crate::lifecycle::{Lifecycle, Member, Phase, reaches};
+use crate::listen::Listener;
+use crate::net::{Acceptor, Socket};
+use crate::outbound::{self, OutboundView};
+use crate::worker::Worker;
+
+/// A listener on a worker.
+pub(crate) struct Listening {
+    pub(crate) life: Rc<Lifecycle>,
+    role: RefCell<Role>,
+    /// Each has its own, so that callers from outside cannot take the room of
+    /// the application.
+    room: Room,
+    accepting: RefCell<Option<JoinHandle<()>>>,
+}
+
+/// What a listener is for now.
+#[derive(Clone)]
+pub(crate) enum Role {
+    Inbound(Rc<InboundView>),
+    Outbound(Rc<OutboundView>),
+    Exposed(Rc<Expose>),
+}
+
+impl Listening {
+    /// Begins to accept connections.
+    pub(crate) fn begin(worker: &Rc<Worker>, role: Role, socket: Listener) -> Rc<Self> {
+        let listening = Rc::new(Self {
+            life: Lifecycle::new(),
+            role: RefCell::new(role),
+            room: Room::new(worker.shared.options.limits.connections),
+            accepting: RefCell::default(),
+        });
+        listening.accept(worker, socket);
+        listening
+    }
+
+    pub(crate) fn set_role(&self, role: Role) {
+        *self.role.borrow_mut() = role;
+    }
+
+    pub(crate) fn inbound(&self) -> Option<Rc<InboundView>> {
+        match &*self.role.borrow() {
+            Role::Inbound(view) => Some(view.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn outbound(&self) -> Option<Rc<OutboundView>> {
+        match &*self.role.borrow() {
+            Role::Outbound(view) => Some(view.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn exposed(&self) -> Option<Rc<Expose>> {
+        match &*self.role.borrow() {
+            Role::Exposed(config) => Some(config.clone()),
+            _ => None,
+        }
+    }
+
+    /// Begins nothing any more. When this returns the address is free.
+    pub(crate) async fn close(&self) {
+        self.life.enter(Phase::Draining);
+        let accepting = self.accepting.borrow_mut().take();
+        if let Some(accepting) = accepting {
+            accepting.abort();
+            let _ = accepting.await; // that it was aborted is no news
+        }
+    }
+
+    pub(crate) fn is_inbound(&self) -> bool {
+        matches!(&*self.role.borrow(), Role::Inbound(_))
+    }
+
+    /// Accepts connections until its end.
+    fn accept(self: &Rc<Self>, worker: &Rc<Worker>, socket: Listener) {
+        let acceptor = match Acceptor::new(socket) {
+            Ok(acceptor) => acceptor,
+            Err(error) => return tracing::error!(%error, "a bound socket cannot be used"),
+        };
+        let (worker, listening) = (worker.clone(), self.clone());
+        let accepting = tokio::task::spawn_local(async move {
+            // Not a member: it ends by itself when the drain begins.
+            let mut watch = listening.life.join().watch();
+            loop {
+                let next = async {
+                    let place = listening.room.place().await;
+                    (acceptor.accept().await, place)
+                };
+                let (accepted, place) = tokio::select! {
+                    biased;
+                    () = reaches(&mut watch, Phase::Draining) => return,
+                    next = next => next,
+                };
+                match accepted {
+                    Ok(socket) => {
+                        let member = listening.life.join();
+                        let serving = serve(worker.clone(), listening.clone(), socket, member);
+                        tokio::task::spawn_local(async move {
+                            serving.await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        // Out of descriptors, most likely: others may end meanwhile.
+                        tracing::warn!(%error, "accepting a connection");
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        });
+        *self.accepting.borrow_mut() = Some(accepting);
+    }
+}
+
+async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
+    let role = listening.role.borrow().clone();
+    match role {
+        Role::Inbound(_) => inbound::serve(worker, listening, socket, member).await,
+        Role::Outbound(_) => outbound::serve(worker, listening, socket, member).await,
+        Role::Exposed(_) => inbound::serve_exposed(worker, listening, socket, member).await,
+    }
+}
+
+/// Room for connections.
+struct Room {
+    left: Rc<Cell<usize>>,
+    freed: Rc<Notify>,
+}
+
+impl Room {
+    fn new(places: usize) -> Self {
+        Self {
+            left: Rc::new(Cell::new(places.max(1))),
+            freed: Rc::default(),
+        }
+    }
+
+    async fn place(&self) -> Place {
+        while self.left.get() == 0 {
+            self.freed.notified().await;
+        }
+        self.left.set(self.left.get() - 1);
+        Place {
+            left: self.left.clone(),
+            freed: self.freed.clone(),
+        }
+    }
+}
+
+/// Room for one connection.
+struct Place {
+    left: Rc<Cell<usize>>,
+    freed: Rc<Notify>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.left.set(self.left.get() + 1);
+        self.freed.notify_one();
+    }
+}
