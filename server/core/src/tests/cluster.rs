@@ -278,7 +278,6 @@ async fn a_server_at_another_address_is_found_again() {
     assert_eq!(back.id(), id);
     let now = back.addresses().cluster.to_string();
     assert_ne!(now, before.to_string());
-    let wanted = json!(id.to_string());
     soon(async {
         loop {
             let peers = ok(&servers[0].1.get("/v1/operator/raft/peers").await);
