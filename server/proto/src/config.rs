@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use mesh_model::{
     Duration, ExposePath, Key, LoadBalancer, OutlierDetection, Protocol, RequestMatch, Retries,
 };
-use mesh_policy::{Feature, PolicyForm};
+use mesh_policy::{Feature, Features, Policy, PolicyForm};
 use serde::{Deserialize, Serialize};
 
 /// The config of one proxy.
@@ -235,4 +235,26 @@ pub struct StaticFile {
     /// Where the admin listener binds, `host:port`; empty: nowhere.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub admin: String,
+}
+
+/// For fuzzing: what a proxy does with a config that comes.
+///
+/// # Panics
+/// When what it must never do happens: what is read strictly and what is read
+/// of the policy alone disagree, or a part that is not understood is not denied.
+pub fn fuzz(data: &[u8]) {
+    let strict = serde_json::from_slice::<ProxyConfig>(data);
+    let policy = ProxyConfig::policy_of(data);
+    if let Ok(config) = &strict {
+        let _ = config.needs();
+        if let Some(policy) = &policy {
+            assert_eq!(config.policy, *policy);
+        }
+    }
+    let (compiled, denied) = Policy::compile(&policy.unwrap_or_default(), &Features::default());
+    // One that can be read so far governs its own pair, unless a more exact
+    // one does; where not even the pair can be read, nobody may call.
+    if denied.iter().any(|one| one.pair.is_none()) {
+        assert!(!compiled.stream(&Key::of("anyone")).is_allowed());
+    }
 }

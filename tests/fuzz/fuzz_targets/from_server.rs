@@ -1,0 +1,4 @@
+//! What a server sends to an agent.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mesh_agent::fuzz::from_server(data));
