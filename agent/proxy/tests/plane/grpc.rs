@@ -163,16 +163,27 @@ async fn a_client_that_goes_ends_the_call() {
         }
     })
     .await;
-    let pair = Pair::new(Protocol::Grpc, application).await;
-    let mut client = Client::h2(pair.address).await;
-    let (feed, body) = fed();
-    let answer = client.send(grpc("/chat", body)).await;
-    feed.send("x").await.unwrap();
-    let mut body = answer.into_body();
-    assert!(in_time(body.frame()).await.is_some());
-    drop(body);
-    drop(client);
-    in_time(is_gone.recv()).await.unwrap();
+    let pair = Pair::with(Protocol::Grpc, application, options(), |config| {
+        config.outbound[0].timeout = "0s".parse().unwrap();
+    })
+    .await;
+    for resets in [true, false] {
+        let socket = tokio::net::TcpStream::connect(pair.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(socket).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        let (head, _) = grpc("/chat", full("")).into_parts();
+        let request = Request::from_parts(head, ());
+        let (answer, mut stream) = client.send_request(request, false).unwrap();
+        stream.send_data(Bytes::from_static(b"x"), false).unwrap();
+        let mut body = in_time(answer).await.unwrap().into_body();
+        assert_eq!(in_time(body.data()).await.unwrap().unwrap(), "x");
+        match resets {
+            true => stream.send_reset(h2::Reason::CANCEL),
+            false => connection.abort(),
+        }
+        in_time(is_gone.recv()).await.unwrap();
+    }
 }
 
 struct DropGuard(mpsc::Sender<()>);
