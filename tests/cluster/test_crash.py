@@ -179,6 +179,35 @@ class Crash(unittest.TestCase):
                 "operator", "raft", "list-peers", server=number))
             mesh.api("PUT", "/v1/services/after", {"name": "after"}, server=number)
 
+    def test_a_server_that_speaks_one_level_less_stops_and_harms_nobody(self):
+        with Mesh("older-server", servers=3) as mesh:
+            mesh.servers()
+            mesh.command("intention", "create", "-allow", "web", "db")
+            older = mesh.processes["s3"]
+            arguments = list(older.arguments)
+            self.assertEqual(older.stop(), 0)
+            older.arguments = [*arguments, "-level", "0"]
+            older.restart()
+            # It reads a command that it does not know, and skips nothing.
+            until("it ends", lambda: not older.running())
+            self.assertNotEqual(older.process.returncode, 0)
+            self.assertIn("this server speaks up to 0; upgrade it", older.log.read_text())
+            # Nor is it let in, when it comes with nothing.
+            shutil.rmtree(mesh.folder / "s3")
+            older.restart()
+            until("it is refused", lambda: "speaks up to 0; upgrade it"
+                  in older.log.read_text().split("the server started")[-1])
+            mesh.api("PUT", "/v1/services/after", {"name": "after"})
+            mesh.ready(1)
+            mesh.ready(2)
+            older.kill()
+            # Upgraded, it is one of them.
+            older.arguments = arguments
+            older.restart()
+            mesh.ready(3)
+            until("it has what was written", lambda: mesh.api(
+                "GET", "/v1/services/after?consistent", server=3)[0] == 200)
+
 
 class Storage(unittest.TestCase):
     def test_a_full_disk_refuses_writes_and_loses_none(self):

@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) ca: mesh_ca::CaConfig,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    /// The highest level that this server speaks.
+    pub(crate) level: u32,
 }
 
 impl Settings {
@@ -65,6 +67,7 @@ impl Settings {
             ca: options.ca.clone(),
             timing: options.timing.clone(),
             limits: options.limits.clone(),
+            level: options.level,
         }
     }
 }

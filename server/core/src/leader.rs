@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use mesh_model::NodeState;
-use mesh_state::{Command, LEVEL};
+use mesh_state::Command;
 
 use crate::ca::maintain;
 use crate::core::{Core, Freshness};
@@ -80,8 +80,9 @@ async fn name_cluster(core: &Core) -> Result<(), WriteFailure> {
 
 /// Once every voter speaks a level, commands of it may be proposed.
 async fn raise_level(core: &Core) {
+    let own = core.options.level;
     let level = core.store.state().level();
-    if level >= LEVEL {
+    if level >= own {
         return;
     }
     let voters = core.raft.status().voters;
@@ -90,7 +91,7 @@ async fn raise_level(core: &Core) {
     let spoken = answers
         .into_iter()
         .map(|answer| answer.map_or(0, |one| one.level));
-    let common = spoken.min().unwrap_or(LEVEL).min(LEVEL);
+    let common = spoken.min().unwrap_or(own).min(own);
     if common > level {
         match core.write(Command::RaiseLevel { level: common }).await {
             Ok(_) => tracing::info!(level = common, "every server speaks a new level"),

@@ -16,13 +16,19 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     store: Store,
+    /// The highest level of commands that are known here.
+    level: u32,
     versions: watch::Sender<Version>,
 }
 
 impl StateMachine {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store, level: u32) -> Self {
         let versions = watch::Sender::new(store.state().version());
-        Self { store, versions }
+        Self {
+            store,
+            level,
+            versions,
+        }
     }
 
     /// Tells of each version of the state.
@@ -57,6 +63,13 @@ impl Machine for StateMachine {
                 }
                 other => MachineError::Corrupt(format!("entry {index}: {other}")),
             })?;
+        let mut levels = envelopes.iter().map(|one| one.command.required_level());
+        if let Some(level) = levels.find(|level| *level > self.level) {
+            return Err(MachineError::Unknown(format!(
+                "entry {index}: a command of level {level}, and this server speaks up to {}; upgrade it",
+                self.level
+            )));
+        }
         let outcomes = self.store.apply(&envelopes);
         self.publish();
         outcomes
@@ -124,7 +137,7 @@ mod tests {
     #[test]
     fn applies_snapshots_and_restores() {
         let store = Store::default();
-        let machine = StateMachine::new(store.clone());
+        let machine = StateMachine::new(store.clone(), mesh_state::LEVEL);
         let mut versions = machine.versions();
         let answers = machine.apply(1, &[bootstrap()]).unwrap();
         assert!(Outcome::decode(&answers[0]).unwrap().into_result().is_ok());
@@ -133,7 +146,7 @@ mod tests {
 
         let mut body = Vec::new();
         machine.snapshot().write_to(&mut body).unwrap();
-        let other = StateMachine::new(Store::default());
+        let other = StateMachine::new(Store::default(), mesh_state::LEVEL);
         other.restore(FORMAT, &mut body.as_slice()).unwrap();
         assert_eq!(*other.store.state(), *store.state());
     }
@@ -141,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_not_known_stops_and_changes_nothing() {
         let store = Store::default();
-        let machine = StateMachine::new(store.clone());
+        let machine = StateMachine::new(store.clone(), mesh_state::LEVEL);
         let unknown = Bytes::from_static(b"{\"v\":1,\"time\":1,\"cmd\":{\"fly\":{}}}");
         let error = machine.apply(7, &[bootstrap(), unknown]).unwrap_err();
         assert!(matches!(error, MachineError::Unknown(_)), "{error}");

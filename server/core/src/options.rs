@@ -49,6 +49,9 @@ pub struct ServerOptions {
     pub limits: Limits,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// The highest level of commands that this server speaks: its build's, but
+    /// where a test plays an older one.
+    pub level: u32,
 }
 
 /// What a server takes at most.
@@ -220,6 +223,7 @@ impl ServerOptions {
             timing: Timing::default(),
             limits: Limits::default(),
             clock: Arc::new(SystemClock::default()),
+            level: mesh_state::LEVEL,
         }
     }
 }

@@ -77,7 +77,7 @@ impl Server {
             },
         };
         let store = Store::default();
-        let machine = Arc::new(StateMachine::new(store.clone()));
+        let machine = Arc::new(StateMachine::new(store.clone(), options.level));
         let versions = machine.versions();
         let config = raft_config(&me, dir, settings.timing.raft_heartbeat);
         let connector = connector(options.tls.clone());

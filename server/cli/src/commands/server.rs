@@ -58,6 +58,9 @@ pub(crate) struct ServerRunArgs {
     /// The key that seals private keys
     #[arg(long, value_name = "FILE")]
     sealing_key_file: Option<PathBuf>,
+    /// Play a server that speaks commands up to this level; for tests
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    level: Option<u32>,
     #[command(flatten)]
     process: Process,
 }
@@ -117,7 +120,8 @@ pub(crate) async fn run(args: &ServerRunArgs, console: &mut Console<'_>) -> Resu
     let config = args
         .overlay()
         .read(&args.config, ServerConfig::parse, console)?;
-    let options = options(&config)?;
+    let mut options = options(&config)?;
+    options.level = args.level.unwrap_or(options.level);
     running::log(
         config.log_level,
         config.log_format,

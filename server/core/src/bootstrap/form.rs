@@ -5,7 +5,6 @@ use std::time::Duration;
 use futures::future::join_all;
 use mesh_proto::servers::v1::{IdentifyResponse, JoinRequest};
 use mesh_raft::{MemberError, Peer};
-use mesh_state::LEVEL;
 use tonic::Status;
 
 use super::decide::{Seen, Step, decide};
@@ -28,7 +27,7 @@ pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
             .unwrap_or_default(),
         id: core.me.id,
         address: core.me.addr.clone(),
-        level: LEVEL,
+        level: core.options.level,
     }
 }
 
@@ -203,6 +202,6 @@ fn request(core: &Core) -> JoinRequest {
         id: core.me.id,
         server: core.me.name.clone(),
         address: core.me.addr.clone(),
-        level: LEVEL,
+        level: core.options.level,
     }
 }
