@@ -442,6 +442,17 @@ def http_get(url, method="GET", headers=None, body=None, timeout=10):
         connection.close()
 
 
+def first_bytes(host, port, sent=b""):
+    """What comes first on a new connection; nothing when it is closed or reset, at whatever moment."""
+    try:
+        with socket.create_connection((host, port), timeout=10) as stream:
+            if sent:
+                stream.sendall(sent)
+            return stream.recv(1000)
+    except ConnectionError:
+        return b""
+
+
 class Load:
     """Steady requests on kept-alive connections; counts what came of them."""
 
