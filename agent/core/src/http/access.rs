@@ -29,7 +29,12 @@ pub(super) fn writer(
     if let (Some(given), Some(token)) = (given, token)
         && same(given, token)
     {
-        return Ok(Owner::Token);
+        // The token lets a user register; what it registers is then that user's, who so may
+        // start its sidecar.
+        return Ok(match peer.uid() {
+            Ok(Some(uid)) => Owner::Uid(uid),
+            Ok(None) | Err(_) => Owner::Token,
+        });
     }
     match peer.uid() {
         Ok(Some(uid)) if is_trusted(uid) => Ok(Owner::Uid(uid)),

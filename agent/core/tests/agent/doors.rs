@@ -247,6 +247,24 @@ async fn another_user_may_read_and_not_write() {
         .ask(&http, "PUT", register_path, "0123456789abcdef", &body)
         .await;
     assert_eq!(right.status, 200, "{}", right.body);
+    // What a user registered, the token allowing it, is that user's: it may start the sidecar.
+    let mine =
+        json!({"Name": "mine", "ID": "mine-1", "Port": 1, "Connect": {"SidecarService": {}}});
+    let registered = other
+        .ask(
+            &http,
+            "PUT",
+            register_path,
+            "0123456789abcdef",
+            &mine.to_string(),
+        )
+        .await;
+    assert_eq!(registered.status, 200, "{}", registered.body);
+    let ask = json!({"sidecar_for": "mine-1"}).to_string();
+    let given = other
+        .ask(socket, "POST", "/v1/proxy/bootstrap", "", &ask)
+        .await;
+    assert_eq!(given.status, 200, "{}", given.body);
     // What root registered stays root's, also for the token.
     let other_owner = json!({"Name": "web", "ID": "web-1"}).to_string();
     let taken = other
