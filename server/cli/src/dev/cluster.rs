@@ -12,8 +12,8 @@ use mesh_model::Action;
 use mesh_model::config::{AgentConfig, GRPC_PORT, HTTP_PORT};
 use mesh_server::{ApiListener, Listen, Server, ServerOptions};
 use mesh_tls::{ClusterId, ClusterTls, Role};
-use tempfile::TempDir;
 
+use super::memory::Memory;
 use crate::error::CliError;
 
 /// What `meshctl dev` runs.
@@ -24,22 +24,21 @@ pub(crate) struct Dev {
     pub(crate) bind: IpAddr,
     /// The folder of the state.
     pub(crate) folder: PathBuf,
-    kept: bool,
-    _temporary: Option<TempDir>,
+    /// What the folder goes with, unless it is kept.
+    memory: Option<Memory>,
 }
 
 impl Dev {
     /// Starts both and waits until they work.
     pub(crate) async fn start(bind: IpAddr, data_dir: Option<&Path>) -> Result<Self, CliError> {
-        let (folder, temporary) = match data_dir {
+        let (folder, memory) = match data_dir {
             Some(path) => {
                 std::fs::create_dir_all(path).map_err(CliError::file(path))?;
                 (path.to_owned(), None)
             }
             None => {
-                let temporary = tempfile::Builder::new().prefix("meshctl-dev-").tempdir();
-                let temporary = temporary.map_err(CliError::file(&std::env::temp_dir()))?;
-                (temporary.path().to_owned(), Some(temporary))
+                let memory = Memory::make().map_err(refused)?;
+                (memory.path().to_owned(), Some(memory))
             }
         };
         let certificates = Certificates::make(bind)?;
@@ -52,8 +51,7 @@ impl Dev {
             agent,
             bind,
             folder,
-            kept: temporary.is_none(),
-            _temporary: temporary,
+            memory,
         })
     }
 
@@ -74,9 +72,12 @@ impl Dev {
 
     /// What is said at the start.
     pub(crate) fn welcome(&self) -> String {
-        let data = match self.kept {
-            true => self.folder.display().to_string(),
-            false => "in a folder that goes when this ends (-data-dir keeps it)".to_owned(),
+        let data = match &self.memory {
+            None => self.folder.display().to_string(),
+            Some(memory) => format!(
+                "in {}: it goes when this ends (-data-dir keeps it)",
+                if memory.resident { "memory" } else { "a temporary folder" }
+            ),
         };
         let other = match self.bind == IpAddr::from([127, 0, 0, 1]) {
             true => String::new(),

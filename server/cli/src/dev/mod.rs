@@ -1,13 +1,15 @@
 //! `meshctl dev`: a server and an agent in one process on loopback.
 //!
 //! Nothing needs to be set up: the cluster's certificates are made in memory,
-//! the sealing key in the folder that holds the state, and the HTTP API is
+//! the sealing key in the folder that holds the state (in memory unless it is
+//! given), and the HTTP API is
 //! plaintext, which loopback alone allows. The default intention is *allow*, so
 //! that a first try meets no wall, and this is said at the start; a server's is
 //! deny.
 
 mod cluster;
 mod demo;
+mod memory;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,7 +39,7 @@ pub(crate) struct DevArgs {
     /// The loopback address to bind
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     bind: IpAddr,
-    /// Keep the state in this folder; without it, it goes with the process
+    /// Keep the state in this folder; without it, it stays in memory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// trace, debug, info, warn or error [info; warn with -demo]
