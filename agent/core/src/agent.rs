@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use mesh_proto::bootstrap::{AgentAddress, Bootstrap, HostPort};
+use mesh_proto::bootstrap::{AgentAddress, Bootstrap, BootstrapRequest, HostPort};
 use nix::fcntl::Flock;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use crate::checks::{self, Board, Network};
 use crate::compiler::Compiler;
 use crate::facts::Facts;
 use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
-use crate::http::{self, BootstrapRequest, Door};
+use crate::http::{self, Door};
 use crate::uplink::{self, Link, Membership, Uplink};
 use crate::{AgentError, AgentOptions, disk};
 
@@ -121,6 +121,7 @@ impl Agent {
             instance_dir: options.instance_dir.clone(),
             register_token_file: options.register_token_file.clone(),
             files: ArcSwapOption::from(state.files_error.map(Arc::new)),
+            socket: addresses.socket.clone(),
             grpc: addresses.grpc,
             feed: match &options.grpc_socket {
                 Some(path) => AgentAddress::Unix(path.clone()),

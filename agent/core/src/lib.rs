@@ -26,7 +26,7 @@ mod testing;
 pub use agent::{Addresses, Agent, AgentStatus};
 pub use clock::{Clock, SystemClock};
 pub use error::AgentError;
-pub use http::BootstrapRequest;
+pub use mesh_proto::bootstrap::BootstrapRequest;
 pub use options::AgentOptions;
 
 /// This build's version.

@@ -5,7 +5,6 @@
 //! bootstrap says, a loopback address, and shows no secret.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,24 @@ const CONNECTIONS: usize = 64;
 
 /// Serves until the process ends.
 pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
+    serve_with(listener, move |request| answer(&admin, request)).await;
+}
+
+/// Serves `/ready`, and nothing else.
+pub(crate) async fn serve_ready(listener: TcpListener, status: Status) {
+    serve_with(listener, move |request| {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/ready") => ready(&status),
+            _ => text(StatusCode::NOT_FOUND, "there is GET /ready\n".to_owned()),
+        }
+    })
+    .await;
+}
+
+async fn serve_with<A>(listener: TcpListener, answer: A)
+where
+    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -50,9 +67,11 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
                 continue;
             }
         };
-        let admin = admin.clone();
+        let answer = answer.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(admin.clone(), request));
+            let service = service_fn(move |request| {
+                std::future::ready(Ok::<_, Infallible>(answer(&request)))
+            });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(Duration::from_secs(10))
@@ -64,15 +83,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-fn answer(
-    admin: Admin,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
-    let response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/ready") => match admin.status.ready() {
-            Ok(()) => text(StatusCode::OK, "LIVE\n".to_owned()),
-            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        },
+fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/ready") => ready(&admin.status),
         (&Method::GET | &Method::HEAD, "/metrics" | "/stats/prometheus") => {
             let mut response = text(StatusCode::OK, (admin.metrics)());
             let kind = header::HeaderValue::from_static("text/plain; version=0.0.4");
@@ -92,8 +105,14 @@ fn answer(
             StatusCode::NOT_FOUND,
             "there are GET /ready, /metrics, /config and POST /drain\n".to_owned(),
         ),
-    };
-    std::future::ready(Ok(response))
+    }
+}
+
+fn ready(status: &Status) -> Response<Full<Bytes>> {
+    match status.ready() {
+        Ok(()) => text(StatusCode::OK, "LIVE\n".to_owned()),
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
 }
 
 fn config(status: &Status) -> Response<Full<Bytes>> {

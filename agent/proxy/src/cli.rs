@@ -6,8 +6,7 @@
 
 use std::path::PathBuf;
 
-/// Where an agent's own socket is when nothing else is said.
-pub const AGENT_SOCKET: &str = "/run/meshctl/agent.sock";
+use mesh_attach::AGENT_SOCKET;
 
 /// How to use it.
 pub const USAGE: &str = "\

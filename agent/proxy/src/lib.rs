@@ -15,7 +15,6 @@
 #![forbid(unsafe_code)]
 
 mod admin;
-mod attach;
 pub mod cli;
 mod config;
 mod control;

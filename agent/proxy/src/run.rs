@@ -10,20 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_policy::Features;
-use mesh_proto::bootstrap::Bootstrap;
+use mesh_proto::bootstrap::{Bootstrap, BootstrapRequest, HostPort};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Admin};
-use crate::attach;
 use crate::cli::{Arguments, Mode};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::fixed;
 use crate::status::Status;
 use crate::{AccessLog, DataPlane, Options};
+
+/// How long the agent itself waits for a registration, in one try.
+const ATTACH: Duration = Duration::from_secs(20);
 
 /// Why the process ended badly: a line for people.
 type Failure = String;
@@ -73,9 +75,13 @@ async fn read_bootstrap(path: &Path) -> Result<Bootstrap, Failure> {
 /// registered, waits for it.
 async fn attach(arguments: &Arguments, instance: &str) -> Result<Bootstrap, Failure> {
     let mut stop = Stop::new(Arc::default())?;
+    let request = BootstrapRequest {
+        sidecar_for: Some(instance.to_owned()),
+        ..BootstrapRequest::default()
+    };
     loop {
         let asked = tokio::select! {
-            asked = attach::bootstrap(&arguments.agent_socket, instance) => asked,
+            asked = mesh_attach::bootstrap(&arguments.agent_socket, &request, ATTACH) => asked,
             () = stop.asked() => return Err("ended before the agent answered".to_owned()),
         };
         match asked {
@@ -100,6 +106,9 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
         .clone()
         .or_else(|| bootstrap.admin.as_ref().map(ToString::to_string));
     let mut stop = serve_admin(admin.as_deref(), &status, &planes).await?;
+    if let Some(ready) = &bootstrap.ready {
+        serve_ready(ready, &status).await;
+    }
     let key = mesh_tls::LeafKey::generate().map_err(|error| error.to_string())?;
     let options = options(arguments);
     let (events, incoming) = mpsc::channel(16);
@@ -250,6 +259,15 @@ async fn serve_admin(
         tokio::spawn(admin::serve(listener, admin));
     }
     Stop::new(drain)
+}
+
+/// The listener that only says whether the sidecar is ready. Nomad hands its
+/// address to jobs; a sidecar without it still does its work.
+async fn serve_ready(address: &HostPort, status: &Status) {
+    match TcpListener::bind(address.to_string()).await {
+        Ok(listener) => drop(tokio::spawn(admin::serve_ready(listener, status.clone()))),
+        Err(error) => tracing::warn!(%address, %error, "nothing will answer /ready there"),
+    }
 }
 
 async fn drain(arguments: &Arguments, status: &Status, planes: &Plane) {

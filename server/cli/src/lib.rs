@@ -49,6 +49,10 @@ pub fn main() -> ExitCode {
             }
         }
     }
+    // By the name `consul` it is what Nomad runs for a sidecar's bootstrap.
+    if arguments.first().is_some_and(|name| called(name, "consul")) {
+        return mesh_shim::main(arguments.get(1..).unwrap_or_default()).into();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -74,6 +78,11 @@ pub fn main() -> ExitCode {
     // What still runs (a blocking read of the terminal) must not hold us.
     runtime.shutdown_background();
     code.into()
+}
+
+/// Whether the program was called by this name, with whatever path before it.
+fn called(program: &str, name: &str) -> bool {
+    std::path::Path::new(program).file_name() == Some(name.as_ref())
 }
 
 /// Runs one command line, the program's name first; the exit code.

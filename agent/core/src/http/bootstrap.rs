@@ -13,7 +13,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
 use mesh_model::Registration;
-use mesh_proto::bootstrap::{AgentAddress, Bootstrap, HostPort};
+use mesh_proto::bootstrap::{AgentAddress, Bootstrap, BootstrapRequest, HostPort};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -23,25 +23,6 @@ use crate::catalog::{Owner, View};
 
 /// How long a registration may be waited for.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
-
-/// Which proxy is asked for, and what its bootstrap should say.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BootstrapRequest {
-    /// The proxy's id; this or `sidecar_for`.
-    #[serde(default)]
-    pub proxy_id: Option<String>,
-    /// The id of the instance whose sidecar it is.
-    #[serde(default)]
-    pub sidecar_for: Option<String>,
-    /// Where the proxy's admin listener binds, `host:port`; none: nowhere.
-    #[serde(default)]
-    pub admin: Option<String>,
-    /// Where the proxy finds the agent, `host:port` or `unix://path`, as seen from where it runs;
-    /// none: where the agent itself says.
-    #[serde(default)]
-    pub grpc_addr: Option<String>,
-}
 
 /// What may be asked with it.
 #[derive(Debug, Deserialize)]
@@ -92,6 +73,8 @@ pub(crate) async fn issue(
     };
     let admin = request.admin.as_deref().map(str::parse::<HostPort>);
     let admin = admin.transpose().map_err(field("admin"))?;
+    let ready = request.ready.as_deref().map(str::parse::<HostPort>);
+    let ready = ready.transpose().map_err(field("ready"))?;
     let agent = request.grpc_addr.as_deref().map(str::parse::<AgentAddress>);
     let agent = agent.transpose().map_err(field("grpc_addr"))?;
 
@@ -112,6 +95,7 @@ pub(crate) async fn issue(
                 service: registration.key(),
                 agent: agent.unwrap_or_else(|| door.feed.clone()),
                 admin,
+                ready,
                 ticket: Some(ticket),
                 proxy_id,
             });

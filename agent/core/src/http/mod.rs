@@ -27,7 +27,6 @@ use tower_http::timeout::TimeoutLayer;
 
 pub(crate) use access::{is_trusted, read_token};
 pub(crate) use answer::Failure;
-pub use bootstrap::BootstrapRequest;
 pub(crate) use bootstrap::issue;
 pub(crate) use peer::Peer;
 pub(crate) use serve::serve;
@@ -61,6 +60,8 @@ pub(crate) struct Door {
     pub(crate) instance_dir: Option<PathBuf>,
     /// Why the instance files could not be taken the last time, if so.
     pub(crate) files: ArcSwapOption<String>,
+    /// The agent's own socket, if it has one.
+    pub(crate) socket: Option<PathBuf>,
     /// Where proxies open their stream.
     pub(crate) grpc: SocketAddr,
     /// The same, as a bootstrap names it.

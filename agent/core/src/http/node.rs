@@ -76,6 +76,7 @@ fn mesh(door: &Door) -> serde_json::Value {
         "trust_domain": cluster.trust_domain,
         "server": link.server,
         "server_error": link.error,
+        "socket": door.socket,
         "instance_files_error": door.files.load().as_deref(),
         "proxies": door.view().sidecars().count(),
         "proxies_connected": door.records.connected(),

@@ -76,7 +76,11 @@ impl Dev {
             None => self.folder.display().to_string(),
             Some(memory) => format!(
                 "in {}: it goes when this ends (-data-dir keeps it)",
-                if memory.resident { "memory" } else { "a temporary folder" }
+                if memory.resident {
+                    "memory"
+                } else {
+                    "a temporary folder"
+                }
             ),
         };
         let other = match self.bind == IpAddr::from([127, 0, 0, 1]) {

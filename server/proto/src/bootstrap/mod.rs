@@ -11,11 +11,13 @@
 
 mod address;
 mod place;
+mod request;
 mod ticket;
 
 use std::net::IpAddr;
 
 pub use address::{AgentAddress, HostPort};
+pub use request::BootstrapRequest;
 pub use ticket::Ticket;
 
 use address::check_host;
@@ -45,6 +47,8 @@ pub struct Bootstrap {
     pub agent: AgentAddress,
     /// Where its admin listener binds; `None`: nowhere.
     pub admin: Option<HostPort>,
+    /// Where it also says whether it is ready, and nothing else; `None`: nowhere.
+    pub ready: Option<HostPort>,
     /// The proof of its first hello; `None` when it was taken out.
     pub ticket: Option<Ticket>,
 }
@@ -81,9 +85,13 @@ impl Bootstrap {
                 json!({ "pipe": { "path": path.to_string_lossy() } }),
             ),
         };
-        let mut mesh = json!({ "namespace": self.service.namespace });
-        if let (Some(ticket), Some(mesh)) = (&self.ticket, mesh.as_object_mut()) {
-            mesh.insert("ticket".into(), Value::String(ticket.to_text()));
+        let mut mesh = serde_json::Map::new();
+        mesh.insert("namespace".into(), json!(self.service.namespace));
+        if let Some(ready) = &self.ready {
+            mesh.insert("ready".into(), json!(ready.to_string()));
+        }
+        if let Some(ticket) = &self.ticket {
+            mesh.insert("ticket".into(), json!(ticket.to_text()));
         }
         let mut out = json!({
             "node": {
@@ -163,9 +171,15 @@ impl Bootstrap {
             },
             None => None,
         };
+        let ready = match &mesh {
+            Some(mesh) => mesh.optional_text("ready")?,
+            None => None,
+        };
+        let ready = ready.map(|text| text.parse::<HostPort>()).transpose()?;
         Ok(Self {
             proxy_id,
             service,
+            ready,
             agent: agent_address(&root)?,
             admin: admin_address(&root)?,
             ticket,
@@ -288,6 +302,7 @@ mod tests {
             service: Key::of("web"),
             agent: "127.0.0.1:8502".parse().unwrap(),
             admin: Some("127.0.0.2:19001".parse().unwrap()),
+            ready: Some("127.0.0.1:19101".parse().unwrap()),
             ticket: Some(Ticket::new([7; 32])),
         }
     }
@@ -304,11 +319,16 @@ mod tests {
             "agent.local:8502",
             "unix://alloc/tmp/consul_grpc.sock",
         ] {
-            for (admin, ticket) in [(None, None), (sample().admin, sample().ticket)] {
+            let all = [
+                (None, None, None),
+                (sample().admin, sample().ready, sample().ticket),
+            ];
+            for (admin, ready, ticket) in all {
                 let it = Bootstrap {
                     agent: agent.parse().unwrap(),
                     service: Key::new("team", "web"),
                     admin,
+                    ready,
                     ticket,
                     ..sample()
                 };

@@ -1,7 +1,10 @@
-//! `-sidecar-for`: asks this node's agent, at its own socket, for a bootstrap.
+//! Asks an agent, at its own socket, for a sidecar's bootstrap.
 //!
-//! The agent sees by the kernel who asks, and gives a ticket to root and to the
-//! uid that registered the instance.
+//! The agent sees by the kernel who asks: root and its own user may ask for
+//! every sidecar, another user for those whose instances it registered. A
+//! sidecar that starts by itself (`mesh-proxy -sidecar-for`) comes this way, and
+//! so does the shim that Nomad runs before each start of one.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +13,17 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use mesh_proto::bootstrap::{Bootstrap, MAX_BOOTSTRAP};
+use mesh_proto::bootstrap::{Bootstrap, BootstrapRequest, MAX_BOOTSTRAP};
+
+/// Where an agent's own socket is when nothing else is said.
+pub const AGENT_SOCKET: &str = "/run/meshctl/agent.sock";
+
+/// How much longer than it was asked to wait the agent may take.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Why there is no bootstrap.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AttachError {
+pub enum AttachError {
     /// There is nobody at the socket, or it may not be reached.
     #[error("agent's socket {path}: {reason}; is `meshctl agent` running, and is this its socket?")]
     Socket {
@@ -24,14 +33,14 @@ pub(crate) enum AttachError {
         reason: String,
     },
     /// The agent said no.
-    #[error("the agent gives no bootstrap for {instance}: {reason}")]
+    #[error("the agent gives no bootstrap for {wanted}: {reason}")]
     Refused {
-        /// The instance.
-        instance: String,
+        /// The sidecar, or the instance whose sidecar it is.
+        wanted: String,
+        /// The answer's status.
+        status: StatusCode,
         /// Its words.
         reason: String,
-        /// Whether another try may end differently.
-        again: bool,
     },
     /// What came is no bootstrap.
     #[error(transparent)]
@@ -41,56 +50,71 @@ pub(crate) enum AttachError {
 impl AttachError {
     /// Whether another try may end differently: the agent is not up yet, or the
     /// instance is not registered yet.
-    pub(crate) fn may_pass(&self) -> bool {
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::Socket { .. } => true,
-            Self::Refused { again, .. } => *again,
+            Self::Refused { status, .. } => {
+                *status == StatusCode::NOT_FOUND || status.is_server_error()
+            }
             Self::Bootstrap(_) => false,
         }
     }
 }
 
-/// Asks once; the agent itself waits some seconds for the registration.
-pub(crate) async fn bootstrap(socket: &Path, instance: &str) -> Result<Bootstrap, AttachError> {
+/// Asks once; the agent itself waits so long for the registration.
+///
+/// # Errors
+/// When the agent cannot be reached, refuses, or answers with something else.
+pub async fn bootstrap(
+    socket: &Path,
+    request: &BootstrapRequest,
+    wait: Duration,
+) -> Result<Bootstrap, AttachError> {
     let failed = |reason: String| AttachError::Socket {
         path: socket.display().to_string(),
         reason,
     };
-    let exchange = tokio::time::timeout(Duration::from_secs(40), ask(socket, instance));
-    let (status, body) = exchange
+    let limit = wait + GRACE;
+    let (status, body) = tokio::time::timeout(limit, ask(socket, request, wait))
         .await
-        .map_err(|_| failed("no answer in 40 s".to_owned()))?
+        .map_err(|_| failed(format!("no answer in {} s", limit.as_secs())))?
         .map_err(failed)?;
     let text = String::from_utf8_lossy(&body);
     if status == StatusCode::OK {
         return Ok(Bootstrap::parse(&text)?);
     }
+    let wanted = request.proxy_id.as_ref().or(request.sidecar_for.as_ref());
     Err(AttachError::Refused {
-        instance: instance.to_owned(),
+        wanted: wanted.cloned().unwrap_or_default(),
+        status,
         reason: reason(&text),
-        again: status == StatusCode::NOT_FOUND || status.is_server_error(),
     })
 }
 
-async fn ask(socket: &Path, instance: &str) -> Result<(StatusCode, Bytes), String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
+async fn ask(
+    socket: &Path,
+    request: &BootstrapRequest,
+    wait: Duration,
+) -> Result<(StatusCode, Bytes), String> {
     let stream = tokio::net::UnixStream::connect(socket)
         .await
-        .map_err(|error| text(&error))?;
+        .map_err(|error| error.to_string())?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| text(&error))?;
+        .map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
-    let body = serde_json::json!({"sidecar_for": instance}).to_string();
-    let request = Request::post("/v1/proxy/bootstrap?wait=20s")
+    let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    let path = format!("/v1/proxy/bootstrap?wait={}s", wait.as_secs());
+    let request = Request::post(path)
         .header(header::HOST, "agent")
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
-        .map_err(|error| text(&error))?;
+        .map_err(|error| error.to_string())?;
     let response = sender
         .send_request(request)
         .await
-        .map_err(|error| text(&error))?;
+        .map_err(|error| error.to_string())?;
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_BOOTSTRAP)
         .collect()
