@@ -136,6 +136,7 @@ class Mesh:
         self.processes = {}
         self.apps = []
         self.agents = {}
+        self.doors = {}
         self.ports = iter(range(15000, 20000))
         self.count = servers
         self.command("tls", "ca", "create", "-dir", self.folder / "tls")
@@ -185,8 +186,11 @@ class Mesh:
             until(f"server s{one} ready\n{self.tail(f's{one}')}",
                   lambda: self.api("GET", "/v1/status/ready", server=one, raw=True)[0] == 200)
 
-    def agent(self, number=10, extra="", start=True, servers=None, options=()):
+    def agent(self, number=10, extra="", start=True, servers=None, options=(), door=None, advertise=None,
+              socket=None):
+        """door: where it answers in Consul's place; advertise: its node's address for other nodes."""
         name = f"a{number}"
+        self.doors[name] = door = door or self.address(number)
         instances = self.folder / f"{name}-instances"
         instances.mkdir(exist_ok=True)
         if not (self.folder / "tls" / f"agent-{name}.pem").exists():
@@ -196,9 +200,9 @@ class Mesh:
         config.write_text(
             f'node_name = "{name}"\ndata_dir = "{self.folder}/{name}"\n'
             f'servers = [{targets}]\nbind_addr = "{self.address(number)}"\n'
-            f'advertise_addr = "{self.address(number)}"\n'
-            f'http_addr = "{self.address(number)}:8500"\ngrpc_addr = "{self.address(number)}:8502"\n'
-            f'socket = "{self.run}/{name}.sock"\ninstance_dir = "{instances}"\n{self.tls("agent", name)}{extra}\n')
+            f'advertise_addr = "{advertise or self.address(number)}"\n'
+            f'http_addr = "{door}:8500"\ngrpc_addr = "{door}:8502"\n'
+            f'socket = "{socket or f"{self.run}/{name}.sock"}"\ninstance_dir = "{instances}"\n{self.tls("agent", name)}{extra}\n')
         self.agents[name] = number
         if start:
             self.start(name, [MESHCTL, "agent", "-config", config, *options])
@@ -297,7 +301,7 @@ class Mesh:
             connection.close()
 
     def agent_api(self, method, path, body=None, agent="a10", headers=None):
-        connection = http.client.HTTPConnection(self.address(self.agents[agent]), 8500, timeout=10)
+        connection = http.client.HTTPConnection(self.doors[agent], 8500, timeout=10)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers or {})
             response = connection.getresponse()
