@@ -73,7 +73,11 @@ impl App {
                 Ok(body) => reply(StatusCode::OK, "application/json", body.to_string()),
                 Err(error) => {
                     let body = json!({"error": error.to_string()});
-                    reply(StatusCode::BAD_GATEWAY, "application/json", body.to_string())
+                    reply(
+                        StatusCode::BAD_GATEWAY,
+                        "application/json",
+                        body.to_string(),
+                    )
                 }
             },
             (Self::Dashboard(counting), "/") => {
@@ -103,7 +107,10 @@ impl Counting {
     fn new() -> Result<Self, Failure> {
         let url = std::env::var("COUNTING_SERVICE_URL")
             .map_err(|_| "COUNTING_SERVICE_URL is not set; write http://host:port")?;
-        let client = reqwest::Client::builder().no_proxy().timeout(CALL).build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(CALL)
+            .build()?;
         Ok(Self { client, url })
     }
 
@@ -129,7 +136,9 @@ async fn batch() -> Result<(), Failure> {
 
 async fn serve(port: u16, app: App) -> Result<(), Failure> {
     let port = match std::env::var("PORT") {
-        Ok(text) => text.parse().map_err(|_| format!("PORT={text}: not a port"))?,
+        Ok(text) => text
+            .parse()
+            .map_err(|_| format!("PORT={text}: not a port"))?,
         Err(_) => port,
     };
     let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await?;
