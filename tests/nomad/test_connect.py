@@ -4,7 +4,7 @@ import json
 import unittest
 
 from mesh import http_get, until
-from nomad import NODE, NomadMesh, Wire, job_file, missing, quiet
+from nomad import NODE, PLUGINS, NomadMesh, Wire, job_file, missing, quiet
 
 # Nomad compares what it registered with what stands here every 30 s.
 SYNCS = 65
@@ -38,6 +38,13 @@ class Connect(unittest.TestCase):
         groups = deployment["TaskGroups"]
         self.assertEqual({name: group["HealthyAllocs"] for name, group in groups.items()},
                          {"api": 1, "dashboard": 1})
+
+    def test_the_doctor_finds_nothing_missing(self):
+        text = self.mesh.command("doctor", "-nomad-addr", f"http://{NODE}:4646", "-cni-path", ":".join(PLUGINS))
+        self.assertIn("Nomad's connect blocks can run on this node.", text)
+        self.assertIn("consul.grpc 8502", text)
+        for name in ("shim", "agent", "CNI plugins"):
+            self.assertRegex(text, rf"(?m)^ok +{name}: ")
 
     def test_traffic_obeys_intentions(self):
         self.create("-allow", "count-dashboard", "count-api")

@@ -35,6 +35,7 @@ See what is there
 Run it
   server       Run a server
   agent        Run an agent
+  doctor       What Nomad will see on this node, and what is missing
   tls          Make the certificates of servers, agents and operators
   snapshot     Save, inspect and restore the state
   operator     Members of the cluster, sealing keys
@@ -108,6 +109,7 @@ pub(crate) enum Command {
         command: commands::intention::IntentionCommand,
     },
     Dev(dev::DevArgs),
+    Doctor(commands::doctor::DoctorArgs),
     /// Members of the cluster, sealing keys
     Operator {
         #[command(subcommand)]

@@ -131,6 +131,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<u8, CliError> 
         Command::Completion(args) => commands::completion::run(args, console),
         Command::Config { command } => commands::config::run(command, console).await,
         Command::Dev(args) => dev::run(args.clone(), console).await,
+        Command::Doctor(args) => commands::doctor::run(args, console).await,
         Command::Intention { command } => commands::intention::run(command, console).await,
         Command::Operator { command } => commands::operator::run(command, console).await,
         Command::Proxy { command } => commands::proxy::run(command, console).await,

@@ -6,6 +6,7 @@ pub(crate) mod ca;
 pub(crate) mod catalog;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod intention;
 pub(crate) mod operator;
 pub(crate) mod proxy;
