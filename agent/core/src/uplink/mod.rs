@@ -32,7 +32,7 @@ use crate::compiler::Compiler;
 use crate::facts::Facts;
 use crate::feed::{Keys, Records};
 use backoff::Backoff;
-use session::Session;
+use session::{End, Session};
 
 /// The largest message from a server: a fact.
 const MAX_FACT: usize = 64 * 1024 * 1024;
@@ -105,17 +105,17 @@ impl Uplink {
             servers.shuffle(&mut rand::rng());
             for server in &servers {
                 let begin = Instant::now();
-                let reason = tokio::select! {
+                let end = tokio::select! {
                     it = self.stream(server) => it,
                     () = stop.cancelled() => return self.client.send_modify(|it| *it = None),
                 };
                 self.client.send_replace(None);
-                tracing::warn!(server, reason, "there is no stream to this server");
+                tracing::warn!(server, reason = %end, "there is no stream to this server");
                 self.link.send_replace(Link {
                     server: None,
-                    error: Some(format!("{server}: {reason}")),
+                    error: Some(format!("{server}: {end}")),
                 });
-                if begin.elapsed() >= GOOD {
+                if begin.elapsed() >= GOOD || end == End::Restored {
                     backoff.reset();
                     break; // all servers anew, at once
                 }
@@ -128,17 +128,17 @@ impl Uplink {
     }
 
     /// One stream; why it ended.
-    async fn stream(&self, server: &str) -> String {
+    async fn stream(&self, server: &str) -> End {
         let channel = match connect(&self.parts.tls, server).await {
             Ok(channel) => channel,
-            Err(reason) => return reason,
+            Err(reason) => return reason.into(),
         };
         let mut client = ServersClient::new(channel)
             .max_decoding_message_size(MAX_FACT)
             .max_encoding_message_size(MAX_CATALOG);
         let session = match Session::open(self, &mut client).await {
             Ok(session) => session,
-            Err(reason) => return reason,
+            Err(reason) => return reason.into(),
         };
         self.client.send_replace(Some(client));
         self.link.send_replace(Link {

@@ -32,6 +32,30 @@ const STATUS_DELAY: Duration = Duration::from_millis(20);
 /// Messages that wait for the connection.
 const OUTBOX: usize = 64;
 
+/// Why a stream ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The servers have another state than the one that it began with.
+    Restored,
+    /// Anything else.
+    Failed(String),
+}
+
+impl std::convert::From<String> for End {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Restored => "the servers' state was restored: beginning anew",
+            Self::Failed(reason) => reason,
+        })
+    }
+}
+
 /// A stream whose server has welcomed us.
 pub(super) struct Session<'a> {
     uplink: &'a Uplink,
@@ -103,14 +127,14 @@ impl<'a> Session<'a> {
     }
 
     /// Serves the stream until it ends, and says why it did.
-    pub(super) async fn run(mut self) -> String {
+    pub(super) async fn run(mut self) -> End {
         match self.serve().await {
-            Ok(()) => "the server ended it".to_owned(),
-            Err(reason) => reason,
+            Ok(()) => End::Failed("the server ended it".to_owned()),
+            Err(end) => end,
         }
     }
 
-    async fn serve(&mut self) -> Result<(), String> {
+    async fn serve(&mut self) -> Result<(), End> {
         let parts = &self.uplink.parts;
         let mut catalog = parts.catalog.watch();
         let mut checks = parts.board.watch();
@@ -122,7 +146,7 @@ impl<'a> Session<'a> {
         let mut tell_at = Some(Instant::now());
         let mut heartbeat = tokio::time::interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let gone = |_| "the agent stops".to_owned();
+        let gone = |_| stops();
         loop {
             tokio::select! {
                 message = self.inbound.message() => {
@@ -159,7 +183,7 @@ impl<'a> Session<'a> {
                 }
                 () = at(self.sync.wakes_at()) => self.catalog().await?,
                 () = at(self.sync.late_at()) => {
-                    return Err("it did not answer a change of the catalog in time".to_owned());
+                    return Err("it did not answer a change of the catalog in time".to_owned().into());
                 }
                 () = at(tell_at) => {
                     tell_at = None;
@@ -168,23 +192,23 @@ impl<'a> Session<'a> {
                 _ = heartbeat.tick() => {
                     send(&self.out, From::Heartbeat(pb::Heartbeat {})).await?;
                 }
-                () = self.uplink.parts.stop.cancelled() => return Err("the agent stops".to_owned()),
+                () = self.uplink.parts.stop.cancelled() => return Err(stops().into()),
             }
         }
     }
 
     /// Takes a message; whether the catalog may go on by it.
-    async fn take(&mut self, message: pb::ToAgent) -> Result<bool, String> {
+    async fn take(&mut self, message: pb::ToAgent) -> Result<bool, End> {
         let facts = &self.uplink.parts.facts;
         match message.message {
             Some(To::Fact(fact)) => {
-                self.follow_epoch(fact.version.as_ref()).await?;
+                self.same_epoch(fact.version.as_ref())?;
                 if let Put::AskAgain(topic) = facts.put(fact) {
                     self.ask_anew(&[topic]).await?;
                 }
             }
             Some(To::Mark(mark)) => {
-                self.follow_epoch(mark.version.as_ref()).await?;
+                self.same_epoch(mark.version.as_ref())?;
                 facts.set_mark(mark.version.unwrap_or_default().into());
             }
             Some(To::Checksums(sums)) => {
@@ -200,26 +224,27 @@ impl<'a> Session<'a> {
                 }
                 return Ok(true);
             }
-            Some(To::Welcome(_)) => return Err("it welcomed us twice".to_owned()),
+            Some(To::Welcome(_)) => return Err("it welcomed us twice".to_owned().into()),
             // A newer server's; it knows from our features that we do not have it.
             None => {}
         }
         Ok(false)
     }
 
-    /// In another epoch everything is asked for anew: indexes of two do not compare.
-    async fn follow_epoch(&mut self, version: Option<&pb::Version>) -> Result<(), String> {
-        let Some(version) = version.filter(|it| it.epoch != self.epoch) else {
-            return Ok(());
-        };
-        tracing::warn!(
-            from = self.epoch,
-            to = version.epoch,
-            "the servers' state is of another epoch"
-        );
-        self.epoch = version.epoch.clone();
-        let topics: Vec<Topic> = self.subscribed.iter().cloned().collect();
-        self.ask_anew(&topics).await
+    /// In another epoch nothing that this stream built on need hold: not whose cluster it is, not
+    /// that this node is registered, not what was taken of its catalog. So another one begins.
+    fn same_epoch(&self, version: Option<&pb::Version>) -> Result<(), End> {
+        match version {
+            Some(version) if version.epoch != self.epoch => {
+                tracing::warn!(
+                    from = self.epoch,
+                    to = version.epoch,
+                    "the servers' state is of another epoch"
+                );
+                Err(End::Restored)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Subscribes as if nothing were held.
@@ -288,6 +313,10 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+fn stops() -> String {
+    "the agent stops".to_owned()
 }
 
 async fn send(out: &mpsc::Sender<pb::FromAgent>, message: From) -> Result<(), String> {

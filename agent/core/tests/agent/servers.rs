@@ -206,14 +206,22 @@ async fn what_is_held_is_not_sent_again_unless_it_differs() {
         ("mesh", &None)
     );
 
-    // Another epoch: everything is asked for anew.
-    server.change(|state| state.epoch = "e2".into());
+    // Another epoch, which knows nothing of this node: a stream begins as the first did.
+    let (hellos, syncs) = server.change(|state| {
+        state.epoch = "e2".into();
+        state.instances.clear();
+        (state.hellos.len(), state.syncs)
+    });
     server
         .set("mesh", &server.change(|state| state.facts["mesh"].clone()))
         .await;
     server
-        .until("everything", |state| state.held.len() >= 7)
+        .until("everything, and the catalog whole", |state| {
+            state.held.len() >= 7 && state.instances.contains_key("web-1")
+        })
         .await;
+    let after = server.change(|state| (state.hellos.len(), state.syncs));
+    assert_eq!(after, (hellos + 1, syncs + 1));
     assert!(server.change(|state| state.held.iter().all(|it| it.version.is_none())));
     server
         .until("an ack in the new epoch", |state| {
