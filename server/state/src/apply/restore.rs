@@ -3,13 +3,20 @@
 //! It goes through the log, so that every server does it at the same point. A
 //! log entry has a limit, so it comes in pieces, which are part of the state
 //! until the last is there.
+//!
+//! The catalog is not what somebody wrote and may want back: it is the agents'
+//! word of what runs. So what is known of a node now counts, and not what the
+//! snapshot has of it: an instance that came since would have no endpoint until
+//! its agent speaks again, and one that went would get requests. A node that only
+//! the snapshot knows is silent until it is heard.
 
 use std::sync::Arc;
 
 use imbl::Vector;
+use mesh_model::{Node, NodeState};
 use serde::{Deserialize, Serialize};
 
-use super::Draft;
+use super::{AGENT, Draft, OnNode};
 use crate::command::Restore;
 use crate::outcome::{Applied, Refusal};
 use crate::state::{State, each_table_mut};
@@ -129,9 +136,42 @@ impl Draft {
         state.epoch = epoch.to_owned();
         state.now = state.now.max(self.state.now);
         state.staging = None;
-        self.state = state;
+        let before = std::mem::replace(&mut self.state, state);
         self.everything = true;
+        self.silence();
+        let id = |state: &State| state.cluster().map(|row| row.value.cluster_id.clone());
+        if id(&before) == id(&self.state) {
+            self.keep_catalog(&before);
+        }
         Ok(())
+    }
+
+    /// Nobody was heard in this epoch yet. An agent that is connected is heard at
+    /// once; if the others counted as alive until their leases end, so many would
+    /// end together that none would be believed.
+    fn silence(&mut self) {
+        let since = self.state.now / 1000;
+        let nodes: Vec<Node> = self.state.nodes().map(|row| row.value.clone()).collect();
+        for node in nodes {
+            let state = NodeState::Silent { since };
+            self.put(Node { state, ..node }, AGENT);
+        }
+    }
+
+    /// The nodes of `before` and their instances, as they were there.
+    fn keep_catalog(&mut self, before: &State) {
+        for node in before.nodes() {
+            for old in self.state.instances_on(&node.value.id) {
+                let key = old.value.key_on_node();
+                if before.instances.get(&key).is_none() {
+                    self.delete_instance(&key);
+                }
+            }
+            self.put(node.value.clone(), AGENT);
+        }
+        for instance in before.instances() {
+            self.put_instance(instance.value.clone());
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A snapshot in the place of everything.
 
-use mesh_model::Action;
-use mesh_state::{Command, Refusal, Restore, RowKey, State, TableName, WatchKey};
+use mesh_model::{Action, Instance, NodeState};
+use mesh_state::{Command, Refusal, Restore, RowKey, State, TableName, Topic, WatchKey};
 
 use crate::make::*;
 
@@ -11,6 +11,16 @@ fn restore(state: &mut State, snapshot: &str, epoch: &str) -> Result<(), Refusal
         result?;
     }
     Ok(())
+}
+
+fn register(id: &str) -> Command {
+    let node = node(id, "10.0.0.1");
+    Command::RegisterNode { node }
+}
+
+fn sync(node: &str, instances: Vec<Instance>) -> Command {
+    let node = node.to_owned();
+    Command::SyncInstances { node, instances }
 }
 
 fn text(state: &State) -> String {
@@ -69,6 +79,107 @@ fn cluster_id_and_trust_domain_come_with_it() {
     run(&mut state, write("cli", vec![put(service("web", "b"))])).unwrap();
     let again = State::read_snapshot(text(&state).as_bytes()).unwrap();
     assert!(again == state);
+}
+
+#[test]
+fn what_runs_now_counts_and_not_what_ran_then() {
+    let mut state = cluster();
+    for node in ["n1", "n2"] {
+        run(&mut state, register(node)).unwrap();
+    }
+    run(
+        &mut state,
+        sync(
+            "n1",
+            vec![
+                instance("n1", "web-1", "web", true),
+                instance("n1", "web-2", "web", true),
+            ],
+        ),
+    )
+    .unwrap();
+    run(
+        &mut state,
+        sync("n2", vec![instance("n2", "db-1", "db", true)]),
+    )
+    .unwrap();
+    let snapshot = text(&state);
+    // Since then: n1 lost an instance and got one, n2 is gone, n3 has come.
+    run(
+        &mut state,
+        sync(
+            "n1",
+            vec![
+                instance("n1", "web-2", "web", true),
+                instance("n1", "api-1", "api", true),
+            ],
+        ),
+    )
+    .unwrap();
+    run(&mut state, Command::RemoveNode { node: "n2".into() }).unwrap();
+    run(&mut state, register("n3")).unwrap();
+    run(
+        &mut state,
+        sync("n3", vec![instance("n3", "web-3", "web", true)]),
+    )
+    .unwrap();
+    let before = state.clone();
+    restore(&mut state, &snapshot, "epoch-2").unwrap();
+
+    let ids = |state: &State, node: &str| -> Vec<String> {
+        let rows = state.instances_on(node);
+        rows.iter().map(|row| row.value.id.clone()).collect()
+    };
+    for node in ["n1", "n3"] {
+        assert_eq!(ids(&state, node), ids(&before, node), "{node}");
+        let value = |state: &State| state.node(node).unwrap().value.clone();
+        assert_eq!(value(&state), value(&before));
+    }
+    assert_eq!(ids(&state, "n2"), ["db-1"]);
+    let since = state.now() / 1000;
+    assert_eq!(
+        state.node("n2").unwrap().value.state,
+        NodeState::Silent { since }
+    );
+    for (service, count) in [("web", 2), ("api", 1), ("db", 1)] {
+        assert_eq!(state.instance_count(&key(service)), count, "{service}");
+        let index = state.topic_index(&Topic::Endpoints(key(service)));
+        assert_eq!(index, state.version().index);
+    }
+    let again = State::read_snapshot(text(&state).as_bytes()).unwrap();
+    assert!(again == state, "what follows from the rows does");
+}
+
+#[test]
+fn nobody_of_another_cluster_is_taken_for_alive() {
+    let mut old = cluster();
+    run(&mut old, register("n1")).unwrap();
+    run(
+        &mut old,
+        sync("n1", vec![instance("n1", "web-1", "web", true)]),
+    )
+    .unwrap();
+    let mut state = State::new();
+    let fresh = Command::Bootstrap {
+        cluster_id: "cluster-2".into(),
+        trust_domain: "cluster-2.mesh".into(),
+        datacenter: "dc1".into(),
+        epoch: "epoch-9".into(),
+        default_intention: Action::Allow,
+    };
+    run(&mut state, fresh).unwrap();
+    run(&mut state, register("stranger")).unwrap();
+    restore(&mut state, &text(&old), "epoch-10").unwrap();
+    assert!(state.node("stranger").is_none());
+    let since = state.now() / 1000;
+    assert_eq!(
+        state.node("n1").unwrap().value.state,
+        NodeState::Silent { since }
+    );
+    assert_eq!(state.instance_count(&key("web")), 1);
+    // Its agent comes back with its hello.
+    run(&mut state, register("n1")).unwrap();
+    assert_eq!(state.node("n1").unwrap().value.state, NodeState::Alive);
 }
 
 #[test]
