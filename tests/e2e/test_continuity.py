@@ -13,14 +13,18 @@ def pair(mesh):
     app = mesh.app("users")
     mesh.instance("users", port=app.port)
     mesh.instance("web", upstreams=[("users", 9001)])
-    (mesh.folder / "users.hcl").write_text('service "users" {\n  protocol = "http"\n}\n')
-    mesh.command("config", "write", mesh.folder / "users.hcl")
+    protocol(mesh)
     mesh.sidecar("users")
     mesh.sidecar("web")
     mesh.wait_passing("users")
     host = mesh.address(10)
     until("traffic", lambda: http_get(f"http://{host}:9001/")[0] == 200)
     return host, 9001
+
+
+def protocol(mesh):
+    (mesh.folder / "users.hcl").write_text('service "users" {\n  protocol = "http"\n}\n')
+    mesh.command("config", "write", mesh.folder / "users.hcl")
 
 
 def leaf_end(process):
@@ -88,6 +92,34 @@ class Continuity(unittest.TestCase):
             mesh.ready()
             mesh.command("intention", "create", "-wait=30s", "-allow", "web", "users")
             load.more(100)
+            self.assertEqual(load.stop(), [])
+
+    def test_restore_under_traffic(self):
+        with Mesh("restore", default="allow", leaf_ttl="20s") as mesh:
+            mesh.servers()
+            protocol(mesh)
+            # Of a time when neither the node nor anything on it was known.
+            before = mesh.folder / "before.snap"
+            mesh.command("snapshot", "save", before)
+            host, port = pair(mesh)
+            after = mesh.folder / "after.snap"
+            mesh.command("snapshot", "save", after)
+            load = Load(host, port)
+            load.more(100)
+            proxies = [mesh.processes[name] for name in ("users-proxy", "web-proxy")]
+            for file in (before, after):
+                mesh.command("snapshot", "restore", file)
+                leaves = [leaf_end(one) for one in proxies]
+                load.more(100)
+                _, nodes = mesh.api("GET", "/v1/catalog/nodes")
+                self.assertEqual([node["state"] for node in nodes], ["alive"])
+                mesh.wait_passing("users")
+                # What is written in the new epoch arrives, and is acked.
+                mesh.command("intention", "create", "-replace", "-wait=30s", "-allow", "web", "users")
+                # The servers still know whose the proxies are.
+                until("both leaves renewed", lambda: all(
+                    leaf_end(one) > old for one, old in zip(proxies, leaves)))
+                load.more(100)
             self.assertEqual(load.stop(), [])
 
     def test_a_sidecar_drains(self):
