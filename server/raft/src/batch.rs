@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, Fatal};
@@ -14,6 +14,7 @@ use openraft::raft::ClientWriteResult;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::config::{Peer, RaftConfig};
+use crate::contact::Contacts;
 use crate::error::WriteError;
 use crate::sm::stopped;
 use crate::types::{Batch, Flag, Metrics, Raft};
@@ -63,6 +64,7 @@ pub(crate) struct Batcher {
     pub(crate) config: Arc<RaftConfig>,
     pub(crate) raft: Raft,
     pub(crate) metrics: watch::Receiver<Metrics>,
+    pub(crate) contacts: Arc<Contacts>,
     pub(crate) queue: mpsc::Receiver<PendingWrite>,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -121,7 +123,7 @@ impl Batcher {
     }
 
     async fn propose(&self, batch: Vec<PendingWrite>, slot: OwnedSemaphorePermit) {
-        if let Some(e) = refusal(&self.config, &self.metrics.borrow()) {
+        if let Some(e) = refusal(&self.config, &self.metrics.borrow(), &self.contacts) {
             batch.into_iter().for_each(|w| w.give(Err(e.clone())));
             return;
         }
@@ -148,7 +150,11 @@ impl Batcher {
 }
 
 /// Why this node cannot take a write at the moment.
-pub(crate) fn refusal(config: &RaftConfig, metrics: &Metrics) -> Option<WriteError> {
+pub(crate) fn refusal(
+    config: &RaftConfig,
+    metrics: &Metrics,
+    contacts: &Contacts,
+) -> Option<WriteError> {
     if let Err(e) = &metrics.running_state {
         return Some(WriteError::Stopped {
             reason: fatal_text(e),
@@ -159,13 +165,13 @@ pub(crate) fn refusal(config: &RaftConfig, metrics: &Metrics) -> Option<WriteErr
             leader: leader_of(metrics).filter(|peer| peer.id != config.me.id),
         });
     }
-    quorum_lost(config, metrics).then_some(WriteError::NoQuorum)
+    quorum_lost(config, metrics, contacts).then_some(WriteError::NoQuorum)
 }
 
 /// Whether a leader has not heard from a majority for so long that there may be
 /// another one. (openraft 0.9 does not make it step down.)
-pub(crate) fn quorum_lost(config: &RaftConfig, metrics: &Metrics) -> bool {
-    let age = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+pub(crate) fn quorum_lost(config: &RaftConfig, metrics: &Metrics, contacts: &Contacts) -> bool {
+    let age = contacts.age(metrics);
     metrics.state.is_leader() && age.is_some_and(|age| age > config.quorum_lost_after())
 }
 

@@ -20,6 +20,7 @@
 mod batch;
 mod codec;
 mod config;
+mod contact;
 mod disk;
 mod error;
 pub mod grpc;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::codec::{self, CodecError};
 use crate::config::{Peer, RaftConfig};
+use crate::contact::Contacts;
 use crate::pb;
 use crate::transport::{Request, Transport, TransportError};
 use crate::types::{LogId, PeerNode, StorageError, TypeConfig, Vote};
@@ -33,6 +34,7 @@ const PIECE_RETRIES: u32 = 5;
 pub(crate) struct Network {
     pub(crate) config: Arc<RaftConfig>,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) contacts: Arc<Contacts>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -42,6 +44,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Link {
             config: Arc::clone(&self.config),
             transport: Arc::clone(&self.transport),
+            contacts: Arc::clone(&self.contacts),
             peer: node.peer(target),
             under_way: None,
         }
@@ -52,6 +55,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Link {
     config: Arc<RaftConfig>,
     transport: Arc<dyn Transport>,
+    contacts: Arc<Contacts>,
     peer: Peer,
     under_way: Option<UnderWay>,
 }
@@ -92,10 +96,17 @@ impl Link {
         rpc: &AppendEntriesRequest<TypeConfig>,
         timeout: Duration,
     ) -> impl Future<Output = Result<AppendEntriesResponse<u64>, RpcError>> + Send + use<> {
+        let sent = Instant::now();
         let reply = self.send(pb::Kind::Append, &codec::append_out(rpc), timeout);
+        let (contacts, peer) = (Arc::clone(&self.contacts), self.peer.id);
+        let term = rpc.vote.leader_id().term;
         async move {
             let reply = codec::decode(&reply.await.map_err(unreachable)?).map_err(strange)?;
-            codec::append_reply_in(reply).map_err(strange)
+            let reply = codec::append_reply_in(reply).map_err(strange)?;
+            if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+                contacts.peer(peer, term, sent);
+            }
+            Ok(reply)
         }
     }
 

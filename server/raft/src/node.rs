@@ -1,7 +1,7 @@
 //! A node: what the rest of the server sees of consensus.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::batch::{Batcher, Claim, PendingWrite, Written, fatal_text};
 use crate::config::{Peer, RaftConfig};
+use crate::contact::Contacts;
 use crate::error::{RaftError, SnapshotError, WriteError};
 use crate::health::{Health, Reporter};
 use crate::log::{LogBackend, LogLimits, LogStore};
@@ -44,7 +45,7 @@ pub(crate) struct Inner {
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     health: Reporter,
-    contact: Mutex<Option<Instant>>,
+    pub(crate) contacts: Arc<Contacts>,
     stop: watch::Sender<bool>,
 }
 
@@ -115,9 +116,11 @@ impl RaftNode {
         let (log, state_machine, snapshots) =
             opened.map_err(|e| RaftError::Stopped(e.to_string()))??;
 
+        let contacts = Arc::new(Contacts::default());
         let network = Network {
             config: Arc::clone(&config),
             transport: Arc::clone(&transport),
+            contacts: Arc::clone(&contacts),
         };
         let id = config.me.id;
         let raft = Raft::new(id, raft_config, network, log.clone(), state_machine).await;
@@ -135,6 +138,7 @@ impl RaftNode {
             config: Arc::clone(&config),
             raft: raft.clone(),
             metrics: raft.metrics(),
+            contacts: Arc::clone(&contacts),
             queue,
             stop: stopping.clone(),
         };
@@ -150,6 +154,7 @@ impl RaftNode {
         tokio::spawn(follow(
             Arc::clone(&config),
             raft.metrics(),
+            Arc::clone(&contacts),
             leading,
             health.clone(),
             stopping,
@@ -169,7 +174,7 @@ impl RaftNode {
                 applied,
                 leadership,
                 health,
-                contact: Mutex::new(None),
+                contacts,
                 stop,
             }),
         })
@@ -211,16 +216,11 @@ impl RaftNode {
     }
 
     /// How old this node's knowledge may be: the age of the last word from the
-    /// leader, or, on the leader, of the majority's. None if there was none yet.
+    /// leader, or, on the leader, the time since which a majority may follow another.
+    /// None if there was none yet. Counted when it is asked for, but not while the
+    /// whole machine is suspended.
     pub fn last_contact(&self) -> Option<Duration> {
-        let metrics = self.inner.metrics();
-        if metrics.state.is_leader() {
-            return metrics.millis_since_quorum_ack.map(Duration::from_millis);
-        }
-        let contact = self.inner.contact.lock();
-        contact
-            .unwrap_or_else(PoisonError::into_inner)
-            .map(|at| at.elapsed())
+        self.inner.contacts.age(&self.inner.metrics())
     }
 
     /// This node's view of the cluster.
@@ -317,8 +317,7 @@ impl Inner {
 
     /// The leader was heard from.
     pub(crate) fn heard(&self) {
-        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
-        *contact = Some(Instant::now());
+        self.contacts.leader();
     }
 
     pub(crate) fn check_size(&self, command: &Bytes) -> Result<(), WriteError> {
@@ -447,6 +446,7 @@ fn open(
 async fn follow(
     config: Arc<RaftConfig>,
     mut metrics: watch::Receiver<Metrics>,
+    contacts: Arc<Contacts>,
     leading: watch::Sender<Leadership>,
     health: Reporter,
     mut stop: watch::Receiver<bool>,
@@ -458,7 +458,7 @@ async fn follow(
                 Err(openraft::error::Fatal::Stopped) | Ok(()) => None,
                 Err(e) => Some(fatal_text(e)),
             };
-            let mut new = status::leadership(&config, &metrics);
+            let mut new = status::leadership(&config, &metrics, &contacts);
             if metrics.running_state.is_err() {
                 new.is_leader = false;
                 new.leader = None;
@@ -475,6 +475,8 @@ async fn follow(
         });
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() { break },
+            // Nothing changes while openraft waits for the disk; but time passes.
+            () = tokio::time::sleep(config.election_min) => {}
             () = stopped(&mut stop) => break,
         }
     }

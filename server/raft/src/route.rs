@@ -42,7 +42,11 @@ impl RaftNode {
             let Some(left) = timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 return Err(last.unwrap_or(WriteError::NoLeader { waited }));
             };
-            let refused = refusal(&self.inner.config, &self.inner.metrics());
+            let refused = refusal(
+                &self.inner.config,
+                &self.inner.metrics(),
+                &self.inner.contacts,
+            );
             let failed = match refused {
                 None => self.inner.write(command.clone(), left).await,
                 Some(WriteError::NotLeader { leader }) => match hint.take().or(leader) {

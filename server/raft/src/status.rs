@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::batch::{leader_of, quorum_lost};
 use crate::config::{Peer, RaftConfig};
+use crate::contact::Contacts;
 use crate::health::Health;
 use crate::types::Metrics;
 
@@ -109,8 +110,12 @@ pub(crate) fn members(metrics: &Metrics) -> (Vec<Peer>, Vec<Peer>) {
     peers.partition(|peer| voters.contains(&peer.id))
 }
 
-pub(crate) fn leadership(config: &RaftConfig, metrics: &Metrics) -> Leadership {
-    let cut_off = quorum_lost(config, metrics);
+pub(crate) fn leadership(
+    config: &RaftConfig,
+    metrics: &Metrics,
+    contacts: &Contacts,
+) -> Leadership {
+    let cut_off = quorum_lost(config, metrics, contacts);
     let of_this_term = metrics
         .last_applied
         .is_some_and(|id| id.leader_id == *metrics.vote.leader_id());

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +18,25 @@ const SECTOR: usize = 512;
 
 /// A disk in memory that knows which writes were synced. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub struct PowerLoss(Arc<Mutex<Disk>>);
+pub struct PowerLoss(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    disk: Mutex<Disk>,
+    goes_on: Condvar,
+}
+
+/// Until it is dropped, syncs of the disk wait.
+#[must_use = "the disk goes on when this is dropped"]
+#[derive(Debug)]
+pub struct Stall(PowerLoss);
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.0.disk().stalled = false;
+        self.0.0.goes_on.notify_all();
+    }
+}
 
 #[derive(Debug, Default)]
 struct Disk {
@@ -29,6 +47,7 @@ struct Disk {
     syncs: u64,
     cut_at: Option<u64>,
     full_at: Option<u64>,
+    stalled: bool,
     off: bool,
 }
 
@@ -56,6 +75,13 @@ impl PowerLoss {
         self.disk().full_at = Some(bytes);
     }
 
+    /// From now on syncs wait, as those of a disk that is busy, until what this gives
+    /// is dropped.
+    pub fn stall(&self) -> Stall {
+        self.disk().stalled = true;
+        Stall(self.clone())
+    }
+
     /// How many syncs there were.
     pub fn syncs(&self) -> u64 {
         self.disk().syncs
@@ -68,11 +94,15 @@ impl PowerLoss {
 
     /// A disk with these bytes on it.
     pub fn with_bytes(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Disk {
+        let disk = Disk {
             durable: bytes.clone(),
             live: bytes,
             ..Disk::default()
-        })))
+        };
+        Self(Arc::new(Shared {
+            disk: Mutex::new(disk),
+            goes_on: Condvar::new(),
+        }))
     }
 
     /// What is found when power is back: all that was synced, and of what was not,
@@ -92,7 +122,7 @@ impl PowerLoss {
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,7 +190,8 @@ impl StorageBackend for PowerLoss {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut disk = self.disk();
+        let waiting = self.0.goes_on.wait_while(self.disk(), |disk| disk.stalled);
+        let mut disk = waiting.unwrap_or_else(PoisonError::into_inner);
         disk.powered()?;
         disk.syncs += 1;
         if disk.cut_at.is_some_and(|at| disk.syncs >= at) {

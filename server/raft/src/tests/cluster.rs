@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::{Cluster, LONG, config, id_of, peer};
+use crate::testing::PowerLoss;
 use crate::{Health, MemberError, Role, WriteError};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -326,5 +327,39 @@ async fn all_servers_may_bootstrap_at_once() {
     let leader = cluster.leader().await;
     cluster.node(leader).write("a").await.unwrap();
     assert_eq!(cluster.node(leader).status().voters, peers);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_stalls_knows_that_time_passes() {
+    let disks = [PowerLoss::new(), PowerLoss::new(), PowerLoss::new()];
+    let cluster = Cluster::start_on(&disks).await;
+    let old = cluster.leader().await;
+    let node = cluster.node(old);
+    node.write("before").await.unwrap();
+    let stall = disks[old as usize - 1].stall();
+    let late = tokio::spawn({
+        let node = node.clone();
+        async move { node.write("late").await }
+    });
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    let new = cluster.leader_among(&others).await;
+    cluster.node(new).write("after").await.unwrap();
+    // The others waited for as long before they followed another, however long ago
+    // openraft last said how it is.
+    let lease = node.inner.config.election_max;
+    let contact = node.last_contact().unwrap();
+    assert!(contact >= lease, "{contact:?} is within the lease");
+    let mut leadership = node.watch_leadership();
+    let resigned = leadership.wait_for(|l| !l.is_leader);
+    let resigned = tokio::time::timeout(LONG, resigned).await;
+    resigned.expect("it says that it may lead no more").unwrap();
+    assert!(cluster.machine(old).commands().iter().all(|c| c != "after"));
+
+    drop(stall);
+    node.linearize(LONG).await.unwrap();
+    assert!(cluster.machine(old).commands().iter().any(|c| c == "after"));
+    let late = tokio::time::timeout(LONG, late).await.unwrap().unwrap();
+    assert!(late.is_err(), "nobody but itself had it: {late:?}");
     cluster.stop_all().await;
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::future::select_all;
 use tempfile::TempDir;
 
-use crate::testing::MemNetwork;
+use crate::testing::{MemNetwork, PowerLoss};
 use crate::{Machine, MachineError, Peer, RaftConfig, RaftNode, SnapshotSource, Transport};
 
 /// How long anything may take on a busy machine.
@@ -152,13 +152,40 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a node and attaches it.
-    pub(crate) async fn run(&self, config: RaftConfig) -> Member {
-        let machine = Arc::new(Memory::default());
-        let transport: Arc<dyn Transport> = Arc::new(self.net.clone());
-        let node = RaftNode::start(config, machine.clone(), transport)
+    /// Nodes on disks that can stall or lose power, bootstrapped.
+    pub(crate) async fn start_on(disks: &[PowerLoss]) -> Self {
+        let mut cluster = Self::start(0).await;
+        let ids = 1..=disks.len() as u64;
+        for (id, disk) in ids.clone().zip(disks) {
+            let config = config(id, cluster.dir.path());
+            let member = cluster.run_on(config, Some(disk)).await;
+            cluster.nodes.push(member);
+        }
+        cluster
+            .node(1)
+            .bootstrap(ids.map(peer).collect())
             .await
             .unwrap();
+        cluster.leader().await;
+        cluster
+    }
+
+    /// Starts a node and attaches it.
+    pub(crate) async fn run(&self, config: RaftConfig) -> Member {
+        self.run_on(config, None).await
+    }
+
+    async fn run_on(&self, config: RaftConfig, disk: Option<&PowerLoss>) -> Member {
+        let machine = Arc::new(Memory::default());
+        let transport: Arc<dyn Transport> = Arc::new(self.net.clone());
+        let node = match disk {
+            None => RaftNode::start(config, machine.clone(), transport).await,
+            Some(disk) => {
+                let disk = Box::new(disk.clone());
+                RaftNode::start_on(config, disk, machine.clone(), transport).await
+            }
+        };
+        let node = node.unwrap();
         self.net.attach(&node);
         Member { node, machine }
     }
