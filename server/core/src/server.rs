@@ -83,6 +83,10 @@ impl Server {
         let connector = connector(options.tls.clone());
         let transport = GrpcTransport::new(connector.clone(), config.limits.message_bytes());
         let raft = RaftNode::start(config, machine, Arc::new(transport)).await?;
+        if let Err(error) = joins(&raft, options.formation, &options.retry_join).await {
+            raft.shutdown().await;
+            return Err(error);
+        }
         let metrics = Metrics::new().map_err(|error| ServerError::Internal(error.to_string()))?;
         let core = Arc::new(Core {
             registry: Registry::new(&me.name),
@@ -186,12 +190,28 @@ fn check(options: &ServerOptions) -> Result<(), ServerError> {
         return wrong("trust_domain", &error);
     }
     match options.formation {
-        Formation::Join if options.retry_join.is_empty() => wrong(
-            "retry_join",
-            &"is empty; give bootstrap, bootstrap_expect, or the servers of the cluster to join",
-        ),
         Formation::Expect(0) => wrong("bootstrap_expect", &"is 0; give the number of servers"),
         _ => Ok(()),
+    }
+}
+
+/// A server that belongs to no cluster, and is to make none, must know whom to ask.
+async fn joins(
+    raft: &RaftNode,
+    formation: Formation,
+    retry_join: &[String],
+) -> Result<(), ServerError> {
+    if formation != Formation::Join || !retry_join.is_empty() {
+        return Ok(());
+    }
+    // One that cannot say has stopped, and says why.
+    match raft.is_initialized().await {
+        Ok(false) => Err(ServerError::Options(
+            "retry_join: is empty, and there is no data; give bootstrap, bootstrap_expect, or the \
+             servers of the cluster to join"
+                .to_owned(),
+        )),
+        Ok(true) | Err(_) => Ok(()),
     }
 }
 

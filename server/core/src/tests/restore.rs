@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::agent::Agent;
 use super::harness::{Client, ok, one, options, start};
+use crate::{Formation, Server, ServerOptions};
 
 async fn restore(client: &Client, bytes: Vec<u8>) -> super::harness::Answer {
     client
@@ -103,7 +104,13 @@ async fn a_server_goes_on_with_its_folder() {
     let epoch = client.get("/v1/status").await.json()["epoch"].clone();
     server.shutdown().await;
 
-    let (server, client) = start(begin()).await;
+    // Whatever stands in its configuration.
+    let later = ServerOptions {
+        formation: Formation::Join,
+        retry_join: Vec::new(),
+        ..begin()
+    };
+    let (server, client) = start(later).await;
     assert_eq!(server.id(), id);
     assert_eq!(
         ok(&client.get("/v1/services/web").await)["protocol"],
@@ -111,5 +118,24 @@ async fn a_server_goes_on_with_its_folder() {
     );
     assert_eq!(client.get("/v1/ca/roots").await.text, roots);
     assert_eq!(client.get("/v1/status").await.json()["epoch"], epoch);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_that_is_to_join_nobody_and_has_no_data_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ServerOptions {
+        data_dir: Some(dir.path().to_owned()),
+        formation: Formation::Join,
+        ..options("s1")
+    };
+    let error = Server::start(options).await.unwrap_err().to_string();
+    assert!(error.contains("retry_join: is empty"), "{error}");
+    // The folder is free again.
+    let options = ServerOptions {
+        data_dir: Some(dir.path().to_owned()),
+        ..super::harness::options("s1")
+    };
+    let (server, _) = start(options).await;
     server.shutdown().await;
 }
