@@ -122,10 +122,14 @@ impl Core {
         Ok(outcome.into_result()?)
     }
 
-    /// Makes the state here as fresh as asked.
-    pub(crate) async fn fresh(&self, freshness: Freshness) -> Result<(), ReadFailure> {
-        if freshness == Freshness::Stale || (freshness == Freshness::Default && self.is_leased()) {
-            return Ok(());
+    /// Makes the state here as fresh as asked. Whether that hangs on the leader's lease, and so
+    /// only holds for as long; see [`Self::is_leased`].
+    pub(crate) async fn fresh(&self, freshness: Freshness) -> Result<bool, ReadFailure> {
+        if freshness == Freshness::Stale {
+            return Ok(false);
+        }
+        if freshness == Freshness::Default && self.is_leased() {
+            return Ok(true);
         }
         let term = self.leads();
         self.raft.linearize(self.options.timing.request).await?;
@@ -134,14 +138,14 @@ impl Core {
         {
             self.proved.store(now, Ordering::Release);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether this server leads, was heard by a majority so lately that no
     /// other can lead, and has all that was acknowledged. The last is so after
     /// one proof in its term: what is acknowledged later is applied here first.
     /// (A leader that was restarted leads on in its term, and replays its log.)
-    fn is_leased(&self) -> bool {
+    pub(crate) fn is_leased(&self) -> bool {
         let contact = self.raft.last_contact();
         self.leads() == Some(self.proved.load(Ordering::Acquire))
             && contact.is_some_and(|age| age < self.lease())

@@ -215,7 +215,7 @@ async fn reading(
         None => room(&api.requests)?,
         Some(_) => room(&api.blocking)?,
     };
-    core.fresh(freshness).await?;
+    let by_lease = core.fresh(freshness).await?;
     if let Some(since) = since {
         let version = core.store.state().version();
         let epoch = args.text("epoch");
@@ -230,7 +230,12 @@ async fn reading(
             wait_for_change(core, &watched, &since, wait).await;
         }
     }
-    let state = core.store.state();
+    let mut state = core.store.state();
+    // It waited long, or this process stood still: there may be another leader, and newer writes.
+    if by_lease && !core.is_leased() {
+        core.fresh(Freshness::Default).await?;
+        state = core.store.state();
+    }
     let content = read(&state, args)?;
     Ok(Reply {
         status: StatusCode::OK,
