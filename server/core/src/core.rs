@@ -109,14 +109,23 @@ impl Core {
         result
     }
 
+    /// What was written is told as done also when it is not applied here within `limit`: it is
+    /// done. Who then looks here for what was written may see what was before.
     async fn propose(&self, command: Command, limit: Duration) -> Result<Applied, WriteFailure> {
+        let begin = Instant::now();
         self.store.state().admits(&command)?;
         let bytes = Envelope::new(self.clock.unix_millis(), command).encode()?;
         let written = self.raft.write_anywhere(bytes, limit).await?;
         // Whoever reads here next sees what it wrote.
         let mut applied = self.raft.watch_applied();
         let here = applied.wait_for(|applied| *applied >= written.index);
-        let _ = tokio::time::timeout(limit, here).await;
+        let left = limit.saturating_sub(begin.elapsed());
+        if tokio::time::timeout(left, here).await.is_err() {
+            tracing::warn!(
+                index = written.index,
+                "what was written is not applied here yet"
+            );
+        }
         let outcome = Outcome::decode(&written.answer);
         let outcome = outcome.map_err(|error| WriteFailure::Answer(error.to_string()))?;
         Ok(outcome.into_result()?)

@@ -108,9 +108,16 @@ async fn dry_run(call: &Call, command: Command) -> Result<Applied, ApiError> {
     Ok(applied)
 }
 
-/// The answer to the write of one row.
+/// The answer to the write of one row, with the row as it is here. One that is older than the
+/// write, since this server lags or it was a dry run, is not shown.
 pub(crate) fn written(applied: &Applied, row: Option<Map<String, Value>>) -> Value {
     let first = applied.results.first();
+    let wrote = first.map_or(0, |result| result.index);
+    let of_then = |row: &Map<String, Value>| {
+        let index = row.get("modify_index").and_then(Value::as_u64);
+        index.is_some_and(|index| index >= wrote)
+    };
+    let row = row.filter(of_then);
     let mut answer = json!({
         "change": first.map_or(Change::Unchanged, |result| result.change),
         "index": index(applied),
@@ -142,4 +149,37 @@ pub(crate) fn results(results: &[OpResult]) -> Vec<Value> {
             Some(json!({"key": key, "change": result.change, "index": result.index}))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mesh_model::Key;
+    use mesh_state::RowKey;
+
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_older_than_the_write_is_not_shown() {
+        let applied = Applied {
+            results: vec![OpResult {
+                key: RowKey::Service(Key::of("web")),
+                change: Change::Updated,
+                index: 7,
+            }],
+            ..Applied::default()
+        };
+        let shown = |row: Value| {
+            let row = row.as_object().cloned();
+            written(&applied, row).get("row").is_some()
+        };
+        assert!(shown(json!({"modify_index": 7})));
+        assert!(
+            shown(json!({"modify_index": 8})),
+            "somebody else wrote since"
+        );
+        assert!(!shown(json!({"modify_index": 6})));
+        assert!(!shown(json!({"defined": false})), "it is not here yet");
+        assert!(!shown(Value::Null));
+    }
 }
