@@ -8,6 +8,7 @@ use http::Method;
 use mesh_model::{Key, Version};
 use mesh_proto::servers::v1::{self as wire, AgentStatus};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::ApiError;
@@ -17,8 +18,10 @@ use crate::peers::{Gathered, gather};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT_LIMIT: Duration = Duration::from_secs(600);
-/// Between two questions to the other servers.
+/// Between two questions to the other servers, when nothing is heard here.
 const POLL: Duration = Duration::from_millis(100);
+/// And at least, however much is heard: after a change every agent acks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -129,18 +132,27 @@ async fn wait(call: Call) -> Result<Reply, ApiError> {
     let mut changes = core.registry.watch();
     loop {
         changes.mark_unchanged();
+        let asked = Instant::now();
         let answer = judge(core, &wanted, destination.as_ref(), gather(core).await);
         let live = answer["live"] == Value::Bool(true);
         if live || Instant::now() >= deadline || core.stop.is_cancelled() {
             return Ok(Reply::json(answer).at(index));
         }
         tokio::select! {
-            // Agents of this server tell at once; others are asked again.
-            _ = changes.changed() => {}
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + POLL)) => {}
+            () = news(&mut changes, asked, deadline) => {}
             () = core.stop.cancelled() => {}
         }
     }
+}
+
+/// Waits until it is worth to ask all servers again: agents of this one tell when they have news,
+/// those of others are asked for it.
+async fn news(changes: &mut watch::Receiver<u64>, asked: Instant, deadline: Instant) {
+    tokio::select! {
+        _ = changes.changed() => {}
+        () = tokio::time::sleep_until(deadline.min(Instant::now() + POLL)) => {}
+    }
+    tokio::time::sleep_until(deadline.min(asked + PAUSE)).await;
 }
 
 fn judge(core: &Core, wanted: &Version, service: Option<&Key>, gathered: Gathered) -> Value {
@@ -219,4 +231,25 @@ fn not_connected(core: &Core, service: Option<&Key>, gathered: &Gathered) -> BTr
         .filter(|row| !connected.contains(row.value.node.as_str()))
         .map(|row| row.value.node.clone())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn however_much_is_heard_the_servers_are_left_alone_for_a_while() {
+        let (tell, mut changes) = watch::channel(0);
+        let begin = Instant::now();
+        let deadline = begin + TIMEOUT;
+        for _ in 0..4 {
+            tell.send_modify(|count| *count += 1);
+            news(&mut changes, Instant::now(), deadline).await;
+        }
+        assert!(begin.elapsed() >= PAUSE * 4);
+        // But not beyond the end of the request.
+        tell.send_modify(|count| *count += 1);
+        news(&mut changes, deadline, begin).await;
+        assert!(Instant::now() < deadline);
+    }
 }
