@@ -125,7 +125,8 @@ pub struct Timing {
     /// At least between two marks to one agent.
     pub mark_interval: Duration,
     /// A stream to an agent ends when this server has not heard of the leader
-    /// for this long, so that the agent tries another server.
+    /// for this long, so that the agent tries another server: well within a lease,
+    /// since what it hears meanwhile reaches no leader.
     pub leader_grace: Duration,
     /// Between two heartbeats of Raft. Election times follow from it.
     pub raft_heartbeat: Duration,
@@ -142,7 +143,7 @@ impl Default for Timing {
             node_ttl: Duration::from_secs(72 * 3600),
             resync: Duration::from_secs(60),
             mark_interval: Duration::from_millis(50),
-            leader_grace: Duration::from_secs(10),
+            leader_grace: Duration::from_secs(5),
             raft_heartbeat: Duration::from_millis(100),
             request: Duration::from_secs(10),
             join_retry: Duration::from_secs(1),
