@@ -101,8 +101,8 @@ async fn create_from_files() {
     );
     let ran = super::run(&fake, &["intention", "create", "-file", &hcl, &json], None).await;
     assert_eq!(
-        ran.out,
-        "Created: web => db (deny)\nCreated: web => api (1 permission)\n"
+        ran.out, "Created: web => api (1 permission)\nCreated: web => db (deny)\n",
+        "in the order of the command line"
     );
     let other = file("c.hcl", "service \"web\" {\n}\n");
     let ran = super::run(&fake, &["intention", "create", "-file", &other], None).await;

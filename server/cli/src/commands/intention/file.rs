@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mesh_model::{Action, Entry, Intention, IntentionRule, Key};
+use mesh_model::{Action, DEFAULT_NAMESPACE, Entry, Intention, IntentionRule, Key};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::client::unrow;
 use crate::commands::files::{self, Source};
@@ -18,22 +18,33 @@ pub(super) fn read(
     console: &mut Console<'_>,
 ) -> Result<Vec<Intention>, CliError> {
     let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
-    let (json, hcl): (Vec<Source>, Vec<Source>) = files::sources(&paths, console)?
+    let sources = files::sources(&paths, console)?;
+    let is_json = |text: &str| text.trim_start().starts_with(['{', '[']);
+    // The HCL of all files is one set; what comes of it is in their order.
+    let hcl: Vec<Source> = sources
+        .iter()
+        .filter(|(_, text)| !is_json(text))
+        .cloned()
+        .collect();
+    let mut blocks = files::entries(&hcl)
+        .map_err(CliError::Invalid)?
         .into_iter()
-        .partition(|(_, text)| text.trim_start().starts_with(['{', '[']));
+        .peekable();
     let mut all = Vec::new();
-    for (name, text) in &json {
-        all.extend(from_json(name, text)?);
-    }
-    for entry in files::entries(&hcl).map_err(CliError::Invalid)? {
-        match entry.value {
-            Entry::Intention(intention) => all.push(intention),
-            other => {
-                let place = format!("{}:{}:{}", entry.file, entry.line, entry.column);
-                return Err(CliError::refused(
-                    format!("{place}: {} is not an intention", other.key()),
-                    "`meshctl apply -f` and `meshctl config write` take all kinds.",
-                ));
+    for (name, text) in &sources {
+        if is_json(text) {
+            all.extend(from_json(name, text)?);
+        }
+        while let Some(entry) = blocks.next_if(|entry| entry.file == *name) {
+            match entry.value {
+                Entry::Intention(intention) => all.push(intention),
+                other => {
+                    let place = format!("{}:{}:{}", entry.file, entry.line, entry.column);
+                    return Err(CliError::refused(
+                        format!("{place}: {} is not an intention", other.key()),
+                        "`meshctl apply -f` and `meshctl config write` take all kinds.",
+                    ));
+                }
             }
         }
     }
@@ -55,59 +66,145 @@ fn from_json(name: &str, text: &str) -> Result<Vec<Intention>, CliError> {
         one => vec![one],
     };
     list.into_iter()
-        .map(|one| match one.get("SourceName").is_some() {
+        .map(|one| match is_consul(&one) {
             true => consul(one).map_err(&wrong),
             false => Intention::deserialize(unrow(&one)).map_err(|error| wrong(error.to_string())),
         })
         .collect()
 }
 
-/// Consul's form. What its servers add (ids, times, indexes) may stand there.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Consul {
-    source_name: String,
-    #[serde(default, rename = "SourceNS")]
-    source_ns: String,
-    destination_name: String,
-    #[serde(default, rename = "DestinationNS")]
-    destination_ns: String,
-    #[serde(default)]
-    action: String,
-    #[serde(default)]
-    permissions: Option<Vec<Value>>,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    meta: Option<BTreeMap<String, String>>,
+/// What Consul's servers add to an intention, and that says nothing of it.
+const ADDED: [&str; 7] = [
+    "ID",
+    "Precedence",
+    "CreatedAt",
+    "UpdatedAt",
+    "CreateIndex",
+    "ModifyIndex",
+    "Hash",
+];
+
+/// Whether it is of Consul's form. Names are compared as Go's JSON does, in
+/// whatever case: one that is not known for Consul's would be read as ours.
+fn is_consul(value: &Value) -> bool {
+    let named = |name: &String| {
+        ["SourceName", "DestinationName"]
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+    };
+    value.as_object().is_some_and(|map| map.keys().any(named))
+}
+
+/// The fields of Consul's form, which are taken out one by one. What is left
+/// is refused: of an intention that is half understood the other half may be
+/// who is meant.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn of(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err("an intention must be an object".to_owned()),
+        }
+    }
+
+    /// The field of that name; null is as if it were not there.
+    fn take(&mut self, name: &str) -> Result<Option<Value>, String> {
+        let written: Vec<String> = self
+            .0
+            .keys()
+            .filter(|key| key.eq_ignore_ascii_case(name))
+            .cloned()
+            .collect();
+        if written.len() > 1 {
+            return Err(format!("{name}: is written twice; keep one of the two"));
+        }
+        let value = written.first().and_then(|name| self.0.remove(name));
+        Ok(value.filter(|value| !value.is_null()))
+    }
+
+    fn text(&mut self, name: &str) -> Result<String, String> {
+        match self.take(name)? {
+            None => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text),
+            Some(_) => Err(format!("{name}: must be a string")),
+        }
+    }
+
+    /// Takes a field if it says what holds here anyhow.
+    fn only(&mut self, name: &str, taken: &str) -> Result<(), String> {
+        let text = self.text(name)?;
+        match text.is_empty() || text == taken {
+            true => Ok(()),
+            false => Err(format!("{name}: `{text}` is not supported yet")),
+        }
+    }
+
+    /// Refuses a field that we do not have, unless it is empty.
+    fn later(&mut self, name: &str) -> Result<(), String> {
+        match self.take(name)? {
+            None => Ok(()),
+            Some(Value::String(text)) if text.is_empty() => Ok(()),
+            Some(_) => Err(format!("{name} is not supported yet")),
+        }
+    }
+
+    /// A side: its name, and the namespace beside it.
+    fn side(&mut self, side: &str) -> Result<Key, String> {
+        let name = self.text(&format!("{side}Name"))?;
+        let key = match self.text(&format!("{side}NS"))?.as_str() {
+            "" => name.parse(),
+            namespace => format!("{namespace}/{name}").parse(),
+        };
+        key.map_err(|error: mesh_model::NameError| format!("{side}Name: {error}"))
+    }
+
+    fn meta(&mut self) -> Result<BTreeMap<String, String>, String> {
+        match self.take("Meta")? {
+            None => Ok(BTreeMap::new()),
+            Some(meta) => BTreeMap::deserialize(meta).map_err(|error| format!("Meta: {error}")),
+        }
+    }
+
+    fn finish(self) -> Result<(), String> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(format!("{name} is not known in an intention of Consul's")),
+        }
+    }
 }
 
 fn consul(value: Value) -> Result<Intention, String> {
-    let form = Consul::deserialize(value).map_err(|error| error.to_string())?;
-    if form.permissions.is_some_and(|all| !all.is_empty()) {
+    let mut fields = Fields::of(value)?;
+    for name in ADDED {
+        fields.take(name)?;
+    }
+    for name in ["SourcePeer", "SourceSamenessGroup", "JWT"] {
+        fields.later(name)?;
+    }
+    fields.only("SourceType", "consul")?;
+    fields.only("SourcePartition", DEFAULT_NAMESPACE)?;
+    fields.only("DestinationPartition", DEFAULT_NAMESPACE)?;
+    let permissions = fields.take("Permissions")?;
+    if permissions.is_some_and(|all| all.as_array().is_none_or(|all| !all.is_empty())) {
         return Err(
             "has permissions in Consul's form; write it as a service-intentions entry with \
              `meshctl config write`"
                 .to_owned(),
         );
     }
-    let action = Action::parse(&form.action)
-        .ok_or_else(|| format!("Action: `{}` is neither allow nor deny", form.action))?;
-    Ok(Intention {
-        source: key(&form.source_ns, &form.source_name)?,
-        destination: key(&form.destination_ns, &form.destination_name)?,
+    let action = fields.text("Action")?;
+    let action = Action::parse(&action)
+        .ok_or_else(|| format!("Action: `{action}` is neither allow nor deny"))?;
+    let intention = Intention {
+        source: fields.side("Source")?,
+        destination: fields.side("Destination")?,
         rule: IntentionRule::Action(action),
-        description: form.description,
-        meta: form.meta.unwrap_or_default(),
-    })
-}
-
-fn key(namespace: &str, name: &str) -> Result<Key, String> {
-    let key = match namespace {
-        "" => name.parse(),
-        namespace => format!("{namespace}/{name}").parse(),
+        description: fields.text("Description")?,
+        meta: fields.meta()?,
     };
-    key.map_err(|error: mesh_model::NameError| error.to_string())
+    fields.finish()?;
+    Ok(intention)
 }
 
 #[cfg(test)]
@@ -124,6 +221,16 @@ mod tests {
         assert_eq!(
             from_json("a", ours).unwrap(),
             from_json("b", theirs).unwrap()
+        );
+        // As Go reads it, and as Consul's API answers it.
+        let answered = r#"[{"id":"x","sourcename":"web","SourcePartition":"default",
+            "SourceNS":"","SourcePeer":"","destinationName":"db","destinationns":"default",
+            "DestinationPartition":"","ACTION":"allow","Permissions":null,"Description":"",
+            "SourceType":"consul","Meta":{},"Precedence":9,"CreatedAt":"2018-05-21T16:41:33Z",
+            "UpdatedAt":"2018-05-21T16:41:33Z","CreateIndex":11,"ModifyIndex":12,"Hash":"xyz"}]"#;
+        assert_eq!(
+            from_json("a", ours).unwrap(),
+            from_json("b", answered).unwrap()
         );
     }
 
@@ -142,6 +249,49 @@ mod tests {
             let text = text.replace("a/b", "a/b/c");
             let error = from_json("x.json", &text).unwrap_err().report();
             assert!(error.starts_with("Error: x.json: "), "{error}");
+        }
+    }
+
+    /// A half of an intention that is passed over may be who is meant.
+    #[test]
+    fn what_we_do_not_have_is_refused_by_name() {
+        for (field, said) in [
+            (
+                r#""SourcePeer":"other-dc""#,
+                "SourcePeer is not supported yet",
+            ),
+            (
+                r#""sourcepeer":"other-dc""#,
+                "SourcePeer is not supported yet",
+            ),
+            (
+                r#""SourceSamenessGroup":"g""#,
+                "SourceSamenessGroup is not supported yet",
+            ),
+            (r#""JWT":{}"#, "JWT is not supported yet"),
+            (
+                r#""SourcePartition":"p""#,
+                "SourcePartition: `p` is not supported yet",
+            ),
+            (
+                r#""DestinationPartition":"p""#,
+                "DestinationPartition: `p` is not supported yet",
+            ),
+            (
+                r#""SourceType":"external""#,
+                "SourceType: `external` is not supported yet",
+            ),
+            (r#""SourceTag":"x""#, "SourceTag is not known"),
+            (r#""sourceName":"api""#, "SourceName: is written twice"),
+            (r#""SourceNS":7"#, "SourceNS: must be a string"),
+            (r#""Permissions":{"a":1}"#, "has permissions"),
+        ] {
+            let text = format!(
+                r#"[{{"SourceName":"web","DestinationName":"db","Action":"allow",{field}}}]"#
+            );
+            let error = from_json("x.json", &text).unwrap_err().report();
+            let wanted = format!("Error: x.json: {said}");
+            assert!(error.starts_with(&wanted), "{field}: {error}");
         }
     }
 }
