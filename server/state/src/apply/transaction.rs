@@ -129,6 +129,17 @@ impl Draft {
             let owner = claim.to_string();
             return Err(Refusal::OwnedBy { key, owner });
         }
+        // And a config entry does not write over a row that was written
+        // without one: what it does not say would be gone, and with the entry
+        // one day the whole row.
+        if let Op::Put { entry, .. } = op
+            && written.claimed.contains(&entry.key())
+            && row.is_some()
+            && self.claimants(&entry.key()).is_empty()
+        {
+            let owner = format!("{owner}, who wrote it directly and not by a config entry");
+            return Err(Refusal::OwnedBy { key, owner });
+        }
         Ok(())
     }
 

@@ -117,6 +117,38 @@ fn its_rows_are_changed_through_it() {
 }
 
 #[test]
+fn it_does_not_write_over_what_was_written_directly() {
+    let mut state = cluster();
+    run(
+        &mut state,
+        write("cli", vec![put(service("web", "direct"))]),
+    )
+    .unwrap();
+    let web = EntryKey::Service(key("web"));
+    let entry = |label: &str| {
+        vec![
+            put(service("web", label)),
+            config("service-defaults", "web", "{}", vec![web.clone()]),
+        ]
+    };
+    // The same owner, even with the same words: the row would go with the entry.
+    for label in ["entry", "direct"] {
+        let refusal = refused(&mut state, write("cli", entry(label)));
+        assert_eq!(
+            refusal.to_string(),
+            "service web: belongs to cli, who wrote it directly and not by a config entry; change \
+             it there, or force"
+        );
+    }
+    run(&mut state, force("cli", entry("entry"))).unwrap();
+    // Now it is the entry's: it is changed through it, and goes with it.
+    run(&mut state, write("cli", entry("again"))).unwrap();
+    let ops = vec![delete_config("service-defaults", "web")];
+    run(&mut state, write("cli", ops)).unwrap();
+    assert!(state.service(&key("web")).is_none());
+}
+
+#[test]
 fn two_entries_make_one_row() {
     let mut state = cluster();
     let web = || vec![EntryKey::Service(key("web"))];
