@@ -11,6 +11,9 @@ use serde::Serialize;
 /// Most mistakes that are listed for one file.
 const MOST: usize = 100;
 
+/// How much of a line is kept, in characters.
+const LONGEST_LINE: usize = 10_000;
+
 /// Widest part of a line that [`Diagnostic::excerpt`] shows, in characters.
 const WIDEST: usize = 120;
 
@@ -36,6 +39,21 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// A mistake at a place of the file whose whole text is `text`.
+    pub fn new(place: Place, message: impl Into<String>, text: &str) -> Self {
+        let Place { file, line, column } = place;
+        let source = Source::new(&file, text);
+        let line_text = source.line(line).chars().take(LONGEST_LINE).collect();
+        Self {
+            file,
+            line,
+            column,
+            message: message.into(),
+            hint: None,
+            text: line_text,
+        }
+    }
+
     /// The mistake with its line and a caret below the place, for a terminal.
     /// No newline at the end.
     pub fn excerpt(&self) -> String {
@@ -48,7 +66,7 @@ impl Diagnostic {
         let shown: String = self.text.chars().skip(skip).take(WIDEST).collect();
         let before: String = shown
             .chars()
-            .take(self.column - 1 - skip)
+            .take(self.column.saturating_sub(1 + skip))
             .map(|c| if c == '\t' { '\t' } else { ' ' })
             .collect();
         let mut out = format!(
@@ -113,6 +131,12 @@ impl Diagnostics {
     }
 }
 
+impl FromIterator<Diagnostic> for Diagnostics {
+    fn from_iter<T: IntoIterator<Item = Diagnostic>>(all: T) -> Self {
+        Self(all.into_iter().collect())
+    }
+}
+
 impl IntoIterator for Diagnostics {
     type Item = Diagnostic;
     type IntoIter = std::vec::IntoIter<Diagnostic>;
@@ -145,6 +169,23 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// A place in a file. Displays as `file:line:column`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file's name.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
 /// A value and the place where it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Located<T> {
@@ -156,6 +197,34 @@ pub struct Located<T> {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
+    /// The places of its parts (rules, destinations, permissions), each with
+    /// the path by which messages name it: `route web: rule canary: to v1`.
+    #[serde(skip)]
+    pub parts: Vec<(String, Place)>,
+}
+
+impl<T> Located<T> {
+    /// Where it begins.
+    pub fn place(&self) -> Place {
+        Place {
+            file: self.file.clone(),
+            line: self.line,
+            column: self.column,
+        }
+    }
+
+    /// Where that begins of which a message speaks: the part whose path the
+    /// message begins with, or else the whole.
+    pub fn place_of(&self, message: &str) -> Place {
+        let speaks_of = |path: &str| {
+            let rest = message.strip_prefix(path);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        };
+        let parts = self.parts.iter().filter(|(path, _)| speaks_of(path));
+        // Of two parts with one path the first.
+        let found = parts.rev().max_by_key(|(path, _)| path.len());
+        found.map_or_else(|| self.place(), |(_, place)| place.clone())
+    }
 }
 
 /// A file's text, and the places in it.
@@ -196,6 +265,7 @@ impl<'a> Source<'a> {
             file: self.file.to_owned(),
             line,
             column,
+            parts: Vec::new(),
         }
     }
 
@@ -212,6 +282,8 @@ pub(crate) struct Context<'a> {
     pub(crate) source: Source<'a>,
     found: RefCell<Vec<Diagnostic>>,
     more: Cell<usize>,
+    /// Where the parts of an entry begin, as they are read.
+    marks: RefCell<Vec<(String, usize)>>,
 }
 
 impl<'a> Context<'a> {
@@ -220,6 +292,28 @@ impl<'a> Context<'a> {
             source: Source::new(file, text),
             found: RefCell::default(),
             more: Cell::new(0),
+            marks: RefCell::default(),
+        }
+    }
+
+    /// The part of an entry that messages name by `path` begins at `at`.
+    pub(crate) fn mark(&self, at: usize, path: String) {
+        self.marks.borrow_mut().push((path, at));
+    }
+
+    /// What was read, at its place, with what was marked since the last time;
+    /// `path` is what messages begin with, before the path of a part.
+    pub(crate) fn locate<T>(&self, at: usize, path: &str, value: T) -> Located<T> {
+        let place = |at| {
+            let (line, column) = self.source.place(at);
+            let file = self.source.file.to_owned();
+            Place { file, line, column }
+        };
+        let marks = std::mem::take(&mut *self.marks.borrow_mut());
+        let part = |(part, at)| (format!("{path}{part}"), place(at));
+        Located {
+            parts: marks.into_iter().map(part).collect(),
+            ..self.source.locate(at, value)
         }
     }
 
@@ -238,7 +332,7 @@ impl<'a> Context<'a> {
             column,
             message: message.into(),
             hint,
-            text: text.chars().take(10_000).collect(),
+            text: text.chars().take(LONGEST_LINE).collect(),
         });
     }
 
@@ -301,6 +395,37 @@ mod tests {
             found.excerpts(),
             "a.hcl:2:2: mesh: unknown key `x`\n  |\n2 | \tx = 1\n  | \t^\n  = hint: remove it"
         );
+    }
+
+    #[test]
+    fn a_message_is_placed_at_the_part_that_it_names() {
+        let place = |line| Place {
+            file: "a.hcl".into(),
+            line,
+            column: 1,
+        };
+        let located = Located {
+            value: (),
+            file: "a.hcl".into(),
+            line: 1,
+            column: 1,
+            parts: vec![
+                ("route web: rule a".into(), place(2)),
+                ("route web: rule a: to v1".into(), place(3)),
+                ("route web: rule a: to v1".into(), place(4)),
+                ("route web: rule ab".into(), place(5)),
+            ],
+        };
+        for (message, line) in [
+            ("route web: 300 rules", 1),
+            ("route web: rule a: weights sum to 90, not 100", 2),
+            ("route web: rule a: to v1: stands twice", 3),
+            ("route web: rule a: to v10: stands twice", 2),
+            ("route web: rule ab: is never reached", 5),
+            ("route web: rule abc: is never reached", 1),
+        ] {
+            assert_eq!(located.place_of(message), place(line), "{message}");
+        }
     }
 
     #[test]

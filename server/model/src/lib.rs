@@ -39,7 +39,7 @@ mod tree;
 mod words;
 
 pub use catalog::{Check, Instance, Node, NodeState, ProxyEndpoint, Status, Weights};
-pub use diagnostic::{Diagnostic, Diagnostics, Located};
+pub use diagnostic::{Diagnostic, Diagnostics, Located, Place};
 pub use duration::{Duration, DurationError};
 pub use entry::{Entry, EntryKey, Kind, UnknownKind};
 pub use intention::{Action, Intention, IntentionRule, Permission};

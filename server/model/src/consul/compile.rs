@@ -6,7 +6,7 @@ use super::{ConfigEntry, Fragment};
 use crate::{Entry, Key, Route, Rule, Service};
 
 /// The name of the rule that a splitter becomes.
-const SPLITTER: &str = "splitter";
+pub(super) const SPLITTER: &str = "splitter";
 
 /// The entries of our model that these of Consul's are, in the order of their
 /// keys. It is a function of the set: the order does not matter, and of two of

@@ -55,6 +55,13 @@ fn source(mut fields: Fields<'_>, destination: &Key) -> Option<Intention> {
     let at = said.unwrap_or(fields.at());
     let action = fields.word("Action", &ACTIONS, Action::parse);
     let permissions: Vec<_> = fields.objects("Permissions");
+    if let Some(source) = &key {
+        let path = format!("intention {source} => {destination}");
+        for (index, permission) in permissions.iter().enumerate() {
+            permission.mark(format!("{path}: permission {}", index + 1));
+        }
+        fields.mark(path);
+    }
     let rule = match (said.is_some(), permissions.is_empty()) {
         (true, false) => {
             fields.wrong(at, "", "has both an Action and Permissions; keep one");

@@ -29,8 +29,8 @@ use crate::fields::{Fields, Style};
 use crate::tree::{Item, Node, Value};
 use crate::words::suggest;
 use crate::{
-    DEFAULT_NAMESPACE, Destination, Diagnostics, Duration, Intention, Key, LoadBalancer, NameError,
-    Protocol, Rule, Subset,
+    DEFAULT_NAMESPACE, Destination, Diagnostics, Duration, Intention, Key, LoadBalancer, Located,
+    NameError, Protocol, Rule, Subset,
 };
 
 /// A kind of Consul's that we take.
@@ -68,6 +68,11 @@ impl ConsulKind {
             Self::ServiceSplitter => "service-splitter",
             Self::ServiceIntentions => "service-intentions",
         }
+    }
+
+    /// Whether this is a kind of Consul's that we do not take yet.
+    pub fn is_later(text: &str) -> bool {
+        LATER_KINDS.contains(&text)
     }
 
     /// Reads what [`Self::as_str`] writes.
@@ -167,19 +172,33 @@ pub enum Fragment {
 /// it has a kind at its top. A guess, so that one command can take both.
 pub fn is_config_entry(text: &str) -> bool {
     let context = Context::new("", text);
-    let kind = |item: &Item| item.name.eq_ignore_ascii_case("kind") && !item.is_block;
     match parse::parse(&context) {
-        Some(items) => items.iter().any(kind),
+        Some(items) => items.iter().any(is_kind),
         None => text.trim_start().starts_with('{'),
     }
+}
+
+fn is_kind(item: &Item) -> bool {
+    item.name.eq_ignore_ascii_case("kind") && !item.is_block
 }
 
 /// One of Consul's config entries, in HCL or JSON; or everything that is wrong
 /// with it.
 pub fn parse_config_entry(file: &str, text: &str) -> Result<ConfigEntry, Diagnostics> {
+    parse_located(file, text).map(|located| located.value)
+}
+
+/// The same with its place, and the places of its routes, splits, sources and
+/// permissions under the paths of the entries that [`compile`] makes of them.
+pub fn parse_located(file: &str, text: &str) -> Result<Located<ConfigEntry>, Diagnostics> {
     let context = Context::new(file, text);
-    let entry = parse::parse(&context).and_then(|items| entry(&context, &items));
-    finish(context, entry)
+    let located = parse::parse(&context).and_then(|items| {
+        let entry = entry(&context, &items)?;
+        let kind = items.iter().find(|item| is_kind(item));
+        let at = kind.map_or(0, |item| item.at);
+        Some(context.locate(at, "", entry))
+    });
+    finish(context, located)
 }
 
 /// The same of a value that was read from JSON already, such as
@@ -197,7 +216,7 @@ pub fn from_json(value: &serde_json::Value) -> Result<ConfigEntry, Diagnostics> 
     finish(context, entry)
 }
 
-fn finish(context: Context<'_>, entry: Option<ConfigEntry>) -> Result<ConfigEntry, Diagnostics> {
+fn finish<T>(context: Context<'_>, entry: Option<T>) -> Result<T, Diagnostics> {
     let entry = context.not_lost(0, 0, entry);
     match context.finish(entry)? {
         Some(entry) => Ok(entry),
@@ -296,7 +315,7 @@ fn kind(context: &Context<'_>, text: &str, at: usize) -> Option<ConsulKind> {
     let kind = ConsulKind::parse(text);
     if kind.is_none() {
         let shown: String = text.chars().take(64).collect();
-        if LATER_KINDS.contains(&text) {
+        if ConsulKind::is_later(text) {
             context.report(at, format!("kind `{shown}` is not supported yet"), None);
         } else {
             let known = suggest(text, ConsulKind::ALL.map(ConsulKind::as_str));

@@ -75,7 +75,8 @@ Name     = "web"
 Protocol = "HTTP"
 Mode     = "direct"
 Meta     = { team = "x" }
-MeshGateway = { Mode = "" }
+MeshGateway = {}
+RateLimits  = null
 "#;
 
 const INTENTIONS: &str = r#"
@@ -231,4 +232,50 @@ fn deep_and_broken_values_end() {
     }
     assert!(from_json(&serde_json::json!({ "Kind": value })).is_err());
     assert!(from_json(&serde_json::json!(1)).is_err());
+}
+
+/// What an operator wrote into an object is content, however empty it looks.
+#[test]
+fn what_is_written_into_a_later_field_is_refused() {
+    let destination = |inner: &str| {
+        format!(
+            "Kind = \"service-router\"\nName = \"web\"\nRoutes = [{{ Destination = {{ {inner} }} }}]\n"
+        )
+    };
+    for inner in [
+        "RequestHeaders = { Add = { x-a = \"\" } }",
+        "RequestHeaders { Add { x-a = \"\" } }",
+        "ResponseHeaders = { Remove = [\"\"] }",
+        "ResponseHeaders = { Set = {} }",
+        "PrefixRewrite = \"/\"",
+    ] {
+        let error = parse_config_entry("e.hcl", &destination(inner)).unwrap_err();
+        assert!(
+            error.to_string().contains("is not supported yet"),
+            "{inner}: {error}"
+        );
+    }
+    for inner in [
+        "RequestHeaders = {}",
+        "RequestHeaders = null",
+        "PrefixRewrite = \"\"",
+        "IdleTimeout = 0",
+    ] {
+        let read = parse_config_entry("e.hcl", &destination(inner));
+        assert!(read.is_ok(), "{inner}: {read:?}");
+    }
+}
+
+#[test]
+fn parts_have_their_places() {
+    for (text, message, line) in [
+        (ROUTER, "route web: rule router-1: is never reached", 27),
+        (ROUTER, "service web: is odd", 2),
+        (SPLITTER, "route web: rule splitter: to v2: is odd", 7),
+        (INTENTIONS, "intention front => web: is odd", 5),
+        (INTENTIONS, "intention * => web: permission 2: is odd", 23),
+    ] {
+        let located = parse_located("e.hcl", text).unwrap();
+        assert_eq!(located.place_of(message).line, line, "{message}");
+    }
 }

@@ -1,17 +1,22 @@
 //! service-router and service-splitter: the rules of a `route`.
 
+use super::compile::SPLITTER;
 use super::matching;
 use super::other;
 use super::service::timeout;
 use crate::fields::Fields;
 use crate::hcl::MAX_ATTEMPTS;
+use crate::validate::destination_name;
 use crate::{Destination, Key, Retries, RetryOn, Rule, Weight};
 
 pub(super) fn router(fields: &mut Fields<'_>, own: &Key) -> Vec<Rule> {
     let routes = fields.objects("Routes");
     let rules = routes.into_iter().enumerate();
     rules
-        .map(|(index, inner)| rule(inner, own, index))
+        .map(|(index, inner)| {
+            inner.mark(format!("route {own}: rule router-{index}"));
+            rule(inner, own, index)
+        })
         .collect()
 }
 
@@ -109,6 +114,8 @@ pub(super) fn splitter(fields: &mut Fields<'_>, own: &Key) -> Vec<Destination> {
             subset: inner.string("ServiceSubset"),
             weight: weight.unwrap_or_default(),
         };
+        let name = destination_name(&split);
+        inner.mark(format!("route {own}: rule {SPLITTER}: {name}"));
         inner.finish();
         splits.push(split);
     }

@@ -61,6 +61,11 @@ impl<'a> Fields<'a> {
         self.at
     }
 
+    /// This is the part of an entry that messages name by `path`.
+    pub(crate) fn mark(&self, path: impl Into<String>) {
+        self.context.mark(self.at, path.into());
+    }
+
     /// Names that are refused as "not supported yet" unless they are empty.
     pub(crate) fn later(&mut self, names: &[&'static str]) {
         self.later.extend(names);
@@ -219,14 +224,16 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a value says nothing.
+/// Whether a value says nothing: what Consul's own JSON writes for a field that
+/// was not set. What stands in a list or an object was set by somebody: `{ x-a =
+/// "" }` names a header.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) | Value::Int(0) => true,
         Value::Float(number) => *number == 0.0,
         Value::String(text) => text.is_empty(),
         Value::List(nodes) => nodes.is_empty(),
-        Value::Object(items) => items.iter().all(|item| is_empty(&item.value.value)),
+        Value::Object(items) => items.is_empty(),
         _ => false,
     }
 }

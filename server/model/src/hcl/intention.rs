@@ -12,6 +12,9 @@ pub(super) fn intention(mut fields: Fields<'_>, sides: [Option<Key>; 2]) -> Opti
     let description = fields.string("description").unwrap_or_default();
     let meta = fields.map("meta");
     let blocks = fields.bare_blocks("permission");
+    for (index, block) in blocks.iter().enumerate() {
+        block.mark(format!("permission {}", index + 1));
+    }
     let rule = match (has_action, blocks.is_empty()) {
         (Some(at), false) => {
             let hint = Some("keep one of the two".to_owned());

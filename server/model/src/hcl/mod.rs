@@ -51,6 +51,7 @@ pub fn parse_files(files: &[(&str, &str)]) -> Result<Vec<Located<Entry>>, Diagno
                 continue;
             };
             let key = entry.key();
+            let located = context.locate(item.at, &format!("{key}: "), entry);
             match first.get(&key) {
                 Some(place) => {
                     let message = format!("{key}: is defined twice; the first is at {place}");
@@ -58,7 +59,7 @@ pub fn parse_files(files: &[(&str, &str)]) -> Result<Vec<Located<Entry>>, Diagno
                 }
                 None => {
                     first.insert(key, context.source.named(item.at));
-                    all.push(context.source.locate(item.at, entry));
+                    all.push(located);
                 }
             }
         }

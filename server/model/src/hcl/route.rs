@@ -3,6 +3,7 @@
 use super::matching;
 use crate::fields::Fields;
 use crate::tree::Item;
+use crate::validate::destination_name;
 use crate::{Destination, Key, Retries, RetryOn, Route, Rule, Weight, check_label};
 
 /// More only makes an outage worse.
@@ -25,6 +26,7 @@ pub(super) fn route(mut fields: Fields<'_>, key: Option<Key>) -> Option<Route> {
 }
 
 fn rule(mut fields: Fields<'_>, name: String) -> Rule {
+    fields.mark(format!("rule {name}"));
     let mut matches = Vec::new();
     for mut inner in fields.bare_blocks("match") {
         matches.push(matching::request(&mut inner));
@@ -32,7 +34,7 @@ fn rule(mut fields: Fields<'_>, name: String) -> Rule {
     }
     let mut to = Vec::new();
     for item in fields.blocks("to") {
-        to.extend(destination(&fields, item));
+        to.extend(destination(&fields, item, &name));
     }
     let rule = Rule {
         name,
@@ -46,7 +48,7 @@ fn rule(mut fields: Fields<'_>, name: String) -> Rule {
 }
 
 /// `to "v1" {}`, `to "v1" { service = "other" }` or `to { service = "other" }`.
-fn destination(fields: &Fields<'_>, item: &Item) -> Option<Destination> {
+fn destination(fields: &Fields<'_>, item: &Item, rule: &str) -> Option<Destination> {
     let (name, subset) = match item.labels.as_slice() {
         [] => ("to".to_owned(), None),
         [label] => (format!("to {}", label.text), Some(label)),
@@ -71,12 +73,14 @@ fn destination(fields: &Fields<'_>, item: &Item) -> Option<Destination> {
             .map_err(|error| inner.wrong(at, "", error))
             .ok()
     });
-    inner.finish();
-    Some(Destination {
+    let destination = Destination {
         service,
         subset: subset.map(|label| label.text.clone()),
         weight: weight.unwrap_or_default(),
-    })
+    };
+    inner.mark(format!("rule {rule}: {}", destination_name(&destination)));
+    inner.finish();
+    Some(destination)
 }
 
 fn retries(mut fields: Fields<'_>) -> Option<Retries> {

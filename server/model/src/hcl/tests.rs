@@ -268,3 +268,22 @@ fn deep_and_long_files_end() {
     let found = parse_entries("a", &many).unwrap_err();
     assert!(found.to_string().contains("at most 10000"), "{found}");
 }
+
+#[test]
+fn parts_have_their_places() {
+    let text = "route \"web\" {\n  rule \"a\" {\n    to \"v1\" { service = \"team/other\" }\n    to {\n      \
+                service = \"x\"\n    }\n  }\n}\nintention \"a\" \"web\" {\n  permission { action = \
+                \"allow\" }\n  permission { action = \"deny\" }\n}\n";
+    let entries = parse_entries("a.hcl", text).unwrap();
+    for (entry, message, line, column) in [
+        (0, "route web: is odd", 1, 1),
+        (0, "route web: rule a: is odd", 2, 3),
+        (0, "route web: rule a: to v1 of team/other: is odd", 3, 5),
+        (0, "route web: rule a: to x: is odd", 4, 5),
+        (1, "intention a => web: is odd", 9, 1),
+        (1, "intention a => web: permission 2: is odd", 11, 3),
+    ] {
+        let place = entries[entry].place_of(message);
+        assert_eq!((place.line, place.column), (line, column), "{message}");
+    }
+}

@@ -15,6 +15,7 @@ mod service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub(crate) use route::name as destination_name;
 use serde::Serialize;
 
 use crate::{

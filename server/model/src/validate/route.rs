@@ -83,8 +83,8 @@ pub(super) fn missing(view: &dyn View, route: &Route, of: Option<&Key>) -> Vec<S
     all
 }
 
-/// As the destination is written: `to v1`, `to v1 of other`, `to other`.
-fn name(destination: &Destination) -> String {
+/// As messages name a destination: `to v1`, `to v1 of other`, `to other`.
+pub(crate) fn name(destination: &Destination) -> String {
     match (&destination.subset, &destination.service) {
         (Some(subset), Some(service)) => format!("to {subset} of {service}"),
         (Some(subset), None) => format!("to {subset}"),
