@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::error::ApiError;
 use super::route::{Access, Body, Call, Reply, Route, Shape};
 use super::rows;
-use crate::core::Freshness;
+use super::run::consistency;
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -32,6 +32,8 @@ pub(crate) fn routes() -> Vec<Route> {
             |call| check(call).boxed(),
         )
         .body(Body::Json("Check"))
+        .query("consistent", "As of now, proved by a majority")
+        .query("stale", "As this server has it, with or without a leader")
         .access(Access::Read),
     ]
 }
@@ -88,7 +90,7 @@ async fn check(call: Call) -> Result<Reply, ApiError> {
     let source = side("source", &question.source)?;
     let destination = side("destination", &question.destination)?;
     let asked = asked(question)?;
-    call.core.fresh(Freshness::Default).await?;
+    call.core.fresh(consistency(&call.args)?).await?;
     let state = call.core.store.state();
     let answer = answer(&state, &source, &destination, asked.as_ref())?;
     Ok(Reply::json(answer))
