@@ -271,6 +271,7 @@ fn parts_have_their_places() {
     for (text, message, line) in [
         (ROUTER, "route web: rule router-1: is never reached", 27),
         (ROUTER, "service web: is odd", 2),
+        (SPLITTER, "route web: rule splitter: weights sum to 1", 5),
         (SPLITTER, "route web: rule splitter: to v2: is odd", 7),
         (INTENTIONS, "intention front => web: is odd", 5),
         (INTENTIONS, "intention * => web: permission 2: is odd", 23),

@@ -98,6 +98,7 @@ fn retries(fields: &mut Fields<'_>) -> Option<Retries> {
 }
 
 pub(super) fn splitter(fields: &mut Fields<'_>, own: &Key) -> Vec<Destination> {
+    fields.mark_key("Splits", format!("route {own}: rule {SPLITTER}"));
     let mut splits = Vec::new();
     for mut inner in fields.objects("Splits") {
         inner.later(&["RequestHeaders", "ResponseHeaders"]);

@@ -66,6 +66,13 @@ impl<'a> Fields<'a> {
         self.context.mark(self.at, path.into());
     }
 
+    /// The value of `key` is that part.
+    pub(crate) fn mark_key(&self, key: &str, path: impl Into<String>) {
+        if let Some(at) = self.where_is(key) {
+            self.context.mark(at, path.into());
+        }
+    }
+
     /// Names that are refused as "not supported yet" unless they are empty.
     pub(crate) fn later(&mut self, names: &[&'static str]) {
         self.later.extend(names);
