@@ -29,6 +29,10 @@ use traffic::{Call, Log};
 const MESH: &str = include_str!("mesh.hcl");
 const CANARY: &str = include_str!("canary-50.hcl");
 
+/// How long the services may take to be ready, and how often that is asked.
+const SETTLE: Duration = Duration::from_secs(30);
+const ASK: Duration = Duration::from_millis(100);
+
 /// How often the table is drawn.
 const DRAW: Duration = Duration::from_secs(1);
 
@@ -53,10 +57,19 @@ pub(crate) async fn run(
         register(&client, dev, app, address, &ports).await?;
         sidecars.start(&instance(app))?;
     }
-    let calls = ports.calls(dev.bind);
-    let log = Log::default();
-    traffic::start(&calls, &log, &mut tasks).map_err(failed("an HTTP client"))?;
-    let ended = show(&calls, &log, files, signals, &mut sidecars, dev, console).await;
+    // Where it takes longer, the table shows what is amiss.
+    let settled = tokio::time::timeout(SETTLE, settled(&client, dev));
+    let ended = tokio::select! {
+        _ = settled => {
+            let calls = ports.calls(dev.bind);
+            let log = Log::default();
+            traffic::start(&calls, &log, &mut tasks).map_err(failed("an HTTP client"))?;
+            show(&calls, &log, files, signals, &mut sidecars, dev, console).await
+        }
+        () = stopped(signals) => Ok(()),
+        reason = sidecars.ended() => Err(CliError::refused(reason, "")),
+        reason = dev.failed() => Err(CliError::refused(reason, "")),
+    };
     sidecars.stop().await;
     ended
 }
@@ -120,6 +133,53 @@ async fn register(
     });
     let url = format!("{}/v1/agent/service/register", dev.agent_api());
     send(client.put(url).json(&body), app.service).await
+}
+
+/// When every instance passes its checks and every sidecar knows it: calls
+/// before that fail, and a first table of failures is no good greeting.
+async fn settled(client: &reqwest::Client, dev: &Dev) {
+    loop {
+        if let Some(index) = passing(client, dev).await
+            && live(client, dev, index).await
+        {
+            return;
+        }
+        tokio::time::sleep(ASK).await;
+    }
+}
+
+/// The index at which every instance passes, if they do.
+async fn passing(client: &reqwest::Client, dev: &Dev) -> Option<u64> {
+    let mut latest = 0;
+    for service in APPS.map(|app| app.service) {
+        let url = format!("{}/v1/catalog/services/{service}", dev.api());
+        let response = client.get(url).send().await.ok()?;
+        let index = response.headers().get("x-meshctl-index")?;
+        let index: u64 = index.to_str().ok()?.parse().ok()?;
+        let rows: Vec<Value> = response.json().await.ok()?;
+        let started = APPS.iter().filter(|app| app.service == service).count();
+        let pass = |row: &&Value| row["status"] == "passing";
+        if rows.iter().filter(pass).count() < started {
+            return None;
+        }
+        latest = latest.max(index);
+    }
+    Some(latest)
+}
+
+async fn live(client: &reqwest::Client, dev: &Dev, index: u64) -> bool {
+    let url = format!("{}/v1/proxies/wait?index={index}&timeout=5s", dev.api());
+    let answer = match client.get(url).send().await {
+        Ok(response) => response.json::<Value>().await,
+        Err(error) => Err(error),
+    };
+    let all = APPS.len() as u64;
+    answer.is_ok_and(|told| told["live"] == true && told["proxies"].as_u64() >= Some(all))
+}
+
+/// When it is to end.
+async fn stopped(signals: &mut Signals) {
+    while signals.next().await == Told::Reload {}
 }
 
 async fn send(request: reqwest::RequestBuilder, what: &str) -> Result<(), CliError> {
