@@ -231,12 +231,34 @@ pub(crate) struct Owner {
         long,
         value_name = "NAME",
         default_value = "cli",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = owner
     )]
     pub(crate) owner: String,
     /// Take over what belongs to another owner
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Longest owner, in characters; as the server has it.
+const LONGEST_OWNER: usize = 63;
+
+/// An owner as the server takes it, so that a wrong one is said of the flag and
+/// not of the header that it becomes.
+pub(crate) fn owner(text: &str) -> Result<String, String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "_.:/-".contains(c);
+    match (1..=LONGEST_OWNER).contains(&text.len()) && text.chars().all(known) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "an owner is 1 to {LONGEST_OWNER} of a-z, A-Z, 0-9 and _.:/-"
+        )),
+    }
+}
+
+/// What to do about a time that follows `-wait` without `=`.
+pub(crate) fn wait_hint(next: &str) -> Option<String> {
+    let is_time = next.parse::<mesh_model::Duration>().is_ok();
+    is_time.then(|| format!("The time of -wait stands after a `=`: -wait={next}"))
 }
 
 /// Waiting until proxies run what was written.

@@ -47,6 +47,9 @@ pub(crate) struct ApiError {
     pub(crate) request_id: String,
     #[serde(flatten)]
     pub(crate) details: Map<String, Value>,
+    /// Whether it was asked for nothing but an answer.
+    #[serde(skip)]
+    pub(crate) is_read: bool,
 }
 
 impl CliError {
@@ -109,9 +112,19 @@ impl CliError {
 
 impl ApiError {
     fn advice(&self) -> Option<&'static str> {
+        let busy = matches!(
+            self.code.as_str(),
+            "no_leader" | "not_ready" | "behind" | "overloaded" | "too_many_requests"
+        );
+        if busy && self.is_read {
+            return Some(
+                "Try again in a moment; `meshctl status` says how the cluster is. -stale, where a\n\
+                 command takes it, answers with what this server has.",
+            );
+        }
         Some(match self.code.as_str() {
             "owned_by_another" => "-force takes it over.",
-            "no_leader" | "not_ready" | "behind" | "overloaded" | "too_many_requests" => {
+            _ if busy => {
                 "Nothing was changed. Try again in a moment; `meshctl status` says how the \
                  cluster is."
             }
@@ -164,13 +177,31 @@ mod tests {
             code: "owned_by_another".into(),
             message: "service web: belongs to terraform; change it there, or force".into(),
             request_id: "ab12".into(),
-            details: Map::new(),
+            ..ApiError::default()
         });
         assert_eq!(
             error.report(),
             "Error: service web: belongs to terraform; change it there, or force\n  -force takes \
              it over.\n  (request ab12)\n"
         );
+    }
+
+    #[test]
+    fn a_read_is_not_spoken_of_as_a_write() {
+        let mut error = ApiError {
+            code: "no_leader".into(),
+            message: "there is no leader".into(),
+            ..ApiError::default()
+        };
+        let written = CliError::Api(ApiError {
+            code: error.code.clone(),
+            ..ApiError::default()
+        });
+        assert!(written.report().contains("Nothing was changed."));
+        error.is_read = true;
+        let text = CliError::Api(error).report();
+        assert!(!text.contains("Nothing was changed."), "{text}");
+        assert!(text.contains("-stale"), "{text}");
     }
 
     #[test]

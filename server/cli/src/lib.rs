@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
     let (stdout, stdin) = (std::io::stdout(), std::io::stdin());
     let env = |name: &str| std::env::var(name).ok();
     let mut console = Console {
-        colour: stdout.is_terminal() && env("NO_COLOR").is_none_or(|value| value.is_empty()),
+        colour: colours(stdout.is_terminal(), env("NO_COLOR")),
         interactive: stdin.is_terminal(),
         out: &mut stdout.lock(),
         err: &mut std::io::stderr(),
@@ -85,17 +85,27 @@ fn called(program: &str, name: &str) -> bool {
     std::path::Path::new(program).file_name() == Some(name.as_ref())
 }
 
+/// Whether there are colours: on a terminal, unless NO_COLOR is set to anything
+/// (<https://no-color.org>).
+fn colours(terminal: bool, no_color: Option<String>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
 /// Runs one command line, the program's name first; the exit code.
 pub async fn run(arguments: Vec<String>, console: &mut Console<'_>) -> u8 {
     let root = args::root();
     let arguments = normalise::normalise(&root, arguments);
     let (usage, failed) = exit_codes(&arguments);
+    let hint = arguments.windows(2).find_map(|pair| match pair {
+        [flag, next] if flag == "--wait" => args::wait_hint(next),
+        _ => None,
+    });
     let cli = root
         .try_get_matches_from(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match cli {
         Ok(cli) => dispatch(&cli, console).await,
-        Err(error) => return refuse(&error, usage, console),
+        Err(error) => return refuse(&error, hint, usage, console),
     };
     let result = result.and_then(|code| match console.out.flush() {
         Ok(()) => Ok(code),
@@ -151,7 +161,7 @@ fn version(console: &mut Console<'_>) -> Result<u8, CliError> {
 }
 
 /// Help that was asked for, or what is wrong with the arguments.
-fn refuse(error: &clap::Error, usage: u8, console: &mut Console<'_>) -> u8 {
+fn refuse(error: &clap::Error, hint: Option<String>, usage: u8, console: &mut Console<'_>) -> u8 {
     let text = error.render();
     let asked = matches!(
         error.kind(),
@@ -160,7 +170,11 @@ fn refuse(error: &clap::Error, usage: u8, console: &mut Console<'_>) -> u8 {
     let result = match (asked, console.colour) {
         (true, true) => write!(console.out, "{}", text.ansi()),
         (true, false) => write!(console.out, "{text}"),
-        (false, _) => write!(console.err, "{}", sentence(&text.to_string())),
+        (false, _) => {
+            let hint = hint.map(|hint| format!("\n  {hint}\n"));
+            let text = sentence(&text.to_string());
+            write!(console.err, "{text}{}", hint.unwrap_or_default())
+        }
     };
     match (asked, result) {
         (true, Ok(())) => 0,

@@ -96,8 +96,8 @@ impl Client {
 
     pub(crate) async fn check(&self, question: Value) -> Result<Answer<Checked>, CliError> {
         let path = Question::to(&["v1", "intentions", "check"]);
-        self.ask(Method::POST, path.body(Body::Json(question)))
-            .await
+        let path = path.body(Body::Json(question)).reads();
+        self.ask(Method::POST, self.as_fresh(path)).await
     }
 
     pub(crate) async fn write_config(
@@ -105,7 +105,7 @@ impl Client {
         text: String,
         cas: Option<u64>,
         owner: &Owner,
-    ) -> Result<Answer<Value>, CliError> {
+    ) -> Result<Answer<Applied>, CliError> {
         let question = Question::to(&["v1", "config"])
             .maybe("cas", cas)
             .owner(owner);
@@ -114,6 +114,11 @@ impl Client {
 
     pub(crate) async fn config(&self, kind: &str, name: &str) -> Result<Answer<Value>, CliError> {
         self.read(Question::to(&["v1", "config", kind, name])).await
+    }
+
+    /// Every config entry, of all kinds.
+    pub(crate) async fn all_configs(&self) -> Result<Answer<Vec<Value>>, CliError> {
+        self.read(Question::to(&["v1", "config"])).await
     }
 
     pub(crate) async fn configs(&self, kind: &str) -> Result<Answer<Vec<Value>>, CliError> {
@@ -126,7 +131,7 @@ impl Client {
         name: &str,
         cas: Option<u64>,
         owner: &Owner,
-    ) -> Result<Answer<Value>, CliError> {
+    ) -> Result<Answer<Applied>, CliError> {
         let question = Question::to(&["v1", "config", kind, name]);
         self.ask(Method::DELETE, question.maybe("cas", cas).owner(owner))
             .await

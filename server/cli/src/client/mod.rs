@@ -54,6 +54,8 @@ struct Question<'a> {
     query: Vec<(&'a str, String)>,
     owner: Option<&'a str>,
     body: Option<Body>,
+    /// Whether it changes nothing, though it is no GET.
+    is_read: bool,
     /// How long it may take beyond the usual.
     wait: Duration,
 }
@@ -87,6 +89,12 @@ impl<'a> Question<'a> {
 
     fn body(mut self, body: Body) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// It changes nothing, though it is no GET.
+    fn reads(mut self) -> Self {
+        self.is_read = true;
         self
     }
 
@@ -137,15 +145,20 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(
         &self,
-        mut question: Question<'_>,
+        question: Question<'_>,
     ) -> Result<Answer<T>, CliError> {
+        self.ask(Method::GET, self.as_fresh(question)).await
+    }
+
+    /// With how fresh the answer must be.
+    fn as_fresh<'a>(&self, mut question: Question<'a>) -> Question<'a> {
         if self.freshness.stale {
             question = question.query("stale", true);
         }
         if self.freshness.consistent {
             question = question.query("consistent", true);
         }
-        self.ask(Method::GET, question).await
+        question
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -177,6 +190,7 @@ impl Client {
         limit: Duration,
     ) -> Result<Response, CliError> {
         let url = self.url(&question)?;
+        let is_read = question.is_read || method == Method::GET;
         let mut request = self
             .http
             .request(method, url)
@@ -201,7 +215,7 @@ impl Client {
         let response = request.send().await.map_err(|error| self.lost(&error))?;
         match response.status().is_success() {
             true => Ok(response),
-            false => Err(self.refused(response).await),
+            false => Err(self.refused(response, is_read).await),
         }
     }
 
@@ -218,7 +232,7 @@ impl Client {
         Ok(url)
     }
 
-    async fn refused(&self, response: Response) -> CliError {
+    async fn refused(&self, response: Response, is_read: bool) -> CliError {
         let status = response.status();
         let bytes = match self.bytes(response).await {
             Ok(bytes) => bytes,
@@ -229,7 +243,14 @@ impl Client {
             error: ApiError,
         }
         match serde_json::from_slice::<Wrapped>(&bytes) {
-            Ok(Wrapped { error }) if !error.code.is_empty() => CliError::Api(error),
+            Ok(Wrapped { mut error }) if !error.code.is_empty() => {
+                error.is_read = is_read;
+                // Of the API; what there is here, the advice says.
+                if let Some(at) = error.message.find("; ?stale") {
+                    error.message.truncate(at);
+                }
+                CliError::Api(error)
+            }
             _ => self.odd(format!("{status} without a reason")),
         }
     }

@@ -33,8 +33,6 @@ pub(crate) struct RootsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    freshness: Freshness,
-    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connection: Connection,
@@ -71,7 +69,7 @@ async fn roots(args: &RootsArgs, console: &mut Console<'_>) -> Result<u8, CliErr
 }
 
 async fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
-    let client = Client::new(&args.connection, args.freshness, console)?;
+    let client = Client::new(&args.connection, Freshness::default(), console)?;
     let json = client.ca_status().await?.json;
     let ready = json["ready"].as_bool().unwrap_or(false);
     if args.output.is_json() {

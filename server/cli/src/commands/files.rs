@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mesh_model::{Diagnostics, Entry, Located, hcl};
+use mesh_model::{Diagnostic, Diagnostics, Entry, Located, Place, consul, hcl};
 
 use crate::console::Console;
 use crate::error::CliError;
@@ -49,11 +49,48 @@ pub(crate) fn sources(
 
 /// What the HCL of these files says.
 pub(crate) fn entries(sources: &[Source]) -> Result<Vec<Located<Entry>>, Diagnostics> {
+    let mut wrong: Diagnostics = sources.iter().filter_map(foreign).collect();
+    let foreign: Vec<String> = wrong.iter().map(|one| one.file.clone()).collect();
     let files: Vec<(&str, &str)> = sources
         .iter()
+        .filter(|(name, _)| !foreign.contains(name))
         .map(|(name, text)| (name.as_str(), text.as_str()))
         .collect();
-    hcl::parse_files(&files)
+    match (hcl::parse_files(&files), wrong.is_empty()) {
+        (read, true) => read,
+        (Ok(_), false) => Err(wrong),
+        (Err(more), false) => {
+            wrong.extend(more);
+            Err(wrong)
+        }
+    }
+}
+
+/// What to say of a file that is for another command: all that its first
+/// character would tell is that it is unexpected.
+fn foreign((name, text): &Source) -> Option<Diagnostic> {
+    let (message, hint) = if consul::is_config_entry(text) {
+        (
+            "this is one of Consul's config entries",
+            "write it with `meshctl config write`, one entry a file",
+        )
+    } else if text.trim_start().starts_with(['{', '[']) {
+        (
+            "this is JSON, and HCL is read here",
+            "of JSON `meshctl config write` takes Consul's config entries, and `meshctl intention \
+             create -file` intentions",
+        )
+    } else {
+        return None;
+    };
+    let place = Place {
+        file: name.clone(),
+        line: 1,
+        column: 1,
+    };
+    let mut found = Diagnostic::new(place, message, text);
+    found.hint = Some(hint.to_owned());
+    Some(found)
 }
 
 /// A file's text.

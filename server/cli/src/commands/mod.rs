@@ -9,6 +9,7 @@ pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod intention;
 pub(crate) mod operator;
+pub(crate) mod placed;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod snapshot;

@@ -41,8 +41,6 @@ pub(crate) enum SealingCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    freshness: Freshness,
-    #[command(flatten)]
     output: Output,
     #[command(flatten)]
     connection: Connection,
@@ -85,7 +83,7 @@ pub(crate) async fn run(
 }
 
 async fn list_peers(args: &ListArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
-    let client = Client::new(&args.connection, args.freshness, console)?;
+    let client = Client::new(&args.connection, Freshness::default(), console)?;
     let answer = client.peers().await?;
     if args.output.is_json() {
         return console.json(&answer.json).map(|()| 0);

@@ -65,7 +65,8 @@ async fn server() -> (Fake, tempfile::TempDir) {
     .on(
         "GET /v1/intentions",
         json!([old("old", "apply"), old("other", "cli")]),
-    );
+    )
+    .on("GET /v1/config", json!([]));
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("mesh.hcl"), FILES).unwrap();
     std::fs::write(dir.path().join("notes.txt"), "not read").unwrap();
@@ -132,6 +133,69 @@ async fn what_stands_is_left_alone() {
     let ran = all.run(&fake, &["apply", "-f", &file]).await;
     assert_eq!(ran.code, 0);
     insta::assert_snapshot!(shown(&all, &dir));
+}
+
+#[tokio::test]
+async fn rows_of_config_entries_are_left_to_them() {
+    let (fake, dir) = server().await;
+    let other = json!([{"kind": "service-intentions", "namespace": "default", "name": "web",
+        "rows": [{"intention": {"source": key("old"), "destination": key("web")}},
+                 {"of_a_newer_server": 1}]}]);
+    // Twice: of several answers the last one is given again.
+    fake.on("GET /v1/config", other.clone())
+        .on("GET /v1/config", other);
+    fake.take();
+    let folder = dir.path().display().to_string();
+    let first = super::run(&fake, &["apply", "-f", &folder, "-dry-run", "-prune"], None).await;
+    assert!(
+        first.out.contains("- intention old => web"),
+        "{}",
+        first.out
+    );
+    let ran = super::run(&fake, &["apply", "-f", &folder, "-prune"], None).await;
+    assert!(!ran.out.contains("old => web"), "{}", ran.out);
+    assert!(
+        ran.err.contains("Left as it is: 1 row of config entries;"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn waiting_with_nothing_to_do_waits_for_what_stands() {
+    let (fake, dir) = server().await;
+    let file = dir.path().join("one.hcl");
+    let text = "intention \"other\" \"web\" {\n  action = \"allow\"\n}\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let lagging = json!({"live": false, "index": 4, "agents": 1, "proxies": 1, "lagging": [
+        {"node": "n1", "proxy": "web-proxy", "reason": "has acked 3"}]});
+    fake.on("GET /v1/proxies/wait?index=4&timeout=2s", lagging);
+    let ran = super::run(&fake, &["apply", "-f", &file, "-wait=2s"], None).await;
+    assert!(ran.out.starts_with("Nothing to do"), "{}", ran.out);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("has acked 3"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals() {
+    let (fake, dir) = server().await;
+    let folder = dir.path().display().to_string();
+    let line = ["apply", "-f", &folder, "-dry-run", "-prune"];
+    answered(&fake, "?dry_run=true");
+    let plain = super::run(&fake, &line, None).await.out;
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    let coloured = super::run_at(&fake, &line, None, true).await.out;
+    assert!(
+        coloured.contains("\u{1b}[33m~ route web\u{1b}[0m"),
+        "{coloured}"
+    );
+    assert!(coloured.contains("\u{1b}[31m- intention"), "{coloured}");
+    let mut stripped = coloured;
+    for code in ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[0m"] {
+        stripped = stripped.replace(code, "");
+    }
+    assert_eq!(stripped, plain);
 }
 
 #[tokio::test]
@@ -239,6 +303,14 @@ async fn mistakes_in_files_are_found_before_anything_is_asked() {
     let folder = dir.path().display().to_string();
     let mut all = Transcript::default();
     assert_eq!(all.run(&fake, &["apply", "-f", &folder]).await.code, 1);
+    let json = dir.path().join("x.json");
+    let entry = dir.path().join("y.json");
+    std::fs::write(&json, "[{\"SourceName\": \"a\"}]").unwrap();
+    std::fs::write(&entry, "{\n  \"Kind\": \"service-router\"\n}").unwrap();
+    for file in [json, entry] {
+        let file = file.display().to_string();
+        assert_eq!(all.run(&fake, &["apply", "-f", &file]).await.code, 1);
+    }
     let empty = tempfile::tempdir().unwrap();
     let empty_path = empty.path().display().to_string();
     assert_eq!(all.run(&fake, &["apply", "-f", &empty_path]).await.code, 1);

@@ -25,6 +25,10 @@ fn files() -> tempfile::TempDir {
         r#"{"Kind": "service-defaults", "Name": "web", "Protocl": "http"}"#,
     );
     file("empty.hcl", "# nothing\n");
+    file(
+        "route.hcl",
+        "route \"web\" {\n  rule \"canary\" {\n    to \"v1\" {\n      weight = 90\n    }\n  }\n}\n",
+    );
     dir
 }
 
@@ -86,6 +90,81 @@ async fn write() {
         assert_eq!(all.run(&fake, &line).await.code, code, "{line:?}");
     }
     insta::assert_snapshot!(all.0.replace(&dir.path().display().to_string(), "DIR"));
+}
+
+/// As `apply` does: what the server finds is said with the line that it is of.
+#[tokio::test]
+async fn findings_name_the_place() {
+    let (fake, dir) = (Fake::start().await, files());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let sums = "route web: rule canary: weights sum to 90, not 100";
+    let twice = "route web: rule canary: to v1: stands twice";
+    let wrong = json!({"code": "invalid", "message": sums, "findings": [
+        {"key": {"route": key("web")}, "message": sums},
+        {"key": {"route": key("other")}, "message": "route other: is odd"}]});
+    fake.fails("POST /v1/apply", 400, wrong).on(
+        "POST /v1/apply",
+        json!({"index": 9, "results": [], "warnings": [
+            {"key": {"route": key("web")}, "message": twice}]}),
+    );
+    let ran = super::run(&fake, &["config", "write", &path("route.hcl")], None).await;
+    assert_eq!(ran.code, 1);
+    let place = format!(
+        "Error: {}:2:3: {sums}\n       route other: is odd\n",
+        path("route.hcl")
+    );
+    assert!(ran.err.starts_with(&place), "{}", ran.err);
+    let ran = super::run(&fake, &["config", "write", &path("route.hcl")], None).await;
+    assert_eq!(ran.code, 0);
+    let place = format!("WARNING: {}:3:5: {twice}\n", path("route.hcl"));
+    assert_eq!(ran.err, place);
+
+    let odd = "route web: rule router-0: is odd";
+    let router = dir.path().join("r.hcl");
+    std::fs::write(
+        &router,
+        "Kind = \"service-router\"\nName = \"web\"\nRoutes = [\n  {}\n]\n",
+    )
+    .unwrap();
+    let wrong = json!({"code": "invalid", "message": odd, "findings": [
+        {"key": {"route": key("web")}, "message": odd}]});
+    fake.fails("PUT /v1/config", 400, wrong);
+    let router = router.display().to_string();
+    let ran = super::run(&fake, &["config", "write", &router], None).await;
+    let place = format!("Error: {router}:4:3: {odd}\n");
+    assert!(ran.err.starts_with(&place), "{}", ran.err);
+}
+
+/// What a file's one write made, one write takes away.
+#[tokio::test]
+async fn a_file_is_deleted_as_it_was_written() {
+    let (fake, dir) = (Fake::start().await, files());
+    let file = dir.path().join("ours.hcl").display().to_string();
+    let live = json!({"live": true, "index": 12, "agents": 1, "proxies": 1});
+    fake.on("POST /v1/apply", json!({"index": 12, "results": []}))
+        .on("GET /v1/proxies/wait?index=12&timeout=2s", live);
+    let line = ["config", "delete", "-filename", &file, "-wait=2s"];
+    let ran = super::run(&fake, &line, None).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(
+        ran.out,
+        "Config entry deleted: service/web\nConfig entry deleted: intention/a => web\n"
+    );
+    assert_eq!(ran.err, "Live at index 12: 1 proxy of 1 agent.\n");
+    let ops = json!({"ops": [{"delete": {"service": key("web")}},
+        {"delete": {"intention": {"source": key("a"), "destination": key("web")}}}]});
+    let asked = fake.take();
+    assert_eq!(asked[0], format!("POST /v1/apply owner=cli {ops}"));
+    let line = [
+        "config",
+        "delete",
+        "-filename",
+        &file,
+        "-cas",
+        "-modify-index=3",
+    ];
+    assert_eq!(super::run(&fake, &line, None).await.code, 1);
+    assert!(fake.take().is_empty());
 }
 
 #[tokio::test]
@@ -152,6 +231,14 @@ async fn read_list_and_delete() {
         (&["config", "list", "-kind", "mesh"], 0),
         (&["config", "list", "-kind", "intention"], 0),
         (&["config", "list", "-kind", "service-router"], 0),
+        (
+            &["config", "list", "-kind", "intention", "-namespace", "team"],
+            0,
+        ),
+        (
+            &["config", "list", "-kind", "service", "-namespace", "team"],
+            0,
+        ),
         (&["config", "delete", "-kind", "service", "-name", "web"], 0),
         (
             &[

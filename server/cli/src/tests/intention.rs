@@ -104,6 +104,25 @@ async fn create_from_files() {
         ran.out, "Created: web => api (1 permission)\nCreated: web => db (deny)\n",
         "in the order of the command line"
     );
+    let odd = "intention web => api: permission 1: is odd";
+    let pair = json!({"intention": {"source": key("web"), "destination": key("api")}});
+    let failing = Fake::start().await;
+    failing.fails(
+        "POST /v1/apply",
+        400,
+        json!({"code": "invalid", "message": odd, "findings": [{"key": pair, "message": odd},
+            {"key": {"intention": {"source": key("web"), "destination": key("db")}},
+             "message": "intention web => db: is odd"}]}),
+    );
+    let ran = super::run(
+        &failing,
+        &["intention", "create", "-file", &hcl, &json],
+        None,
+    )
+    .await;
+    let wanted =
+        format!("Error: {hcl}:2:3: {odd}\n       {json}:1:1: intention web => db: is odd\n");
+    assert!(ran.err.starts_with(&wanted), "{}", ran.err);
     let other = file("c.hcl", "service \"web\" {\n}\n");
     let ran = super::run(&fake, &["intention", "create", "-file", &other], None).await;
     assert_eq!(ran.code, 1);
@@ -130,7 +149,8 @@ async fn check() {
             {"number": 1, "action": "allow", "matches": false,
              "note": "method POST is not one of GET"},
             {"number": 2, "action": "deny", "matches": true, "note": "matches"},
-            {"number": 3, "action": "allow", "matches": true, "note": "matches"}]},
+            {"number": 3, "action": "allow", "matches": true,
+             "note": "matches, but an earlier one decided"}]},
         {"source": key("*"), "destination": key("*"), "precedence": 5, "says": "allow",
          "governs": false}]);
     let denied = json!({"allowed": false, "decided_by_request": false, "permissions": 3,
@@ -156,8 +176,10 @@ async fn check() {
         400,
         json!({"code": "invalid_request", "message": "path: has a NUL in it"}),
     );
+    fake.on("POST /v1/intentions/check?stale=true", allowed.clone());
     for (line, code) in [
         (&["intention", "check", "web", "db"][..], 0),
+        (&["intention", "check", "-stale", "web", "db"], 0),
         (&["intention", "check", "-explain", "web", "db"], 0),
         (&["intention", "check", "web", "db"], 1),
         (&["intention", "check", "web", "db", "-explain"], 1),

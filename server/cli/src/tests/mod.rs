@@ -29,6 +29,11 @@ struct Ran {
 
 /// Runs meshctl against `fake`; `input` is what a person at a terminal types.
 async fn run(fake: &Fake, line: &[&str], input: Option<&str>) -> Ran {
+    run_at(fake, line, input, false).await
+}
+
+/// The same at a terminal with colours or without.
+async fn run_at(fake: &Fake, line: &[&str], input: Option<&str>, colour: bool) -> Ran {
     let address = fake.address.clone();
     let env = move |name: &str| (name == "MESHCTL_HTTP_ADDR").then(|| address.clone());
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -38,7 +43,7 @@ async fn run(fake: &Fake, line: &[&str], input: Option<&str>) -> Ran {
         err: &mut err,
         input: &mut typed,
         interactive: input.is_some(),
-        colour: false,
+        colour,
         env: &env,
         now: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
     };

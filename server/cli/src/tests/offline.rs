@@ -43,6 +43,23 @@ async fn validate() {
         "theirs.json",
         r#"{"Kind": "service-defaults", "Name": "web", "Protocl": "http"}"#,
     );
+    let theirs_of = |name: &str, text: &str| write(dir.path(), name, text);
+    let splitter = theirs_of(
+        "splitter.hcl",
+        "Kind = \"service-splitter\"\nName = \"web\"\nSplits = [\n  { Weight = 50, ServiceSubset = \
+         \"v9\" }\n]\n",
+    );
+    let defaults = theirs_of(
+        "defaults.hcl",
+        "Kind = \"service-defaults\"\nName = \"web\"\nProtocol = \"tcp\"\n",
+    );
+    let intentions = theirs_of(
+        "intentions.json",
+        "{\n  \"Kind\": \"service-intentions\",\n  \"Name\": \"web\",\n  \"Sources\": [\n    {\"Name\": \
+         \"a\", \"Permissions\": [\n      {\"Action\": \"allow\", \"HTTP\": {\"PathPrefix\": \
+         \"/\"}}]}\n  ]\n}\n",
+    );
+    let again = theirs_of("again.hcl", "Kind = \"service-defaults\"\nName = \"web\"\n");
     let server = write(
         dir.path(),
         "server.hcl",
@@ -57,6 +74,10 @@ async fn validate() {
         (&["validate", &set, "-json"], 1),
         (&["validate", &syntax], 1),
         (&["validate", &theirs], 1),
+        (&["validate", &splitter, &defaults, &intentions], 1),
+        (&["validate", &splitter], 1),
+        (&["validate", &defaults, &again], 1),
+        (&["validate", &good, &defaults], 1),
         (&["validate", "-as", "server", &server], 1),
         (&["validate", &good, &wrong], 1),
     ] {

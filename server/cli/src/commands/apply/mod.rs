@@ -14,9 +14,9 @@ use mesh_model::{Entry, Located};
 pub(crate) use plan::entry;
 use plan::{Current, Plan};
 
-use super::{files, live};
+use super::{files, live, placed};
 use crate::args::{Connection, Freshness, Output, Wait};
-use crate::client::{Answer, Applied, Client, Finding};
+use crate::client::{Answer, Applied, Client};
 use crate::console::{Colour, Console};
 use crate::error::{CliError, FAILED, count};
 
@@ -36,7 +36,8 @@ pub(crate) struct ApplyArgs {
         long,
         value_name = "NAME",
         default_value = "apply",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = crate::args::owner
     )]
     owner: String,
     /// Delete what this owner wrote and the files do not have
@@ -76,13 +77,17 @@ pub(crate) async fn run(args: &ApplyArgs, console: &mut Console<'_>) -> Result<u
         if args.output.is_json() {
             console.json(&plan.json())?;
         }
-        return Ok(0);
+        // It may stand and not be live yet: whoever waits asks for that.
+        return match plan.stands_since() {
+            Some(index) => live::wait(&client, args.wait, index, None, console).await,
+            None => Ok(0),
+        };
     }
     refuse_foreign(&plan, args)?;
     let operations = plan.operations();
     let checked = client.apply(&operations, &owner, true).await;
     let checked = explained(checked, &plan, &entries, &client).await?;
-    warn(&checked.value.warnings, &entries, console);
+    placed::warn("Warning", &checked.value.warnings, &entries, console);
     if args.dry_run {
         return match args.output.is_json() {
             true => console.json(&plan.json()).map(|()| 0),
@@ -138,6 +143,13 @@ fn show(plan: &Plan, owner: &str, console: &mut Console<'_>) -> Result<(), CliEr
             count(plan.left, "entry", "entries")
         ));
     }
+    if plan.of_config > 0 {
+        console.note(format!(
+            "Left as it is: {} of config entries; `meshctl config delete` deletes such with the \
+             entry.",
+            count(plan.of_config, "row", "rows")
+        ));
+    }
     Ok(())
 }
 
@@ -189,36 +201,6 @@ async fn explained(
     };
     match error.code.as_str() {
         "conflict" => Err(conflict::explain(error, plan, client).await),
-        "invalid" => {
-            let findings = error.details.get("findings").cloned().unwrap_or_default();
-            let findings: Vec<Finding> = serde_json::from_value(findings).unwrap_or_default();
-            if findings.is_empty() {
-                return Err(error.into());
-            }
-            let lines: Vec<String> = findings.iter().map(|one| placed(one, entries)).collect();
-            let mut error = error;
-            error.message = lines.join("\n       ");
-            Err(error.into())
-        }
-        _ => Err(error.into()),
-    }
-}
-
-fn warn(warnings: &[Finding], entries: &[Located<Entry>], console: &mut Console<'_>) {
-    for warning in warnings {
-        console.note(format!("Warning: {}", placed(warning, entries)));
-    }
-}
-
-/// With the place of the entry that it is about.
-fn placed(finding: &Finding, entries: &[Located<Entry>]) -> String {
-    let key = serde_json::from_value(finding.key.clone()).ok();
-    let found = entries.iter().find(|one| Some(one.value.key()) == key);
-    match found {
-        Some(one) => format!(
-            "{}:{}:{}: {}",
-            one.file, one.line, one.column, finding.message
-        ),
-        None => finding.message.clone(),
+        _ => Err(placed::explained(error.into(), entries)),
     }
 }

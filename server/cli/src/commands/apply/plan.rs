@@ -1,6 +1,6 @@
 //! What has to be done so that the mesh has what the files say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{Entry, EntryKey, Intention, Kind, Located, Mesh, Route, Service};
 use serde::Deserialize;
@@ -12,7 +12,12 @@ use crate::error::CliError;
 
 /// The rows that stand.
 #[derive(Debug, Default)]
-pub(crate) struct Current(BTreeMap<EntryKey, Seen>);
+pub(crate) struct Current {
+    rows: BTreeMap<EntryKey, Seen>,
+    /// Those that config entries made, and that are changed and deleted
+    /// through them only.
+    of_config: BTreeSet<EntryKey>,
+}
 
 /// A row, as the plan saw it.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,8 +53,14 @@ impl Current {
         let mut all = Self::default();
         for kind in Kind::ALL {
             let rows = client.rows(kind).await?;
-            all.0
+            all.rows
                 .extend(rows.iter().filter_map(|row| Seen::of(kind, row)));
+        }
+        for entry in client.all_configs().await?.value {
+            let rows = entry["rows"].as_array().into_iter().flatten();
+            // A row of a kind that is not known here is in no file either.
+            let keys = rows.filter_map(|row| EntryKey::deserialize(row).ok());
+            all.of_config.extend(keys);
         }
         Ok(all)
     }
@@ -63,6 +74,9 @@ pub(crate) struct Plan {
     pub(crate) unchanged: Vec<(EntryKey, u64)>,
     /// Rows of this owner that the files do not have, and that stay.
     pub(crate) left: usize,
+    /// Rows of this owner that config entries made, and that the files do not
+    /// have: these stay in any case.
+    pub(crate) of_config: usize,
 }
 
 /// One thing to do.
@@ -88,7 +102,7 @@ impl Plan {
             .map(|one| (one.value.key(), &one.value))
             .collect();
         for (key, entry) in &wanted {
-            match current.0.get(key) {
+            match current.rows.get(key) {
                 Some(seen) if seen.noun == value(entry) => {
                     plan.unchanged.push((key.clone(), seen.modify_index));
                 }
@@ -101,8 +115,9 @@ impl Plan {
         }
         let surplus =
             |(key, seen): &(&EntryKey, &Seen)| seen.owner == owner && !wanted.contains_key(key);
-        for (key, seen) in current.0.iter().filter(surplus) {
+        for (key, seen) in current.rows.iter().filter(surplus) {
             match prune {
+                _ if current.of_config.contains(key) => plan.of_config += 1,
                 true => plan.steps.push(Step {
                     key: key.clone(),
                     before: Some(seen.clone()),
@@ -116,6 +131,11 @@ impl Plan {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// The index at which all of it stands already, if nothing is to be done.
+    pub(crate) fn stands_since(&self) -> Option<u64> {
+        self.unchanged.iter().map(|(_, index)| *index).max()
     }
 
     /// One write, with the indexes that were seen: also of the entries that
@@ -237,11 +257,11 @@ mod tests {
     use super::*;
 
     fn current(rows: &[(Kind, Value)]) -> Current {
-        Current(
-            rows.iter()
-                .filter_map(|(kind, row)| Seen::of(*kind, row))
-                .collect(),
-        )
+        let rows = rows.iter().filter_map(|(kind, row)| Seen::of(*kind, row));
+        Current {
+            rows: rows.collect(),
+            of_config: BTreeSet::new(),
+        }
     }
 
     fn files(text: &str) -> Vec<Located<Entry>> {
@@ -321,6 +341,20 @@ mod tests {
             .map(|one| serde_json::to_value(one).unwrap()["cas"].clone())
             .collect();
         assert_eq!(cas, [json!(7), json!(0), json!(9)]);
+    }
+
+    #[test]
+    fn rows_of_config_entries_are_not_pruned() {
+        let (kind, row) = web("cli", "http");
+        let mut current = current(&[(kind, row)]);
+        current.of_config = current.rows.keys().cloned().collect();
+        for prune in [true, false] {
+            let plan = Plan::of(&[], &current, "cli", prune);
+            assert!(plan.is_empty());
+            assert_eq!((plan.left, plan.of_config), (0, 1));
+        }
+        let plan = Plan::of(&files(WEB), &current, "cli", true);
+        assert_eq!(plan.of_config, 0, "what the files have is no surplus");
     }
 
     #[test]

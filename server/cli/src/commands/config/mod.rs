@@ -11,9 +11,9 @@ use clap::{Args, Subcommand};
 use mesh_model::{EntryKey, Kind, render};
 use serde_json::Value;
 
-use crate::args::{Connection, Format, Freshness, Namespace, Output, Owner};
-use crate::client::{Client, unrow};
-use crate::commands::apply;
+use crate::args::{Connection, Format, Freshness, Namespace, Output, Owner, Wait};
+use crate::client::{Client, Operation, unrow};
+use crate::commands::{apply, live};
 use crate::console::Console;
 use crate::error::{CliError, FAILED};
 use name::{Name, label};
@@ -48,6 +48,9 @@ pub(crate) struct ListArgs {
     /// mesh, service, route, intention; or Consul's
     #[arg(long)]
     kind: String,
+    /// Only those of this namespace; of intentions, to it
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
     #[command(flatten)]
     freshness: Freshness,
     #[command(flatten)]
@@ -66,6 +69,8 @@ pub(crate) struct DeleteArgs {
     filename: Option<std::path::PathBuf>,
     #[command(flatten)]
     cas: Cas,
+    #[command(flatten)]
+    wait: Wait,
     #[command(flatten)]
     owner: Owner,
     #[command(flatten)]
@@ -165,10 +170,13 @@ async fn read(args: &ReadArgs, console: &mut Console<'_>) -> Result<u8, CliError
 async fn list(args: &ListArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
     let client = Client::new(&args.connection, args.freshness, console)?;
     let ours = args.kind.parse::<Kind>().ok();
-    let rows = match ours {
+    let mut rows = match ours {
         Some(kind) => client.rows(kind).await?,
         None => client.configs(&name::consul(&args.kind)?).await?.value,
     };
+    if let Some(namespace) = &args.namespace {
+        rows.retain(|row| name::namespace(ours, row) == *namespace);
+    }
     if args.output.is_json() {
         return console.json(&Value::Array(rows)).map(|()| 0);
     }
@@ -191,26 +199,38 @@ async fn delete(args: &DeleteArgs, console: &mut Console<'_>) -> Result<u8, CliE
     }
     let client = Client::new(&args.connection, Freshness::default(), console)?;
     let cas = args.cas.index();
-    let mut failed = 0;
-    for name in &names {
-        let deleted = match name {
-            Name::Ours(key) => client.delete(key, cas, &args.owner).await.map(|a| a.json),
-            Name::Consul { kind, name } => {
-                let answer = client.delete_config(kind, name, cas, &args.owner).await;
-                answer.map(|answer| answer.json)
-            }
-        };
-        match deleted {
-            Ok(json) if args.output.is_json() => console.json(&json)?,
-            Ok(_) => console.line(format!("Config entry deleted: {}", label(name)))?,
-            Err(error) if cas.is_some() && error.code() == Some("conflict") => {
+    let deleted = match names.as_slice() {
+        [Name::Ours(key)] => client.delete(key, cas, &args.owner).await,
+        [Name::Consul { kind, name }] => client.delete_config(kind, name, cas, &args.owner).await,
+        // One write, as they were written: of some of them others would be
+        // left without what they need, and in whatever order.
+        several => {
+            let delete = |name: &Name| match name {
+                Name::Ours(key) => Some(Operation::delete(key.clone(), None)),
+                Name::Consul { .. } => None, // a file has one of these
+            };
+            let operations: Vec<Operation> = several.iter().filter_map(delete).collect();
+            client.apply(&operations, &args.owner, false).await
+        }
+    };
+    let answer = match deleted {
+        Ok(answer) => answer,
+        Err(error) if cas.is_some() && error.code() == Some("conflict") => {
+            for name in &names {
                 console.note(format!("Config entry not deleted: {}", label(name)));
-                failed = FAILED;
             }
-            Err(error) => return Err(error),
+            return Ok(FAILED);
+        }
+        Err(error) => return Err(error),
+    };
+    if args.output.is_json() {
+        console.json(&answer.json)?;
+    } else {
+        for name in &names {
+            console.line(format!("Config entry deleted: {}", label(name)))?;
         }
     }
-    Ok(failed)
+    live::wait(&client, args.wait, answer.value.index, None, console).await
 }
 
 /// An entry of ours has its key for a name.

@@ -52,6 +52,11 @@ impl Name {
 pub(super) fn consul(kind: &str) -> Result<String, CliError> {
     match ConsulKind::parse(kind) {
         Some(kind) => Ok(kind.to_string()),
+        // As `config write` says it.
+        None if ConsulKind::is_later(kind) => Err(CliError::refused(
+            format!("-kind {kind} is not supported yet"),
+            "",
+        )),
         None => {
             let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
             let consuls = ConsulKind::ALL.map(ConsulKind::as_str);
@@ -87,17 +92,26 @@ pub(super) fn label(name: &Name) -> String {
 
 /// The name of a row that the server listed.
 pub(super) fn of_row(kind: Option<Kind>, row: &Value) -> String {
-    let key = |value: &Value| {
-        let part = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let namespace = Some(part("namespace")).filter(|namespace| !namespace.is_empty());
-        let default = mesh_model::DEFAULT_NAMESPACE.to_owned();
-        Key::new(namespace.unwrap_or(default), part("name")).to_string()
-    };
     match kind {
         Some(Kind::Mesh) => "mesh".to_owned(),
         Some(Kind::Intention) => format!("{} => {}", key(&row["source"]), key(&row["destination"])),
-        _ => key(row),
+        _ => key(row).to_string(),
     }
+}
+
+/// The namespace of a row; of an intention, its destination's.
+pub(super) fn namespace(kind: Option<Kind>, row: &Value) -> String {
+    match kind {
+        Some(Kind::Intention) => key(&row["destination"]).namespace,
+        _ => key(row).namespace,
+    }
+}
+
+fn key(value: &Value) -> Key {
+    let part = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let namespace = Some(part("namespace")).filter(|namespace| !namespace.is_empty());
+    let default = mesh_model::DEFAULT_NAMESPACE.to_owned();
+    Key::new(namespace.unwrap_or(default), part("name"))
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mesh_model::{Entry, Located, consul};
+use mesh_model::consul::{self, ConfigEntry};
+use mesh_model::{Entry, Located};
 
 use super::Cas;
 use super::name::{Name, label};
 use crate::args::{Connection, Freshness, Output, Owner, Wait};
-use crate::client::{Client, Operation};
+use crate::client::{Answer, Client, Operation};
 use crate::commands::files::{self, Source};
-use crate::commands::live;
+use crate::commands::{live, placed};
 use crate::console::Console;
 use crate::error::{CliError, FAILED};
 
@@ -37,69 +38,61 @@ pub(crate) struct WriteArgs {
 
 pub(super) async fn run(args: &WriteArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
     let source = one(&args.file, console)?;
-    let entries = match consul::is_config_entry(&source.1) {
-        true => None,
-        false => Some(read(&source, args.cas)?),
-    };
+    let is_theirs = consul::is_config_entry(&source.1);
     // Mistakes are found here, with their places, before anything is sent.
-    let names = match &entries {
-        None => vec![theirs(&source)?],
-        Some(entries) => entries
-            .iter()
-            .map(|one| Name::from(one.value.key()))
-            .collect(),
+    let (names, entries) = match is_theirs {
+        true => {
+            let entry = theirs(&source)?;
+            let names = vec![named(&entry.value)];
+            (names, placed::compiled(&[entry]))
+        }
+        false => {
+            let entries = read(&source, args.cas)?;
+            (names_of(&entries), entries)
+        }
     };
     let client = Client::new(&args.connection, Freshness::default(), console)?;
     let cas = args.cas.index();
-    let written = match entries {
-        None => client.write_config(source.1, cas, &args.owner).await,
-        Some(entries) => {
-            let operations: Vec<Operation> = entries
-                .into_iter()
-                .map(|one| Operation::put(one.value, cas))
-                .collect();
-            let answer = client.apply(&operations, &args.owner, false).await;
-            answer.map(|answer| crate::client::Answer {
-                value: answer.json.clone(),
-                json: answer.json,
-            })
+    let written = match is_theirs {
+        true => client.write_config(source.1, cas, &args.owner).await,
+        false => {
+            let put = |one: &Located<Entry>| Operation::put(one.value.clone(), cas);
+            let operations: Vec<Operation> = entries.iter().map(put).collect();
+            client.apply(&operations, &args.owner, false).await
         }
     };
-    let answer = match written {
-        Ok(answer) => answer.json,
+    let Answer { json, value } = match written {
+        Ok(answer) => answer,
         Err(error) if cas.is_some() && error.code() == Some("conflict") => {
             for name in &names {
                 console.note(format!("Config entry not updated: {}", label(name)));
             }
             return Ok(FAILED);
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(placed::explained(error, &entries)),
     };
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        let message = warning["message"].as_str().unwrap_or_default();
-        console.note(format!("WARNING: {message}"));
-    }
+    // As Consul says it.
+    placed::warn("WARNING", &value.warnings, &entries, console);
     if args.output.is_json() {
-        console.json(&answer)?;
+        console.json(&json)?;
     } else {
         for name in &names {
             console.line(format!("Config entry written: {}", label(name)))?;
         }
     }
-    let index = answer["index"].as_u64().unwrap_or_default();
-    live::wait(&client, args.wait, index, None, console).await
+    live::wait(&client, args.wait, value.index, None, console).await
 }
 
 /// What the entries of a file are called.
 pub(super) fn names(file: &Path, console: &mut Console<'_>) -> Result<Vec<Name>, CliError> {
     let source = one(file, console)?;
     if consul::is_config_entry(&source.1) {
-        return Ok(vec![theirs(&source)?]);
+        return Ok(vec![named(&theirs(&source)?.value)]);
     }
     let entries = files::entries(std::slice::from_ref(&source)).map_err(CliError::Invalid)?;
     match entries.is_empty() {
         true => Err(empty(&source.0)),
-        false => Ok(entries.iter().map(|one| one.value.key().into()).collect()),
+        false => Ok(names_of(&entries)),
     }
 }
 
@@ -116,13 +109,20 @@ fn one(file: &Path, console: &mut Console<'_>) -> Result<Source, CliError> {
         .ok_or_else(|| empty(&file.display().to_string()))
 }
 
-fn theirs(source: &Source) -> Result<Name, CliError> {
+fn theirs(source: &Source) -> Result<Located<ConfigEntry>, CliError> {
     let (file, text) = source;
-    let entry = consul::parse_config_entry(file, text).map_err(CliError::Invalid)?;
-    Ok(Name::Consul {
+    consul::parse_located(file, text).map_err(CliError::Invalid)
+}
+
+fn named(entry: &ConfigEntry) -> Name {
+    Name::Consul {
         kind: entry.kind.to_string(),
         name: entry.key().to_string(),
-    })
+    }
+}
+
+fn names_of(entries: &[Located<Entry>]) -> Vec<Name> {
+    entries.iter().map(|one| one.value.key().into()).collect()
 }
 
 fn read(source: &Source, cas: Cas) -> Result<Vec<Located<Entry>>, CliError> {

@@ -38,6 +38,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, hide = true, value_parser = ["consul"])]
     source_type: Option<String>,
     #[command(flatten)]
+    freshness: Freshness,
+    #[command(flatten)]
     namespace: Namespace,
     #[command(flatten)]
     output: Output,
@@ -58,7 +60,7 @@ pub(super) async fn run(args: &CheckArgs, console: &mut Console<'_>) -> Result<u
         }
         question["headers"] = json!(headers(&args.header)?);
     }
-    let client = Client::new(&args.connection, Freshness::default(), console)?;
+    let client = Client::new(&args.connection, args.freshness, console)?;
     let answer = client.check(question).await?;
     let checked = &answer.value;
     if args.output.is_json() {

@@ -8,7 +8,7 @@ use mesh_model::{Action, Entry, EntryKey, Intention, IntentionRule, Key};
 use super::file;
 use crate::args::{Connection, Freshness, Namespace, Output, Owner, Wait};
 use crate::client::{Client, Operation};
-use crate::commands::live;
+use crate::commands::{live, placed};
 use crate::console::Console;
 use crate::error::CliError;
 
@@ -55,9 +55,9 @@ pub(crate) struct CreateArgs {
 }
 
 pub(super) async fn run(args: &CreateArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
-    let intentions = match args.file {
+    let (intentions, files) = match args.file {
         true => file::read(&args.what, console)?,
-        false => vec![from_arguments(args)?],
+        false => (vec![from_arguments(args)?], Vec::new()),
     };
     let client = Client::new(&args.connection, Freshness::default(), console)?;
     let cas = (!args.replace).then_some(0);
@@ -67,12 +67,13 @@ pub(super) async fn run(args: &CreateArgs, console: &mut Console<'_>) -> Result<
         .collect();
     let answer = match client.apply(&operations, &args.owner, false).await {
         Ok(answer) => answer,
-        Err(error) => return Err(explained(error, &client).await),
+        Err(error) => {
+            let error = placed::explained(error, &files);
+            return Err(explained(error, &client).await);
+        }
     };
     let applied = answer.value;
-    for warning in &applied.warnings {
-        console.note(format!("Warning: {}", warning.message));
-    }
+    placed::warn("Warning", &applied.warnings, &files, console);
     if args.output.is_json() {
         console.json(&answer.json)?;
     } else {
@@ -90,6 +91,12 @@ pub(super) async fn run(args: &CreateArgs, console: &mut Console<'_>) -> Result<
 }
 
 fn from_arguments(args: &CreateArgs) -> Result<Intention, CliError> {
+    if let (Some(_), [time, _, _]) = (args.wait.wait, args.what.as_slice())
+        && let Some(hint) = crate::args::wait_hint(time)
+    {
+        let message = format!("an intention has two sides, and {time} is none");
+        return Err(CliError::refused(message, hint));
+    }
     let (source, destination) = super::pair(&args.what, &args.namespace)?;
     let mut meta = BTreeMap::new();
     for pair in &args.meta {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mesh_model::{Action, DEFAULT_NAMESPACE, Entry, Intention, IntentionRule, Key};
+use mesh_model::{Action, DEFAULT_NAMESPACE, Entry, Intention, IntentionRule, Key, Located};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -13,10 +13,12 @@ use crate::commands::files::{self, Source};
 use crate::console::Console;
 use crate::error::CliError;
 
+/// The intentions of files, in their order; and the same as entries, with the
+/// places where they are written.
 pub(super) fn read(
     names: &[String],
     console: &mut Console<'_>,
-) -> Result<Vec<Intention>, CliError> {
+) -> Result<(Vec<Intention>, Vec<Located<Entry>>), CliError> {
     let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
     let sources = files::sources(&paths, console)?;
     let is_json = |text: &str| text.trim_start().starts_with(['{', '[']);
@@ -30,18 +32,20 @@ pub(super) fn read(
         .map_err(CliError::Invalid)?
         .into_iter()
         .peekable();
-    let mut all = Vec::new();
+    let (mut all, mut located) = (Vec::new(), Vec::new());
     for (name, text) in &sources {
         if is_json(text) {
-            all.extend(from_json(name, text)?);
+            let read = from_json(name, text)?;
+            located.extend(read.iter().map(|one| at_the_top(name, one)));
+            all.extend(read);
         }
         while let Some(entry) = blocks.next_if(|entry| entry.file == *name) {
-            match entry.value {
-                Entry::Intention(intention) => all.push(intention),
+            located.push(entry.clone());
+            match &entry.value {
+                Entry::Intention(intention) => all.push(intention.clone()),
                 other => {
-                    let place = format!("{}:{}:{}", entry.file, entry.line, entry.column);
                     return Err(CliError::refused(
-                        format!("{place}: {} is not an intention", other.key()),
+                        format!("{}: {} is not an intention", entry.place(), other.key()),
                         "`meshctl apply -f` and `meshctl config write` take all kinds.",
                     ));
                 }
@@ -53,7 +57,18 @@ pub(super) fn read(
             "there is no intention in these files",
             "",
         )),
-        false => Ok(all),
+        false => Ok((all, located)),
+    }
+}
+
+/// JSON is read without places: all of a file stands at its top.
+fn at_the_top(file: &str, intention: &Intention) -> Located<Entry> {
+    Located {
+        value: Entry::Intention(intention.clone()),
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        parts: Vec::new(),
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use mesh_model::config::{AgentConfig, ServerConfig};
-use mesh_model::{Diagnostic, Diagnostics, Entry, Located, consul, instance};
+use mesh_model::{Diagnostics, consul, instance};
 use serde_json::{Value, json};
 
 use super::files::{self, Source};
 use crate::args::Output;
 use crate::console::Console;
 use crate::error::{CliError, FAILED, count};
-use set::Set;
+use set::Said;
 
 /// Check files, without a server
 ///
@@ -57,46 +57,8 @@ enum As {
 #[derive(Debug, Default)]
 struct Report {
     mistakes: Diagnostics,
-    /// Mistakes that only the set shows, and warnings; with their places.
-    errors: Vec<Said>,
-    warnings: Vec<Said>,
+    warnings: Diagnostics,
     entries: usize,
-}
-
-/// Something that is said of an entry.
-#[derive(Debug)]
-pub(super) struct Said {
-    pub(super) file: String,
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) message: String,
-}
-
-impl Said {
-    fn of(entry: Option<&Located<Entry>>, message: String) -> Self {
-        let place = entry.map(|one| (one.file.clone(), one.line, one.column));
-        let (file, line, column) = place.unwrap_or_default();
-        Self {
-            file,
-            line,
-            column,
-            message,
-        }
-    }
-
-    fn line(&self) -> String {
-        match self.line {
-            0 => self.message.clone(),
-            _ => format!(
-                "{}:{}:{}: {}",
-                self.file, self.line, self.column, self.message
-            ),
-        }
-    }
-
-    fn json(&self) -> Value {
-        json!({"file": self.file, "line": self.line, "column": self.column, "message": self.message})
-    }
 }
 
 pub(crate) fn run(args: &ValidateArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
@@ -111,7 +73,7 @@ pub(crate) fn run(args: &ValidateArgs, console: &mut Console<'_>) -> Result<u8, 
         As::Server => counted([ServerConfig::parse(&borrowed(&sources)).map(|_| 1)]),
         As::Agent => counted([AgentConfig::parse(&borrowed(&sources)).map(|_| 1)]),
     };
-    let valid = report.mistakes.is_empty() && report.errors.is_empty();
+    let valid = report.mistakes.is_empty();
     match args.output.is_json() {
         true => console.json(&report.json(valid))?,
         false => say(&report, valid, args.r#as, sources.len(), console)?,
@@ -129,19 +91,13 @@ fn say(
     if !report.mistakes.is_empty() {
         console.line(format!("{}\n", report.mistakes.excerpts()))?;
     }
-    for error in &report.errors {
-        console.line(error.line())?;
-    }
     for warning in &report.warnings {
-        console.line(format!("Warning: {}", warning.line()))?;
+        console.line(format!("Warning: {warning}"))?;
     }
     let files = count(files, "file", "files");
     if !valid {
-        let mistakes = report.mistakes.len() + report.errors.len();
-        console.note(format!(
-            "Error: {} in {files}",
-            count(mistakes, "mistake", "mistakes")
-        ));
+        let mistakes = count(report.mistakes.len(), "mistake", "mistakes");
+        console.note(format!("Error: {mistakes} in {files}"));
         return Ok(());
     }
     let what = match kind {
@@ -154,14 +110,7 @@ fn say(
 
 impl Report {
     fn json(&self, valid: bool) -> Value {
-        let mut errors: Vec<Value> = self
-            .mistakes
-            .iter()
-            .map(|one: &Diagnostic| serde_json::to_value(one).unwrap_or_default())
-            .collect();
-        errors.extend(self.errors.iter().map(Said::json));
-        let warnings: Vec<Value> = self.warnings.iter().map(Said::json).collect();
-        json!({"valid": valid, "errors": errors, "warnings": warnings})
+        json!({"valid": valid, "errors": self.mistakes, "warnings": self.warnings})
     }
 }
 
@@ -170,17 +119,25 @@ fn entries(sources: &[Source]) -> Report {
         .iter()
         .cloned()
         .partition(|(_, text)| consul::is_config_entry(text));
-    let mut report = counted(
-        theirs
-            .iter()
-            .map(|(name, text)| consul::parse_config_entry(name, text).map(|_| 1)),
-    );
-    match files::entries(&ours) {
-        Ok(all) => {
-            report.entries += all.len();
-            Set::check(&all, &mut report.errors, &mut report.warnings);
+    let mut report = Report::default();
+    let mut understood = Vec::new();
+    for (name, text) in &theirs {
+        match consul::parse_located(name, text) {
+            Ok(entry) => understood.push(entry),
+            Err(wrong) => report.mistakes.extend(wrong),
         }
-        Err(wrong) => report.mistakes.extend(wrong),
+    }
+    let ours = files::entries(&ours).unwrap_or_else(|wrong| {
+        report.mistakes.extend(wrong);
+        Vec::new()
+    });
+    report.entries = ours.len() + understood.len();
+    // What could not be read would be missing in the set.
+    if report.mistakes.is_empty() {
+        let found = set::check(&ours, &understood);
+        let shown = |all: Vec<Said>| all.into_iter().map(|one| one.shown(sources)).collect();
+        report.mistakes = shown(found.errors);
+        report.warnings = shown(found.warnings);
     }
     report
 }

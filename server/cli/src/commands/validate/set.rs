@@ -6,16 +6,111 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mesh_model::consul::{ConfigEntry, ConsulKind};
 use mesh_model::validate::{self, View};
 use mesh_model::{
-    Entry, EntryKey, Intention, Key, Located, Mesh, Protocol, Route, Service, Subset,
+    Diagnostic, Entry, EntryKey, Intention, Key, Located, Mesh, Place, Protocol, Route, Service,
 };
 
-use super::Said;
+use crate::commands::files::Source;
+use crate::commands::placed;
+
+/// Something that is said of an entry, and where it is written.
+#[derive(Debug)]
+pub(super) struct Said {
+    place: Place,
+    message: String,
+}
+
+impl Said {
+    fn of<T>(entry: &Located<T>, message: String) -> Self {
+        let place = entry.place_of(&message);
+        Self { place, message }
+    }
+
+    /// With the line of the file.
+    pub(super) fn shown(self, sources: &[Source]) -> Diagnostic {
+        let text = sources.iter().find(|(name, _)| *name == self.place.file);
+        let text = text.map_or("", |(_, text)| text);
+        Diagnostic::new(self.place, self.message, text)
+    }
+}
+
+/// What the set shows, in the order of the files and lines.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) errors: Vec<Said>,
+    pub(super) warnings: Vec<Said>,
+}
+
+/// Checks our entries and Consul's against each other.
+pub(super) fn check(ours: &[Located<Entry>], theirs: &[Located<ConfigEntry>]) -> Found {
+    let mut found = Found {
+        errors: twice(theirs),
+        warnings: Vec::new(),
+    };
+    let compiled = placed::compiled(theirs);
+    let mut entries: BTreeMap<EntryKey, &Located<Entry>> =
+        ours.iter().map(|one| (one.value.key(), one)).collect();
+    for entry in &compiled {
+        let key = entry.value.key();
+        match entries.get(&key) {
+            Some(block) => {
+                let message = format!(
+                    "{key}: is a block as well, at {}; a row is made by one of the two",
+                    block.place()
+                );
+                found.errors.push(Said::of(entry, message));
+            }
+            None => {
+                entries.insert(key, entry);
+            }
+        }
+    }
+    let mut set = Set::default();
+    for entry in entries.values() {
+        set.add(entry.value.clone());
+    }
+    set.take_as_needed(&entries, &mut found.warnings);
+    let keys: Vec<EntryKey> = entries.keys().cloned().collect();
+    let findings = validate::check(&set, &keys);
+    let said =
+        |finding: validate::Finding| Some(Said::of(entries.get(&finding.key)?, finding.message));
+    found
+        .errors
+        .extend(findings.errors.into_iter().filter_map(said));
+    found
+        .warnings
+        .extend(findings.warnings.into_iter().filter_map(said));
+    for said in [&mut found.errors, &mut found.warnings] {
+        said.sort_by(|a, b| a.place.cmp(&b.place));
+    }
+    found
+}
+
+/// Of two entries of Consul's with one kind and name the later one would count.
+fn twice(theirs: &[Located<ConfigEntry>]) -> Vec<Said> {
+    let mut first: BTreeMap<(ConsulKind, Key), &Located<ConfigEntry>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for entry in theirs {
+        let name = (entry.value.kind, entry.value.key());
+        match first.get(&name) {
+            Some(first) => {
+                let place = first.place();
+                let message = format!("{}: is defined twice; the first is at {place}", entry.value);
+                all.push(Said::of(entry, message));
+            }
+            None => {
+                first.insert(name, entry);
+            }
+        }
+    }
+    all
+}
 
 /// The entries, by their keys.
 #[derive(Debug, Default)]
-pub(super) struct Set {
+struct Set {
     mesh: Option<Mesh>,
     services: BTreeMap<Key, Service>,
     routes: BTreeMap<Key, Route>,
@@ -23,18 +118,15 @@ pub(super) struct Set {
 }
 
 impl Set {
-    /// Checks the entries of files against each other.
-    pub(super) fn check(
-        entries: &[Located<Entry>],
-        errors: &mut Vec<Said>,
+    /// Adds what the entries refer to and is not among them, as it is needed;
+    /// and says so.
+    fn take_as_needed(
+        &mut self,
+        entries: &BTreeMap<EntryKey, &Located<Entry>>,
         warnings: &mut Vec<Said>,
     ) {
-        let mut set = Self::default();
-        for entry in entries {
-            set.add(entry.value.clone());
-        }
-        let written: BTreeSet<Key> = set.services.keys().cloned().collect();
-        for entry in entries {
+        let written: BTreeSet<Key> = self.services.keys().cloned().collect();
+        for entry in entries.values() {
             for needed in validate::references(&entry.value) {
                 let EntryKey::Service(key) = needed.key else {
                     continue;
@@ -42,37 +134,23 @@ impl Set {
                 if written.contains(&key) {
                     continue;
                 }
-                if !set.services.contains_key(&key) {
+                if !self.services.contains_key(&key) {
                     let message = format!(
                         "{}: service {key} is not in these files; it must stand already, with an \
                          HTTP protocol",
                         entry.value.key()
                     );
-                    warnings.push(Said::of(Some(entry), message));
+                    warnings.push(Said::of(entry, message));
                 }
-                let service = set.services.entry(key.clone());
+                let service = self.services.entry(key.clone());
                 let service = service.or_insert_with(|| Service {
                     protocol: Protocol::Http,
                     ..Service::named(&key)
                 });
                 if let Some(subset) = needed.subset {
-                    service
-                        .subsets
-                        .entry(subset)
-                        .or_insert_with(Subset::default);
+                    service.subsets.entry(subset).or_default();
                 }
             }
-        }
-        let changed: Vec<EntryKey> = entries.iter().map(|one| one.value.key()).collect();
-        let findings = validate::check(&set, &changed);
-        let said = |finding: validate::Finding| {
-            let entry = entries.iter().find(|one| one.value.key() == finding.key);
-            Said::of(entry, finding.message)
-        };
-        errors.extend(findings.errors.into_iter().map(said));
-        warnings.extend(findings.warnings.into_iter().map(said));
-        for said in [errors, warnings] {
-            said.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         }
     }
 
