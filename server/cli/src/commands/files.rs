@@ -77,7 +77,7 @@ fn foreign((name, text): &Source) -> Option<Diagnostic> {
     } else if text.trim_start().starts_with(['{', '[']) {
         (
             "this is JSON, and HCL is read here",
-            "of JSON `meshctl config write` takes Consul's config entries, and `meshctl intention \
+            "of JSON `meshctl config write` takes Consul's config entries, by their `Kind`, and `meshctl intention \
              create -file` intentions",
         )
     } else {

@@ -28,11 +28,18 @@ impl Said {
         Self { place, message }
     }
 
-    /// With the line of the file.
+    /// As mistakes within one block are shown: with the line of the file, and
+    /// what to do as a hint. The model says that after a semicolon.
     pub(super) fn shown(self, sources: &[Source]) -> Diagnostic {
         let text = sources.iter().find(|(name, _)| *name == self.place.file);
         let text = text.map_or("", |(_, text)| text);
-        Diagnostic::new(self.place, self.message, text)
+        let (message, hint) = match self.message.split_once("; ") {
+            Some((message, hint)) => (message, Some(hint.to_owned())),
+            None => (self.message.as_str(), None),
+        };
+        let mut shown = Diagnostic::new(self.place, message, text);
+        shown.hint = hint;
+        shown
     }
 }
 
