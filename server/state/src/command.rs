@@ -118,8 +118,8 @@ pub enum Command {
         /// The instance's id.
         id: String,
     },
-    /// States of checks. Those of instances that are gone are passed over:
-    /// the agent's next sync says what is.
+    /// States of checks that the instances have. Those of instances that are
+    /// gone are passed over: the agent's next sync says what is.
     SetChecks {
         /// The node's id, as the agent proved it.
         node: String,

@@ -3,9 +3,10 @@
 //! Every command is for one node, whose id the caller has proved; what it says
 //! of another node is refused, not believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_model::{Instance, Key, Node, NodeState};
+use mesh_model::{Instance, Key, Node, NodeState, Status};
+use serde::Serialize;
 
 use super::{AGENT, Draft, OnNode, done};
 use crate::command::CheckChange;
@@ -15,9 +16,20 @@ use crate::outcome::{Applied, Change, OpResult, Refusal};
 /// Longest id of a node, instance or check, in bytes. Nomad's are about 100.
 const MAX_ID: usize = 512;
 
+/// Longest name of a check, in bytes.
+const MAX_CHECK_NAME: usize = 512;
+
+/// Most checks of one instance.
+const MAX_CHECKS: usize = 256;
+
+/// Largest row of an agent, as JSON, in bytes. No row may grow past what a
+/// snapshot's line holds, whatever the number of commands that make it.
+const MAX_ROW: usize = 256 << 10;
+
 impl Draft {
     pub(super) fn register_node(&mut self, node: &Node) -> Result<Applied, Refusal> {
-        check_id(&node.id).map_err(|e| Refusal::invalid(RowKey::Node(node.id.clone()), e))?;
+        let fits = check_id(&node.id).and_then(|()| check_size(node));
+        fits.map_err(|e| Refusal::invalid(RowKey::Node(node.id.clone()), e))?;
         Ok(done(vec![self.put_node(node.clone())]))
     }
 
@@ -101,30 +113,39 @@ impl Draft {
     ) -> Result<Applied, Refusal> {
         self.known_node(node)?;
         let mut results = Vec::new();
+        // Each once, however many of its checks changed.
+        let mut changed: BTreeMap<InstanceKey, Instance> = BTreeMap::new();
         for change in changes {
             let key = InstanceKey {
                 node: node.to_owned(),
                 id: change.instance.clone(),
             };
-            let Some(row) = self.state.instances.get(&key) else {
-                results.push(OpResult {
-                    index: self.state.instances.index_of(&key),
-                    key: RowKey::Instance(key),
-                    change: Change::Absent,
-                });
-                continue;
-            };
-            let mut instance = row.value.clone();
-            match &change.check {
-                None => {
-                    instance.checks.remove(&change.id);
+            let instance = match (changed.get_mut(&key), self.state.instances.get(&key)) {
+                (Some(instance), _) => instance,
+                (None, Some(row)) => changed.entry(key.clone()).or_insert(row.value.clone()),
+                (None, None) => {
+                    results.push(OpResult {
+                        index: self.state.instances.index_of(&key),
+                        key: RowKey::Instance(key),
+                        change: Change::Absent,
+                    });
+                    continue;
                 }
-                Some(check) => {
-                    check_id(&change.id)
-                        .map_err(|e| Refusal::invalid(RowKey::Instance(key.clone()), e))?;
-                    instance.checks.insert(change.id.clone(), check.clone());
+            };
+            match (&change.check, instance.checks.get_mut(&change.id)) {
+                (None, _) => drop(instance.checks.remove(&change.id)),
+                (Some(check), Some(known)) => known.clone_from(check),
+                (Some(_), None) => {
+                    let message = format_args!(
+                        "has no check {:?}; send the instance with its checks first",
+                        change.id
+                    );
+                    return Err(Refusal::invalid(RowKey::Instance(key), message));
                 }
             }
+        }
+        for instance in changed.into_values() {
+            check_instance(node, &instance)?;
             results.push(self.put_instance(instance));
         }
         Ok(done(results))
@@ -190,7 +211,38 @@ fn check_instance(node: &str, instance: &Instance) -> Result<(), Refusal> {
             return refuse(error);
         }
     }
-    Ok(())
+    if instance.checks.len() > MAX_CHECKS {
+        let count = instance.checks.len();
+        return refuse(format!(
+            "has {count} checks; at most {MAX_CHECKS} are taken"
+        ));
+    }
+    for (id, check) in &instance.checks {
+        let length = check.name.len();
+        if length > MAX_CHECK_NAME {
+            return refuse(format!(
+                "check {id}: its name has {length} bytes; at most {MAX_CHECK_NAME} are taken"
+            ));
+        }
+    }
+    // With the longest word for each state: one that was taken once never has
+    // too many bytes because a check fails.
+    let mut longest = instance.clone();
+    for check in longest.checks.values_mut() {
+        check.status = Status::Critical;
+    }
+    check_size(&longest).or_else(refuse)
+}
+
+/// Whether a row is as small as it must be.
+fn check_size(row: &impl Serialize) -> Result<(), String> {
+    let length = serde_json::to_vec(row).map_err(|e| e.to_string())?.len();
+    match length {
+        0..=MAX_ROW => Ok(()),
+        _ => Err(format!(
+            "has {length} bytes; at most {MAX_ROW} are taken: say less in its tags and meta"
+        )),
+    }
 }
 
 fn check_id(id: &str) -> Result<(), String> {

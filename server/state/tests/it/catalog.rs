@@ -1,6 +1,8 @@
 //! Nodes, instances, checks.
 
-use mesh_model::{NodeState, Status};
+use std::collections::BTreeMap;
+
+use mesh_model::{Check, Instance, NodeState, Status};
 use mesh_state::{Change, CheckChange, Command, Health, RowKey, State, Topic};
 
 use crate::make::*;
@@ -206,6 +208,77 @@ fn only_a_change_of_a_check_is_one() {
             .checks
             .is_empty()
     );
+}
+
+/// However many commands an agent sends: its rows stay within what a snapshot
+/// takes back.
+#[test]
+fn an_agents_rows_are_bounded() {
+    let mut state = two_nodes();
+    let set = |id: &str, name: &str| Command::SetChecks {
+        node: "n1".into(),
+        changes: vec![CheckChange {
+            instance: "web-1".into(),
+            id: id.into(),
+            check: Some(Check {
+                name: name.into(),
+                status: Status::Passing,
+            }),
+        }],
+    };
+    let refusal = refused(&mut state, set("another", "x"));
+    assert!(refusal.to_string().contains("no check \"another\""));
+    refused(&mut state, set("alive", &"x".repeat(513)));
+    run(&mut state, set("alive", &"x".repeat(512))).unwrap();
+
+    let with = |change: fn(&mut Instance)| {
+        let mut instance = instance("n1", "web-1", "web", true);
+        change(&mut instance);
+        let node = "n1".into();
+        Command::PutInstance { node, instance }
+    };
+    run(&mut state, with(|it| it.checks = many(256, 1))).unwrap();
+    for (what, command) in [
+        ("257 checks", with(|it| it.checks = many(257, 1))),
+        ("name has 513", with(|it| it.checks = many(1, 513))),
+        ("bytes", with(|it| it.tags = vec!["x".repeat(256 << 10)])),
+        (
+            "bytes",
+            with(|it| drop(it.meta.insert("k".into(), "\n".repeat(128 << 10)))),
+        ),
+    ] {
+        let refusal = refused(&mut state, command).to_string();
+        assert!(refusal.contains(what), "{refusal}");
+    }
+    let mut node = node("n1", "10.0.0.1");
+    node.meta.insert("k".into(), "x".repeat(256 << 10));
+    refused(&mut state, Command::RegisterNode { node });
+
+    // What was taken passing is taken critical.
+    let near = with(|it| it.tags = vec!["x".repeat((256 << 10) - 600)]);
+    run(&mut state, near).unwrap();
+    let critical = Command::SetChecks {
+        node: "n1".into(),
+        changes: vec![CheckChange {
+            instance: "web-1".into(),
+            id: "alive".into(),
+            check: Some(check(Status::Critical)),
+        }],
+    };
+    run(&mut state, critical).unwrap();
+    let longest = state.to_snapshot().unwrap();
+    let longest = longest.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
+    assert!(longest.unwrap() < 300 << 10);
+}
+
+fn many(count: usize, name: usize) -> BTreeMap<String, Check> {
+    let check = Check {
+        name: "x".repeat(name),
+        status: Status::Passing,
+    };
+    (0..count)
+        .map(|number| (format!("c{number}"), check.clone()))
+        .collect()
 }
 
 #[test]
