@@ -27,6 +27,10 @@ pub struct Node {
     /// Whether its agent is heard.
     #[serde(default, skip_serializing_if = "is_default")]
     pub state: NodeState,
+    /// Which of its agent's streams speaks for it: the index at which that
+    /// began. It is the servers' to say; an agent leaves it 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stream: u64,
 }
 
 /// Whether a node's agent is heard.

@@ -92,7 +92,9 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
     },
-    /// An agent says what its node is.
+    /// An agent says what its node is: a stream of it begins. The index that
+    /// this takes is what the stream's other commands name; those of streams
+    /// that began before are refused from here on, however late they come.
     RegisterNode {
         /// The node.
         node: Node,
@@ -101,6 +103,8 @@ pub enum Command {
     SyncInstances {
         /// The node's id, as the agent proved it.
         node: String,
+        /// The stream that it comes by: the index of its [`Command::RegisterNode`].
+        stream: u64,
         /// All of them.
         instances: Vec<Instance>,
     },
@@ -108,6 +112,8 @@ pub enum Command {
     PutInstance {
         /// The node's id, as the agent proved it.
         node: String,
+        /// The stream that it comes by: the index of its [`Command::RegisterNode`].
+        stream: u64,
         /// The instance.
         instance: Instance,
     },
@@ -115,6 +121,8 @@ pub enum Command {
     RemoveInstance {
         /// The node's id, as the agent proved it.
         node: String,
+        /// The stream that it comes by: the index of its [`Command::RegisterNode`].
+        stream: u64,
         /// The instance's id.
         id: String,
     },
@@ -123,6 +131,8 @@ pub enum Command {
     SetChecks {
         /// The node's id, as the agent proved it.
         node: String,
+        /// The stream that it comes by: the index of its [`Command::RegisterNode`].
+        stream: u64,
         /// What changed.
         changes: Vec<CheckChange>,
     },

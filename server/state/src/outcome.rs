@@ -151,6 +151,12 @@ pub enum Refusal {
         /// The row.
         key: RowKey,
     },
+    /// An agent's change that came by another stream than the node's last.
+    #[error("node {node}: another stream of its agent began; this one's changes are not taken")]
+    Superseded {
+        /// The node.
+        node: String,
+    },
     /// A restore that cannot go on.
     #[error("restore: {reason}")]
     Restore {

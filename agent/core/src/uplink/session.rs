@@ -83,6 +83,7 @@ impl<'a> Session<'a> {
             version: crate::VERSION.to_owned(),
             meta: uplink.parts.meta.clone(),
             state: NodeState::Alive,
+            stream: 0,
         };
         let hello = pb::AgentHello {
             node: serde_json::to_vec(&node).map_err(|e| e.to_string())?,

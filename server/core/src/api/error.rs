@@ -97,6 +97,7 @@ impl From<Refusal> for ApiError {
             Refusal::NotBootstrapped => Self::unavailable("not_ready", message),
             Refusal::AlreadyBootstrapped { .. } => Self::conflict("conflict", message),
             Refusal::Level { .. } => Self::conflict("level", message),
+            Refusal::Superseded { .. } => Self::conflict("conflict", message),
             Refusal::Conflict {
                 key,
                 expected,

@@ -1,17 +1,18 @@
 //! An agent's changes of its node's part of the catalog, one after the other.
 //!
 //! They run beside the stream, since a write waits for a majority and the stream must go on
-//! meanwhile.
+//! meanwhile. But they are its own: when it ends, or the agent begins another one anywhere, nothing
+//! of it is taken any more, since the agent says everything again there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh_model::{Instance, Node, NodeState};
 use mesh_proto::fact::CheckChange;
 use mesh_proto::servers::v1 as wire;
-use mesh_proto::servers::v1::catalog::Change;
-use mesh_state::{Applied, Command, Refusal, RowKey};
+use mesh_state::{Applied, Command, Refusal, RowKey, State};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::core::Core;
 use crate::error::WriteFailure;
@@ -22,23 +23,51 @@ const WAITING: usize = 64;
 /// Where changes go in, and what became of them comes out.
 pub(crate) struct Worker {
     changes: mpsc::Sender<wire::Catalog>,
-    pub(crate) results: mpsc::Receiver<wire::CatalogResult>,
+    pub(crate) results: mpsc::Receiver<Answer>,
+    stream: Arc<Mutex<Option<Stream>>>,
+    task: JoinHandle<()>,
+}
+
+/// What became of a change. [`Superseded`]: none of this stream's will be taken.
+pub(crate) type Answer = Result<wire::CatalogResult, Superseded>;
+
+/// Another stream of the node began, wherever it was.
+#[derive(Debug)]
+pub(crate) struct Superseded;
+
+/// As what the state knows an agent's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stream {
+    epoch: String,
+    /// The index at which it began.
+    index: u64,
 }
 
 impl Worker {
-    /// Begins; ends when it is dropped.
-    pub(crate) fn begin(core: Arc<Core>, node: Node) -> Self {
+    /// Begins; ends when it is dropped, at whatever it is.
+    pub(crate) fn begin(core: Arc<Core>, node: Node, stream: Stream) -> Self {
         let (changes, mut waiting) = mpsc::channel::<wire::Catalog>(WAITING);
         let (done, results) = mpsc::channel(WAITING);
-        tokio::spawn(async move {
+        let stream = Arc::new(Mutex::new(Some(stream)));
+        let writer = Writer {
+            core,
+            node,
+            stream: stream.clone(),
+        };
+        let task = tokio::spawn(async move {
             while let Some(change) = waiting.recv().await {
-                let result = run(&core, &node, change).await;
+                let result = writer.run(change).await;
                 if done.send(result).await.is_err() {
                     return;
                 }
             }
         });
-        Self { changes, results }
+        Self {
+            changes,
+            results,
+            stream,
+            task,
+        }
     }
 
     /// Takes a change. When too many wait, says so instead.
@@ -52,67 +81,110 @@ impl Worker {
             ..wire::CatalogResult::default()
         })
     }
-}
 
-async fn run(core: &Core, node: &Node, change: wire::Catalog) -> wire::CatalogResult {
-    let request = change.request;
-    let failed = |error: String, retry: bool| wire::CatalogResult {
-        request,
-        error,
-        retry,
-        ..wire::CatalogResult::default()
-    };
-    let command = command(&node.id, change.change).and_then(|command| {
-        let fits = fits(core, &node.id, &command);
-        fits.map(|()| command)
-    });
-    let command = match command {
-        Ok(command) => command,
-        Err(error) => return failed(error, false),
-    };
-    match write(core, node, command).await {
-        Ok(applied) => wire::CatalogResult {
-            request,
-            version: Some(applied.version.into()),
-            ..wire::CatalogResult::default()
-        },
-        Err(error) => failed(error.to_string(), error.may_pass()),
+    /// Whether another stream speaks for the node by now, as far as this state knows. In another
+    /// epoch nothing can be said before this one has spoken.
+    pub(crate) fn is_superseded(&self, state: &State, node: &str) -> bool {
+        let stream = lock(&self.stream);
+        let (Some(stream), Some(row)) = (&*stream, state.node(node)) else {
+            return false;
+        };
+        stream.epoch == state.version().epoch && row.value.stream > stream.index
     }
 }
 
-/// A node that was removed while its agent lived comes back with its next word.
-async fn write(core: &Core, node: &Node, command: Command) -> Result<Applied, WriteFailure> {
-    match core.write(command.clone()).await {
-        Err(WriteFailure::Refused(Refusal::NotFound {
-            key: RowKey::Node(_),
-        })) => {
-            register(core, node).await?;
-            core.write(command).await
+/// A write that waits for a majority must not outlive its stream for long: what it says may be
+/// old by then. What is on its way already is refused when it lands, by its stream's number.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The worker's own side.
+struct Writer {
+    core: Arc<Core>,
+    node: Node,
+    /// `None` while a new one begins.
+    stream: Arc<Mutex<Option<Stream>>>,
+}
+
+impl Writer {
+    async fn run(&self, change: wire::Catalog) -> Answer {
+        let request = change.request;
+        let failed = |error: String, retry: bool| {
+            Ok(wire::CatalogResult {
+                request,
+                error,
+                retry,
+                ..wire::CatalogResult::default()
+            })
+        };
+        let change = match read_change(&self.node.id, change.change) {
+            Ok(change) => change,
+            Err(error) => return failed(error, false),
+        };
+        if let Err(error) = fits(&self.core, &self.node.id, &change) {
+            return failed(error, false);
         }
-        other => other,
+        match self.write(change).await {
+            Ok(applied) => Ok(wire::CatalogResult {
+                request,
+                version: Some(applied.version.into()),
+                ..wire::CatalogResult::default()
+            }),
+            Err(WriteFailure::Refused(Refusal::Superseded { .. })) => Err(Superseded),
+            Err(error) => failed(error.to_string(), error.may_pass()),
+        }
+    }
+
+    /// A node that was removed while its agent lived comes back with its next word; so does one
+    /// whose state was replaced by a restore, which knows other streams.
+    async fn write(&self, change: Change) -> Result<Applied, WriteFailure> {
+        let stream = lock(&self.stream).clone();
+        if let Some(stream) = stream {
+            let command = change.clone().command(&self.node.id, stream.index);
+            match self.core.write(command).await {
+                Err(WriteFailure::Refused(Refusal::NotFound {
+                    key: RowKey::Node(_),
+                })) => {}
+                Err(WriteFailure::Refused(Refusal::Superseded { .. }))
+                    if self.core.store.state().version().epoch != stream.epoch => {}
+                other => return other,
+            }
+        }
+        *lock(&self.stream) = None;
+        let stream = register(&self.core, &self.node).await?;
+        *lock(&self.stream) = Some(stream.clone());
+        let command = change.command(&self.node.id, stream.index);
+        self.core.write(command).await
     }
 }
 
-/// Says what the node is; silent nodes are heard again by that.
-pub(crate) async fn register(core: &Core, node: &Node) -> Result<(), WriteFailure> {
+fn lock(stream: &Mutex<Option<Stream>>) -> MutexGuard<'_, Option<Stream>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says what the node is, and begins a stream of it; silent nodes are heard again by that.
+pub(crate) async fn register(core: &Core, node: &Node) -> Result<Stream, WriteFailure> {
     let node = Node {
         state: NodeState::Alive,
         ..node.clone()
     };
-    let known = core.store.state();
-    if known.node(&node.id).is_some_and(|row| row.value == node) {
-        return Ok(());
-    }
-    core.write(Command::RegisterNode { node }).await.map(drop)
+    let applied = core.write(Command::RegisterNode { node }).await?;
+    Ok(Stream {
+        epoch: applied.version.epoch,
+        index: applied.version.index,
+    })
 }
 
 /// Whether the node stays within its number of instances.
-fn fits(core: &Core, node: &str, command: &Command) -> Result<(), String> {
+fn fits(core: &Core, node: &str, change: &Change) -> Result<(), String> {
     let limit = core.options.limits.instances_per_agent;
     let state = core.store.state();
-    let count = match command {
-        Command::SyncInstances { instances, .. } => instances.len(),
-        Command::PutInstance { instance, .. } if state.instance(node, &instance.id).is_none() => {
+    let count = match change {
+        Change::Sync(instances) => instances.len(),
+        Change::Put(instance) if state.instance(node, &instance.id).is_none() => {
             state.instances_on(node).len() + 1
         }
         _ => return Ok(()),
@@ -125,9 +197,45 @@ fn fits(core: &Core, node: &str, command: &Command) -> Result<(), String> {
     }
 }
 
-/// The command of a change. It counts for `node` only, whatever it says.
-pub(crate) fn command(node: &str, change: Option<Change>) -> Result<Command, String> {
-    let node = node.to_owned();
+/// A change that was read, and is of its agent's own node.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Sync(Vec<Instance>),
+    Put(Box<Instance>),
+    Remove(String),
+    Checks(Vec<mesh_state::CheckChange>),
+}
+
+impl Change {
+    /// It counts for `node` only, whatever it says.
+    pub(crate) fn command(self, node: &str, stream: u64) -> Command {
+        let node = node.to_owned();
+        match self {
+            Self::Sync(instances) => Command::SyncInstances {
+                node,
+                stream,
+                instances,
+            },
+            Self::Put(instance) => Command::PutInstance {
+                node,
+                stream,
+                instance: *instance,
+            },
+            Self::Remove(id) => Command::RemoveInstance { node, stream, id },
+            Self::Checks(changes) => Command::SetChecks {
+                node,
+                stream,
+                changes,
+            },
+        }
+    }
+}
+
+/// Reads a change that the agent of `node` sent.
+pub(crate) fn read_change(
+    node: &str,
+    change: Option<wire::catalog::Change>,
+) -> Result<Change, String> {
     let own = |instance: &Instance| match instance.node == node {
         true => Ok(()),
         false => Err(format!(
@@ -136,28 +244,25 @@ pub(crate) fn command(node: &str, change: Option<Change>) -> Result<Command, Str
         )),
     };
     match change {
-        Some(Change::Sync(bytes)) => {
+        Some(wire::catalog::Change::Sync(bytes)) => {
             let instances: Vec<Instance> = read("sync", &bytes)?;
             instances.iter().try_for_each(own)?;
-            Ok(Command::SyncInstances { node, instances })
+            Ok(Change::Sync(instances))
         }
-        Some(Change::Put(bytes)) => {
+        Some(wire::catalog::Change::Put(bytes)) => {
             let instance: Instance = read("put", &bytes)?;
             own(&instance)?;
-            Ok(Command::PutInstance { node, instance })
+            Ok(Change::Put(Box::new(instance)))
         }
-        Some(Change::Remove(id)) => Ok(Command::RemoveInstance { node, id }),
-        Some(Change::Checks(bytes)) => {
+        Some(wire::catalog::Change::Remove(id)) => Ok(Change::Remove(id)),
+        Some(wire::catalog::Change::Checks(bytes)) => {
             let changes: Vec<CheckChange> = read("checks", &bytes)?;
             let changes = changes.into_iter().map(|change| mesh_state::CheckChange {
                 instance: change.instance,
                 id: change.id,
                 check: Some(change.check),
             });
-            Ok(Command::SetChecks {
-                node,
-                changes: changes.collect(),
-            })
+            Ok(Change::Checks(changes.collect()))
         }
         None => Err("a change of this kind is not known to this server; upgrade it".to_owned()),
     }
@@ -165,4 +270,46 @@ pub(crate) fn command(node: &str, change: Option<Change>) -> Result<Command, Str
 
 fn read<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tests::agent::node;
+    use crate::tests::harness::{soon, start, together};
+
+    #[tokio::test]
+    async fn a_write_that_waits_ends_with_its_stream() {
+        let mut options = together(3);
+        for one in &mut options {
+            one.timing.request = Duration::from_secs(3600);
+        }
+        let mut servers = futures::future::join_all(options.into_iter().map(start)).await;
+        let (last, _) = servers.pop().unwrap();
+        let stream = register(&last.core, &node("n1")).await.unwrap();
+        let mut worker = Worker::begin(last.core.clone(), node("n1"), stream);
+        for (server, _) in servers {
+            server.shutdown().await;
+        }
+        // There is no majority, and so no answer.
+        let refused = worker.push(wire::Catalog {
+            request: 1,
+            change: Some(wire::catalog::Change::Sync(b"[]".to_vec())),
+        });
+        assert_eq!(refused, None);
+        let answer = tokio::time::timeout(Duration::from_millis(300), worker.results.recv());
+        assert!(answer.await.is_err(), "it was answered");
+        let held = Arc::downgrade(&worker.stream);
+        drop(worker);
+        soon(async {
+            while held.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        last.shutdown().await;
+    }
 }

@@ -23,7 +23,8 @@ pub(crate) use service::{FeedService, certified};
 pub(crate) fn read_any(message: wire::FromAgent) {
     match message.message {
         Some(Message::Catalog(change)) => {
-            if let Ok(command) = catalog::command("n1", change.change) {
+            if let Ok(change) = catalog::read_change("n1", change.change) {
+                let command = change.command("n1", 1);
                 let bytes = mesh_state::Envelope::new(1, command).encode();
                 assert!(bytes.is_ok(), "a change cannot be proposed");
             }

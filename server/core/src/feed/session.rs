@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use super::MAX_TOPICS;
-use super::catalog::{Worker, register};
+use super::catalog::{Stream, Worker, register};
 use super::registry::Place;
 use super::subscriptions::Subscriptions;
 use crate::core::Core;
@@ -38,13 +38,13 @@ pub(crate) async fn serve(
     out: Outbox,
 ) {
     let result = match greet(&core, &node, &mut inbound, &out).await {
-        Ok(node) => match core.registry.open(&node.id, core.options.limits.agents) {
+        Ok((node, stream)) => match core.registry.open(&node.id, core.options.limits.agents) {
             None => Err(Status::resource_exhausted(
                 "as many agents as this server takes are connected; try another",
             )),
             Some(place) => {
                 tracing::info!(node = %node.id, "an agent's stream began");
-                let session = Session::new(core.clone(), node, place.clone());
+                let session = Session::new(core.clone(), node, stream, place.clone());
                 let result = session.run(inbound, &out).await;
                 core.registry.close(&place);
                 result
@@ -66,7 +66,7 @@ async fn greet(
     certified: &str,
     inbound: &mut Streaming<wire::FromAgent>,
     out: &Outbox,
-) -> Result<Node, Status> {
+) -> Result<(Node, Stream), Status> {
     let first = tokio::time::timeout(HELLO, inbound.message()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no hello came in time"))??;
     let Some(From::Hello(hello)) = first.and_then(|first| first.message) else {
@@ -104,13 +104,13 @@ async fn greet(
         version: Some(state.version().into()),
     };
     let registered = register(core, &node).await;
-    registered.map_err(|error| match error.may_pass() {
+    let stream = registered.map_err(|error| match error.may_pass() {
         true => Status::unavailable(error.to_string()),
         false => Status::invalid_argument(format!("hello: {error}")),
     })?;
     core.leases.heard(&node.id);
     send(out, To::Welcome(welcome)).await?;
-    Ok(node)
+    Ok((node, stream))
 }
 
 /// Three in a lease.
@@ -140,9 +140,9 @@ struct Session {
 }
 
 impl Session {
-    fn new(core: Arc<Core>, node: Node, place: Place) -> Self {
+    fn new(core: Arc<Core>, node: Node, stream: Stream, place: Place) -> Self {
         Self {
-            worker: Worker::begin(core.clone(), node),
+            worker: Worker::begin(core.clone(), node, stream),
             core,
             place,
             topics: Subscriptions::default(),
@@ -180,7 +180,7 @@ impl Session {
                     return Err(Status::unavailable("the server stops; try another"));
                 }
                 () = replaced.cancelled() => {
-                    return Err(Status::aborted("a newer stream of this node took its place"));
+                    return Err(superseded());
                 }
                 message = inbound.message(), if !full => {
                     let Some(message) = message? else { return Ok(()) };
@@ -189,6 +189,7 @@ impl Session {
                     self.take(message)?;
                 }
                 Some(result) = self.worker.results.recv(), if !full => {
+                    let result = result.map_err(|_| superseded())?;
                     self.answers.push_back(To::CatalogResult(result));
                 }
                 () = self.topics.woken() => {}
@@ -212,6 +213,10 @@ impl Session {
                     if core.is_cut_off() {
                         let reason = "this server has lost the leader; try another";
                         return Err(Status::unavailable(reason));
+                    }
+                    // Also by a hello that came late: the agent begins again, and is heard.
+                    if self.worker.is_superseded(&core.store.state(), &self.place.node) {
+                        return Err(superseded());
                     }
                     if heard.elapsed() > silence {
                         return Err(Status::deadline_exceeded("the agent was not heard in time"));
@@ -326,6 +331,10 @@ impl Session {
         }));
         Ok(())
     }
+}
+
+fn superseded() -> Status {
+    Status::aborted("a newer stream of this node took its place")
 }
 
 /// Ticks, the first time after one period.

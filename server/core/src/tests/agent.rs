@@ -52,6 +52,7 @@ pub(crate) fn node(id: &str) -> Node {
         version: String::new(),
         meta: BTreeMap::new(),
         state: NodeState::Alive,
+        stream: 0,
     }
 }
 

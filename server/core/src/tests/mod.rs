@@ -1,7 +1,7 @@
 //! Servers in this process, over real sockets.
 #![allow(clippy::unwrap_used)]
 
-mod agent;
+pub(crate) mod agent;
 mod api;
 mod blocking;
 mod cluster;
@@ -9,8 +9,9 @@ mod config;
 mod feed;
 mod fuzz;
 mod golden;
-mod harness;
+pub(crate) mod harness;
 mod leases;
 mod restore;
 mod schema;
 mod sign;
+mod streams;

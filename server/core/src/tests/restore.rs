@@ -7,7 +7,7 @@ use super::agent::Agent;
 use super::harness::{Client, ok, one, options, start};
 use crate::{Formation, Server, ServerOptions};
 
-async fn restore(client: &Client, bytes: Vec<u8>) -> super::harness::Answer {
+pub(super) async fn restore(client: &Client, bytes: Vec<u8>) -> super::harness::Answer {
     client
         .send(client.request(Method::PUT, "/v1/snapshot").body(bytes))
         .await

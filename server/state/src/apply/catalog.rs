@@ -1,7 +1,10 @@
 //! What agents say of their nodes, and the leader of the agents.
 //!
 //! Every command is for one node, whose id the caller has proved; what it says
-//! of another node is refused, not believed.
+//! of another node is refused, not believed. And it is of one stream: a write
+//! that was held up somewhere, while the agent went to another server and said
+//! everything again there, would undo that, and nothing would mend it. So the
+//! node remembers which stream began last, and takes no other's word.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +33,11 @@ impl Draft {
     pub(super) fn register_node(&mut self, node: &Node) -> Result<Applied, Refusal> {
         let fits = check_id(&node.id).and_then(|()| check_size(node));
         fits.map_err(|e| Refusal::invalid(RowKey::Node(node.id.clone()), e))?;
-        Ok(done(vec![self.put_node(node.clone())]))
+        let node = Node {
+            stream: self.index,
+            ..node.clone()
+        };
+        Ok(done(vec![self.put_node(node)]))
     }
 
     pub(super) fn set_node_state(
@@ -46,8 +53,14 @@ impl Draft {
     /// A node's address and state are part of its instances' endpoints.
     fn put_node(&mut self, node: Node) -> OpResult {
         let id = node.id.clone();
+        let bare = |node: &Node| Node {
+            stream: 0,
+            ..node.clone()
+        };
+        let before = self.state.node(&id).map(|row| bare(&row.value));
+        let differs = before.is_some_and(|before| before != bare(&node));
         let result = self.put(node, AGENT);
-        if result.change == Change::Updated {
+        if differs {
             let services: BTreeSet<Key> = self
                 .state
                 .instances_on(&id)
@@ -64,9 +77,10 @@ impl Draft {
     pub(super) fn sync_instances(
         &mut self,
         node: &str,
+        stream: u64,
         instances: &[Instance],
     ) -> Result<Applied, Refusal> {
-        self.known_node(node)?;
+        self.speaks(node, stream)?;
         let mut named = BTreeSet::new();
         for instance in instances {
             check_instance(node, instance)?;
@@ -91,14 +105,21 @@ impl Draft {
     pub(super) fn put_one_instance(
         &mut self,
         node: &str,
+        stream: u64,
         instance: &Instance,
     ) -> Result<Applied, Refusal> {
-        self.known_node(node)?;
+        self.speaks(node, stream)?;
         check_instance(node, instance)?;
         Ok(done(vec![self.put_instance(instance.clone())]))
     }
 
-    pub(super) fn remove_one_instance(&mut self, node: &str, id: &str) -> Result<Applied, Refusal> {
+    pub(super) fn remove_one_instance(
+        &mut self,
+        node: &str,
+        stream: u64,
+        id: &str,
+    ) -> Result<Applied, Refusal> {
+        self.speaks(node, stream)?;
         let key = InstanceKey {
             node: node.to_owned(),
             id: id.to_owned(),
@@ -109,9 +130,10 @@ impl Draft {
     pub(super) fn set_checks(
         &mut self,
         node: &str,
+        stream: u64,
         changes: &[CheckChange],
     ) -> Result<Applied, Refusal> {
-        self.known_node(node)?;
+        self.speaks(node, stream)?;
         let mut results = Vec::new();
         // Each once, however many of its checks changed.
         let mut changed: BTreeMap<InstanceKey, Instance> = BTreeMap::new();
@@ -181,6 +203,16 @@ impl Draft {
             .collect();
         results.push(self.delete::<Node>(&node.to_owned()));
         results
+    }
+
+    /// Whether what comes by this stream counts for the node.
+    fn speaks(&self, node: &str, stream: u64) -> Result<(), Refusal> {
+        match self.known_node(node)?.stream == stream {
+            true => Ok(()),
+            false => Err(Refusal::Superseded {
+                node: node.to_owned(),
+            }),
+        }
     }
 
     fn known_node(&self, node: &str) -> Result<Node, Refusal> {

@@ -109,10 +109,24 @@ impl Draft {
             Command::PutCa { value, cas } => self.put_ca(value, *cas),
             Command::Transaction { ops, owner, force } => self.transaction(ops, owner, *force),
             Command::RegisterNode { node } => self.register_node(node),
-            Command::SyncInstances { node, instances } => self.sync_instances(node, instances),
-            Command::PutInstance { node, instance } => self.put_one_instance(node, instance),
-            Command::RemoveInstance { node, id } => self.remove_one_instance(node, id),
-            Command::SetChecks { node, changes } => self.set_checks(node, changes),
+            Command::SyncInstances {
+                node,
+                stream,
+                instances,
+            } => self.sync_instances(node, *stream, instances),
+            Command::PutInstance {
+                node,
+                stream,
+                instance,
+            } => self.put_one_instance(node, *stream, instance),
+            Command::RemoveInstance { node, stream, id } => {
+                self.remove_one_instance(node, *stream, id)
+            }
+            Command::SetChecks {
+                node,
+                stream,
+                changes,
+            } => self.set_checks(node, *stream, changes),
             Command::SetNodeState { node, state } => self.set_node_state(node, *state),
             Command::RemoveNode { node } => self.remove_node(node),
             Command::ReapNodes { ttl } => self.reap_nodes(*ttl),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_model::{Check, Instance, NodeState, Status};
-use mesh_state::{Change, CheckChange, Command, Health, RowKey, State, Topic};
+use mesh_state::{Change, CheckChange, Command, Health, Refusal, RowKey, State, Topic};
 
 use crate::make::*;
 
@@ -15,6 +15,7 @@ fn two_nodes() -> State {
     }
     let sync = Command::SyncInstances {
         node: "n1".into(),
+        stream: LAST,
         instances: vec![
             instance("n1", "web-1", "web", true),
             instance("n1", "web-2", "web", false),
@@ -24,6 +25,7 @@ fn two_nodes() -> State {
     run(&mut state, sync).unwrap();
     let put = Command::PutInstance {
         node: "n2".into(),
+        stream: LAST,
         instance: instance("n2", "web-1", "web", true),
     };
     run(&mut state, put).unwrap();
@@ -81,6 +83,7 @@ fn a_sync_is_the_whole_set() {
     let mut state = two_nodes();
     let sync = |instances| Command::SyncInstances {
         node: "n1".into(),
+        stream: LAST,
         instances,
     };
     let same = vec![
@@ -127,6 +130,7 @@ fn an_agent_speaks_for_its_own_node() {
     let mut state = two_nodes();
     let foreign = Command::PutInstance {
         node: "n1".into(),
+        stream: LAST,
         instance: instance("n2", "web-9", "web", true),
     };
     let refusal = refused(&mut state, foreign);
@@ -136,6 +140,7 @@ fn an_agent_speaks_for_its_own_node() {
     );
     let unknown = Command::SyncInstances {
         node: "n9".into(),
+        stream: LAST,
         instances: vec![],
     };
     assert_eq!(
@@ -151,12 +156,14 @@ fn an_agent_speaks_for_its_own_node() {
             &mut state,
             Command::PutInstance {
                 node,
+                stream: LAST,
                 instance: bad,
             },
         );
     }
     let twice = Command::SyncInstances {
         node: "n1".into(),
+        stream: LAST,
         instances: vec![
             instance("n1", "a", "web", true),
             instance("n1", "a", "db", true),
@@ -170,6 +177,7 @@ fn only_a_change_of_a_check_is_one() {
     let mut state = two_nodes();
     let set = |id: &str, status| Command::SetChecks {
         node: "n1".into(),
+        stream: LAST,
         changes: vec![CheckChange {
             instance: id.into(),
             id: "alive".into(),
@@ -193,6 +201,7 @@ fn only_a_change_of_a_check_is_one() {
     assert_eq!(applied.results[0].change, Change::Absent);
     let gone = Command::SetChecks {
         node: "n1".into(),
+        stream: LAST,
         changes: vec![CheckChange {
             instance: "web-1".into(),
             id: "alive".into(),
@@ -217,6 +226,7 @@ fn an_agents_rows_are_bounded() {
     let mut state = two_nodes();
     let set = |id: &str, name: &str| Command::SetChecks {
         node: "n1".into(),
+        stream: LAST,
         changes: vec![CheckChange {
             instance: "web-1".into(),
             id: id.into(),
@@ -235,7 +245,11 @@ fn an_agents_rows_are_bounded() {
         let mut instance = instance("n1", "web-1", "web", true);
         change(&mut instance);
         let node = "n1".into();
-        Command::PutInstance { node, instance }
+        Command::PutInstance {
+            node,
+            stream: LAST,
+            instance,
+        }
     };
     run(&mut state, with(|it| it.checks = many(256, 1))).unwrap();
     for (what, command) in [
@@ -259,6 +273,7 @@ fn an_agents_rows_are_bounded() {
     run(&mut state, near).unwrap();
     let critical = Command::SetChecks {
         node: "n1".into(),
+        stream: LAST,
         changes: vec![CheckChange {
             instance: "web-1".into(),
             id: "alive".into(),
@@ -279,6 +294,80 @@ fn many(count: usize, name: usize) -> BTreeMap<String, Check> {
     (0..count)
         .map(|number| (format!("c{number}"), check.clone()))
         .collect()
+}
+
+/// A write that was held up, and lands after the agent said everything again by
+/// another stream.
+#[test]
+fn an_older_streams_word_is_not_taken() {
+    let mut state = two_nodes();
+    let older = state.node("n1").unwrap().value.stream;
+    let endpoints = state.topic_index(&Topic::Endpoints(key("web")));
+    let again = Command::RegisterNode {
+        node: node("n1", "10.0.0.1"),
+    };
+    let applied = run(&mut state, again).unwrap();
+    let newer = state.node("n1").unwrap().value.stream;
+    assert!(older < newer);
+    assert_eq!(newer, applied.results[0].index, "what the server goes by");
+    let index = state.topic_index(&Topic::Endpoints(key("web")));
+    assert_eq!(index, endpoints, "a stream is nothing to the endpoints");
+    let sync = Command::SyncInstances {
+        node: "n1".into(),
+        stream: newer,
+        instances: vec![instance("n1", "web-1", "web", true)],
+    };
+    run(&mut state, sync).unwrap();
+
+    let (node, id) = ("n1".to_owned(), "web-1".to_owned());
+    let check = CheckChange {
+        instance: id.clone(),
+        id: "alive".into(),
+        check: Some(check(Status::Critical)),
+    };
+    // And what names a stream of a state that a restore did away with.
+    for stream in [older, newer + 1] {
+        for late in [
+            Command::SyncInstances {
+                node: node.clone(),
+                stream,
+                instances: vec![],
+            },
+            Command::PutInstance {
+                node: node.clone(),
+                stream,
+                instance: instance("n1", "web-2", "web", true),
+            },
+            Command::RemoveInstance {
+                node: node.clone(),
+                stream,
+                id: id.clone(),
+            },
+            Command::SetChecks {
+                node: node.clone(),
+                stream,
+                changes: vec![check.clone()],
+            },
+        ] {
+            let refusal = refused(&mut state, late);
+            assert_eq!(refusal, Refusal::Superseded { node: node.clone() });
+        }
+    }
+    // Another node's streams are its own.
+    let other = state.node("n2").unwrap().value.stream;
+    let put = Command::PutInstance {
+        node: "n2".into(),
+        stream: other,
+        instance: instance("n2", "web-2", "web", true),
+    };
+    run(&mut state, put).unwrap();
+    // What the leader says of the node leaves its stream.
+    let silent = Command::SetNodeState {
+        node: "n1".into(),
+        state: NodeState::Silent { since: 100 },
+    };
+    run(&mut state, silent).unwrap();
+    assert_eq!(state.node("n1").unwrap().value.stream, newer);
 }
 
 #[test]
@@ -326,11 +415,12 @@ fn a_node_goes_with_its_instances() {
     assert_eq!(again.results[0].change, Change::Absent);
     let gone = Command::RemoveInstance {
         node: "n1".into(),
+        stream: LAST,
         id: "web-1".into(),
     };
     assert_eq!(
-        run(&mut state, gone).unwrap().results[0].change,
-        Change::Absent
+        refused(&mut state, gone).to_string(),
+        "node n1: does not exist"
     );
 }
 

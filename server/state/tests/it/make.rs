@@ -23,6 +23,30 @@ pub(crate) fn cluster() -> State {
     state
 }
 
+/// In a command of an agent: the stream of its node that began last.
+pub(crate) const LAST: u64 = 0;
+
+/// Names the stream that [`LAST`] is in this state.
+pub(crate) fn by_last_stream(state: &State, command: Command) -> Command {
+    let last = |node: &str| state.node(node).map_or(LAST, |row| row.value.stream);
+    by_stream(command, |node, stream| match stream {
+        LAST => last(node),
+        other => other,
+    })
+}
+
+/// The command with another stream: a function of its node and its stream.
+pub(crate) fn by_stream(mut command: Command, change: impl Fn(&str, u64) -> u64) -> Command {
+    match &mut command {
+        Command::SyncInstances { node, stream, .. }
+        | Command::PutInstance { node, stream, .. }
+        | Command::RemoveInstance { node, stream, .. }
+        | Command::SetChecks { node, stream, .. } => *stream = change(node, *stream),
+        _ => {}
+    }
+    command
+}
+
 pub(crate) fn run(state: &mut State, command: Command) -> Result<Applied, Refusal> {
     run_at(state, 1_000, command).0
 }
@@ -32,6 +56,7 @@ pub(crate) fn run_at(
     time: u64,
     command: Command,
 ) -> (Result<Applied, Refusal>, Touched) {
+    let command = by_last_stream(state, command);
     // Through its bytes, as the log has it.
     let bytes = Envelope::new(time, command).encode().unwrap();
     let commit = state.apply(&[Envelope::decode(&bytes).unwrap()]);
@@ -143,6 +168,7 @@ pub(crate) fn node(id: &str, address: &str) -> Node {
         version: String::new(),
         meta: Default::default(),
         state: NodeState::Alive,
+        stream: 0,
     }
 }
 

@@ -25,6 +25,9 @@ enum Ask {
     RemoveNode(&'static str),
     Reap,
     Ca(u8, Cas),
+    /// By a stream that is so far from the node's last one: an older one, or one
+    /// that a restore does not know any more.
+    Late(Box<Ask>, i64),
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +65,13 @@ fn entries() -> impl Strategy<Value = Entry> {
 }
 
 fn asks() -> impl Strategy<Value = Ask> {
+    (timely(), prop_oneof![5 => Just(0), 1 => -3..3_i64]).prop_map(|(ask, off)| match off {
+        0 => ask,
+        off => Ask::Late(Box::new(ask), off),
+    })
+}
+
+fn timely() -> impl Strategy<Value = Ask> {
     let cas = prop_oneof![
         3 => Just(Cas::Any),
         1 => Just(Cas::Absent),
@@ -118,6 +128,16 @@ fn entry_json(entry: &Entry) -> Value {
 
 impl Naive {
     fn command(&self, ask: &Ask) -> Command {
+        let last = |node: &str| self.node(node).map_or(9, |node| node.stream);
+        match ask {
+            Ask::Late(ask, off) => by_stream(self.ask(ask), |node, _| {
+                last(node).saturating_add_signed(*off).max(1)
+            }),
+            ask => by_stream(self.ask(ask), |node, _| last(node)),
+        }
+    }
+
+    fn ask(&self, ask: &Ask) -> Command {
         let cas = |key: &RowKey, cas: Cas| {
             let modify = self.rows.get(key).map_or(0, |row| row.modify);
             match cas {
@@ -156,6 +176,7 @@ impl Naive {
             },
             Ask::Sync(node, set) => Command::SyncInstances {
                 node: node.into(),
+                stream: LAST,
                 instances: set
                     .into_iter()
                     .map(|(id, service)| instance(node, id, service, true))
@@ -163,14 +184,17 @@ impl Naive {
             },
             Ask::Put(node, id, service) => Command::PutInstance {
                 node: node.into(),
+                stream: LAST,
                 instance: instance(node, id, service, id != "i1"),
             },
             Ask::Remove(node, id) => Command::RemoveInstance {
                 node: node.into(),
+                stream: LAST,
                 id: id.into(),
             },
             Ask::Check(node, id, status) => Command::SetChecks {
                 node: node.into(),
+                stream: LAST,
                 changes: vec![CheckChange {
                     instance: id.into(),
                     id: "alive".into(),
@@ -183,6 +207,7 @@ impl Naive {
                 value: value.into(),
                 cas: cas(&RowKey::Ca, kind),
             },
+            Ask::Late(ask, _) => self.ask(&ask),
         }
     }
 
@@ -211,7 +236,13 @@ impl Naive {
     fn change(&mut self, command: &Command) -> bool {
         match command {
             Command::Transaction { ops, owner, force } => self.write(ops, owner, *force),
-            Command::RegisterNode { node } => self.put(RowKey::Node(node.id.clone()), json(node)),
+            Command::RegisterNode { node } => {
+                let node = Node {
+                    stream: self.index + 1,
+                    ..node.clone()
+                };
+                self.put(RowKey::Node(node.id.clone()), json(node))
+            }
             Command::SetNodeState { node, state } => {
                 let Some(mut value) = self.node(node) else {
                     return false;
@@ -219,8 +250,12 @@ impl Naive {
                 value.state = *state;
                 self.put(RowKey::Node(node.clone()), json(value))
             }
-            Command::SyncInstances { node, instances } => {
-                if self.node(node).is_none() {
+            Command::SyncInstances {
+                node,
+                stream,
+                instances,
+            } => {
+                if !self.speaks(node, *stream) {
                     return false;
                 }
                 let named: BTreeSet<_> = instances.iter().map(|i| &i.id).collect();
@@ -230,15 +265,24 @@ impl Naive {
                 });
                 instances.iter().all(|i| self.put_instance(i))
             }
-            Command::PutInstance { node, instance } => {
-                self.node(node).is_some() && self.put_instance(instance)
+            Command::PutInstance {
+                node,
+                stream,
+                instance,
+            } => self.speaks(node, *stream) && self.put_instance(instance),
+            Command::RemoveInstance { node, stream, id } => {
+                let speaks = self.speaks(node, *stream);
+                if speaks {
+                    self.rows.remove(&instance_key(node, id));
+                }
+                speaks
             }
-            Command::RemoveInstance { node, id } => {
-                self.rows.remove(&instance_key(node, id));
-                true
-            }
-            Command::SetChecks { node, changes } => {
-                if self.node(node).is_none() {
+            Command::SetChecks {
+                node,
+                stream,
+                changes,
+            } => {
+                if !self.speaks(node, *stream) {
                     return false;
                 }
                 for change in changes {
@@ -343,20 +387,27 @@ impl Naive {
         Some(serde_json::from_value(row.value.clone()).unwrap())
     }
 
+    fn speaks(&self, node: &str, stream: u64) -> bool {
+        self.node(node).is_some_and(|node| node.stream == stream)
+    }
+
     fn instance(&self, node: &str, id: &str) -> Option<Instance> {
         let row = self.rows.get(&instance_key(node, id))?;
         Some(serde_json::from_value(row.value.clone()).unwrap())
     }
 
     /// What can be seen of a service's endpoints.
-    fn endpoints(&self, service: &Key) -> Vec<(Held, Held)> {
+    fn endpoints(&self, service: &Key) -> Vec<(Held, Node)> {
         self.rows
             .iter()
             .filter_map(|(key, row)| match key {
                 RowKey::Instance(key) => {
                     let instance = self.instance(&key.node, &key.id)?;
-                    let node = self.rows.get(&RowKey::Node(key.node.clone()))?;
-                    (instance.key() == *service).then(|| (row.clone(), node.clone()))
+                    let node = Node {
+                        stream: 0,
+                        ..self.node(&key.node)?
+                    };
+                    (instance.key() == *service).then(|| (row.clone(), node))
                 }
                 _ => None,
             })

@@ -11,6 +11,7 @@ fn full() -> State {
     run(&mut state, Command::RegisterNode { node }).unwrap();
     let put_web = Command::PutInstance {
         node: "n1".into(),
+        stream: LAST,
         instance: instance("n1", "web-1", "web", true),
     };
     run(&mut state, put_web).unwrap();

@@ -20,6 +20,7 @@ fn woken(watch: &mut Watch) -> Option<Version> {
 }
 
 fn apply(store: &Store, command: Command) -> Version {
+    let command = by_last_stream(&store.state(), command);
     let mut outcomes = store.apply(&[Envelope::new(1, command)]);
     outcomes.pop().unwrap().into_result().unwrap().version
 }
@@ -33,7 +34,14 @@ fn store() -> Store {
     for (node, service) in [("n1", "web"), ("n2", "db")] {
         let instance = instance(node, "i", service, true);
         let node = node.into();
-        apply(&store, Command::PutInstance { node, instance });
+        apply(
+            &store,
+            Command::PutInstance {
+                node,
+                stream: LAST,
+                instance,
+            },
+        );
     }
     store
 }
@@ -132,6 +140,7 @@ fn a_node_wakes_the_endpoints_on_it() {
     wakes(
         Command::RemoveInstance {
             node: "n1".into(),
+            stream: LAST,
             id: "i".into(),
         },
         &[
@@ -188,8 +197,10 @@ fn what_changes_nothing_wakes_nobody() {
     let since = store.state().version();
     let keys: Vec<WatchKey> = TableName::ALL.into_iter().map(WatchKey::Table).collect();
     let mut watch = store.watch(&keys, &since);
-    let again = Command::RegisterNode {
-        node: node("n1", "10.0.0.1"),
+    let again = Command::PutInstance {
+        node: "n1".into(),
+        stream: LAST,
+        instance: instance("n1", "i", "web", true),
     };
     apply(&store, again);
     let refused = write("cli", vec![delete(EntryKey::Mesh)]);
