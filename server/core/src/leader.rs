@@ -78,15 +78,17 @@ async fn name_cluster(core: &Core) -> Result<(), WriteFailure> {
     Ok(())
 }
 
-/// Once every voter speaks a level, commands of it may be proposed.
-async fn raise_level(core: &Core) {
+/// Once every server speaks a level, commands of it may be proposed. Learners are asked too: one
+/// that is catching up will vote without being asked again.
+pub(crate) async fn raise_level(core: &Core) {
     let own = core.options.level;
     let level = core.store.state().level();
     if level >= own {
         return;
     }
-    let voters = core.raft.status().voters;
-    let others = voters.iter().filter(|peer| peer.id != core.me.id);
+    let status = core.raft.status();
+    let members = status.voters.iter().chain(&status.learners);
+    let others = members.filter(|peer| peer.id != core.me.id);
     let answers = join_all(others.map(|peer| core.peers.identify(&peer.addr))).await;
     let spoken = answers
         .into_iter()

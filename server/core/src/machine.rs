@@ -55,21 +55,14 @@ impl Machine for StateMachine {
         // All are read before one is applied: an entry is applied whole or not at all.
         let envelopes = commands
             .iter()
-            .map(|bytes| Envelope::decode(bytes))
+            .map(|bytes| Envelope::decode(bytes, self.level))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| match error {
-                CommandError::Unknown(_) => {
+                CommandError::Unknown(_) | CommandError::Level { .. } => {
                     MachineError::Unknown(format!("entry {index}: {error}"))
                 }
                 other => MachineError::Corrupt(format!("entry {index}: {other}")),
             })?;
-        let mut levels = envelopes.iter().map(|one| one.command.required_level());
-        if let Some(level) = levels.find(|level| *level > self.level) {
-            return Err(MachineError::Unknown(format!(
-                "entry {index}: a command of level {level}, and this server speaks up to {}; upgrade it",
-                self.level
-            )));
-        }
         let outcomes = self.store.apply(&envelopes);
         self.publish();
         outcomes
@@ -94,8 +87,8 @@ impl Machine for StateMachine {
                 known: FORMAT,
             });
         }
-        let state = State::read_snapshot(body).map_err(|error| match error {
-            SnapshotError::Newer(_) | SnapshotError::Level(_) => {
+        let state = State::read_snapshot_up_to(body, self.level).map_err(|error| match error {
+            SnapshotError::Newer(_) | SnapshotError::Level { .. } => {
                 MachineError::Unknown(error.to_string())
             }
             other => MachineError::Corrupt(other.to_string()),
@@ -149,6 +142,37 @@ mod tests {
         let other = StateMachine::new(Store::default(), mesh_state::LEVEL);
         other.restore(FORMAT, &mut body.as_slice()).unwrap();
         assert_eq!(*other.store.state(), *store.state());
+    }
+
+    #[test]
+    fn one_of_an_older_level_stops_at_what_is_newer() {
+        let newer = mesh_state::LEVEL + 1;
+        let store = Store::default();
+        let machine = StateMachine::new(store.clone(), newer);
+        let command = |command| Bytes::from(Envelope::new(1, command).encode().unwrap());
+        let raise = command(Command::RaiseLevel { level: newer });
+        let tomorrow = command(Command::Tomorrow {});
+        let commands = [bootstrap(), raise.clone(), tomorrow.clone()];
+        for answer in machine.apply(1, &commands).unwrap() {
+            assert!(Outcome::decode(&answer).unwrap().into_result().is_ok());
+        }
+        let mut snapshot = Vec::new();
+        machine.snapshot().write_to(&mut snapshot).unwrap();
+
+        let store = Store::default();
+        let older = StateMachine::new(store.clone(), mesh_state::LEVEL);
+        older.apply(1, &[bootstrap()]).unwrap();
+        let before = store.state();
+        for command in [raise, tomorrow] {
+            let error = older.apply(2, &[command]).unwrap_err();
+            assert!(matches!(error, MachineError::Unknown(_)), "{error}");
+            assert!(error.to_string().contains("level 2"), "{error}");
+        }
+        let error = older.restore(FORMAT, &mut snapshot.as_slice()).unwrap_err();
+        assert!(matches!(error, MachineError::Unknown(_)), "{error}");
+        assert_eq!(*store.state(), *before);
+        let newer = StateMachine::new(Store::default(), newer);
+        newer.restore(FORMAT, &mut snapshot.as_slice()).unwrap();
     }
 
     #[test]

@@ -163,6 +163,9 @@ pub enum Command {
     },
     /// A step of a restore; [`Command::restore`] makes them.
     Restore(Restore),
+    /// Of the next level, for tests: changes nothing.
+    #[cfg(feature = "tomorrow")]
+    Tomorrow {},
 }
 
 /// A part of a transaction.
@@ -268,6 +271,16 @@ pub enum CommandError {
         "the log has a command that this version does not know ({0}); run the version that the other servers run"
     )]
     Unknown(String),
+    /// Of a level that this server does not speak: it must stop.
+    #[error(
+        "the log has a command of level {needs}, and this server speaks up to {level}; run the version that the other servers run"
+    )]
+    Level {
+        /// The command's.
+        needs: u32,
+        /// The server's.
+        level: u32,
+    },
     /// Not a command at all: the log is damaged, and the server must stop.
     #[error("the log has an entry that is no command: {0}")]
     Malformed(String),
@@ -298,18 +311,21 @@ impl Envelope {
         }
     }
 
-    /// Reads what [`Self::encode`] wrote, here or on another server. An error
-    /// means that this server cannot go on.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
+    /// Reads what [`Self::encode`] wrote, here or on another server, as one
+    /// that speaks up to `level`: [`LEVEL`], or less where a server plays an
+    /// older one. An error means that this server cannot go on.
+    pub fn decode(bytes: &[u8], level: u32) -> Result<Self, CommandError> {
         let envelope: Self = serde_json::from_slice(bytes).map_err(|e| refuse(bytes, &e))?;
         if envelope.v != ENVELOPE {
             return Err(CommandError::Unknown(format!("version {}", envelope.v)));
         }
-        match envelope.command {
-            Command::RaiseLevel { level } if level > LEVEL => {
-                Err(CommandError::Unknown(format!("level {level}")))
-            }
-            _ => Ok(envelope),
+        let needs = match envelope.command {
+            Command::RaiseLevel { level } => level,
+            ref command => command.required_level(),
+        };
+        match needs > level {
+            true => Err(CommandError::Level { needs, level }),
+            false => Ok(envelope),
         }
     }
 }
@@ -345,6 +361,8 @@ impl Command {
             | Self::ReapNodes { .. }
             | Self::PutCa { .. }
             | Self::Restore(_) => 1,
+            #[cfg(feature = "tomorrow")]
+            Self::Tomorrow {} => LEVEL + 1,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What must hold of any bytes: fuzz targets as plain functions. They panic
 //! when it does not; a test replays a corpus through them.
 
-use crate::command::{Command, Envelope};
+use crate::command::{Command, Envelope, LEVEL};
 use crate::state::State;
 
 /// Reads `data` as a snapshot. What can be read can be written and read again.
@@ -13,13 +13,14 @@ pub fn snapshot(data: &[u8]) {
     }
 }
 
-/// Reads `data` as a command, and applies it twice to a cluster.
-pub fn command(data: &[u8]) {
-    let Ok(envelope) = Envelope::decode(data) else {
-        return;
+/// Reads `data` as a command, and applies it twice to a cluster. Whether it is
+/// one.
+pub fn command(data: &[u8]) -> bool {
+    let Ok(envelope) = Envelope::decode(data, LEVEL) else {
+        return false;
     };
     if let Ok(bytes) = envelope.encode() {
-        let again = Envelope::decode(&bytes);
+        let again = Envelope::decode(&bytes, LEVEL);
         assert_eq!(
             again.as_ref(),
             Ok(&envelope),
@@ -41,6 +42,7 @@ pub fn command(data: &[u8]) {
         state.apply(std::slice::from_ref(&envelope));
         round_trip(&state);
     }
+    true
 }
 
 fn round_trip(state: &State) {

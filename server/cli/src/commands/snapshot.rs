@@ -135,7 +135,7 @@ fn read(path: &Path) -> Result<Summary, CliError> {
     let file = File::open(path).map_err(CliError::file(path))?;
     mesh_state::inspect(BufReader::new(file)).map_err(|error| {
         let advice = match &error {
-            SnapshotError::Newer(_) | SnapshotError::Level(_) => "Use a newer meshctl.",
+            SnapshotError::Newer(_) | SnapshotError::Level { .. } => "Use a newer meshctl.",
             _ => "It is not used. Save another one.",
         };
         CliError::refused(format!("{}: {error}", path.display()), advice)

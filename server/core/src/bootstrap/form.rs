@@ -42,7 +42,16 @@ pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<()
     // Two servers that say one address would push each other out.
     let there = core.peers.identify(&peer.addr).await;
     match there {
-        Ok(there) if there.id == peer.id => {}
+        Ok(there) if there.id == peer.id => {
+            // It may have been raised since the server asked.
+            let needs = core.store.state().level();
+            if there.level < needs {
+                return Err(Status::failed_precondition(format!(
+                    "the cluster is at level {needs}, and the server speaks up to {}; upgrade it",
+                    there.level
+                )));
+            }
+        }
         Ok(there) => {
             return Err(Status::failed_precondition(format!(
                 "at {} is server {} ({}), not the one that asks; set advertise_addr to an address of its own",

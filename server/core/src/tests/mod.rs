@@ -11,6 +11,7 @@ mod fuzz;
 mod golden;
 pub(crate) mod harness;
 mod leases;
+mod levels;
 mod restore;
 mod schema;
 mod sign;

@@ -131,6 +131,8 @@ impl Draft {
             Command::RemoveNode { node } => self.remove_node(node),
             Command::ReapNodes { ttl } => self.reap_nodes(*ttl),
             Command::Restore(step) => self.restore(step),
+            #[cfg(feature = "tomorrow")]
+            Command::Tomorrow {} => Ok(Applied::default()),
         }
     }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{AGENT, Draft, OnNode};
 use crate::command::Restore;
 use crate::outcome::{Applied, Refusal};
+use crate::snapshot::SnapshotError;
 use crate::state::{State, each_table_mut};
 use crate::stored::Cluster;
 
@@ -115,10 +116,15 @@ impl Draft {
         }
         let mut text = String::with_capacity(staging.length);
         staging.pieces.iter().for_each(|piece| text.push_str(piece));
-        let mut state = State::read_snapshot(text.as_bytes()).map_err(|e| refuse(e.to_string()))?;
+        // By the cluster's level, not this build's: all servers must say the same.
+        let has = self.state.level();
+        let mut state =
+            State::read_snapshot_up_to(text.as_bytes(), has).map_err(|error| match error {
+                SnapshotError::Level { needs, .. } => Refusal::Level { needs, has },
+                error => refuse(error.to_string()),
+            })?;
         drop(text);
 
-        let has = self.state.level();
         match state.cluster() {
             None => return Err(refuse("the snapshot is of no cluster")),
             Some(row) if row.value.level > has => {

@@ -38,10 +38,14 @@ pub enum SnapshotError {
     Newer(u32),
     /// Of a cluster whose level we do not speak.
     #[error(
-        "snapshot: its cluster is at level {0}, and this build speaks up to {level}; use a newer one",
-        level = crate::LEVEL
+        "snapshot: its cluster is at level {needs}, and level {level} is the highest that is taken here; use a newer build, or upgrade every server first"
     )]
-    Level(u32),
+    Level {
+        /// The snapshot's.
+        needs: u32,
+        /// The highest that is taken.
+        level: u32,
+    },
     /// A line that cannot be read.
     #[error("snapshot: line {line}: {message}")]
     Line {

@@ -19,7 +19,12 @@ use crate::table::{Stored, Table};
 impl State {
     /// Reads a snapshot and checks that it is whole and consistent.
     pub fn read_snapshot(from: impl Read) -> Result<Self, SnapshotError> {
-        let mut lines = Lines::open(from)?;
+        Self::read_snapshot_up_to(from, LEVEL)
+    }
+
+    /// The same, as one that speaks up to `level`.
+    pub fn read_snapshot_up_to(from: impl Read, level: u32) -> Result<Self, SnapshotError> {
+        let mut lines = Lines::open(from, level)?;
         let mut state = Self {
             epoch: lines.header.epoch.clone(),
             index: lines.header.index,
@@ -128,7 +133,7 @@ fn load<T: Stored>(table: &mut Table<T>, item: Item<T>, index: u64) -> Result<()
 /// What a snapshot is, read to its end and checked against its trailer. It
 /// shows no row.
 pub fn inspect(from: impl Read) -> Result<Summary, SnapshotError> {
-    let mut lines = Lines::open(from)?;
+    let mut lines = Lines::open(from, LEVEL)?;
     let mut summary = Summary {
         format: lines.header.v,
         level: lines.header.level,
@@ -167,7 +172,7 @@ struct Lines<R> {
 }
 
 impl<R: Read> Lines<R> {
-    fn open(from: R) -> Result<Self, SnapshotError> {
+    fn open(from: R, level: u32) -> Result<Self, SnapshotError> {
         let mut lines = Self {
             from: BufReader::with_capacity(64 << 10, from),
             header: Header {
@@ -186,7 +191,7 @@ impl<R: Read> Lines<R> {
             .text()?
             .ok_or_else(|| SnapshotError::NotSnapshot("it is empty".to_owned()))?;
         lines.hash.update(&text);
-        lines.header = header(&text)?;
+        lines.header = header(&text, level)?;
         Ok(lines)
     }
 
@@ -257,7 +262,7 @@ impl<R: Read> Lines<R> {
     }
 }
 
-fn header(text: &[u8]) -> Result<Header, SnapshotError> {
+fn header(text: &[u8], level: u32) -> Result<Header, SnapshotError> {
     #[derive(Deserialize)]
     struct Probe {
         snapshot: Format,
@@ -277,8 +282,9 @@ fn header(text: &[u8]) -> Result<Header, SnapshotError> {
     let Line::Snapshot(header) = serde_json::from_slice(text).map_err(not)? else {
         return Err(SnapshotError::NotSnapshot("it has no header".to_owned()));
     };
-    if header.level > LEVEL {
-        return Err(SnapshotError::Level(header.level));
+    if header.level > level {
+        let needs = header.level;
+        return Err(SnapshotError::Level { needs, level });
     }
     if header.index > MAX_NUMBER || header.now > MAX_NUMBER {
         return Err(SnapshotError::NotSnapshot(

@@ -6,21 +6,43 @@ use std::path::Path;
 use mesh_state::fuzz;
 use proptest::prelude::*;
 
-fn replay(target: fn(&[u8]), folder: &str) -> usize {
+fn corpus(folder: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/corpus")
         .join(folder);
-    let files: Vec<_> = fs::read_dir(folder).unwrap().collect();
-    for file in &files {
-        target(&fs::read(file.as_ref().unwrap().path()).unwrap());
-    }
-    files.len()
+    let files = fs::read_dir(folder).unwrap().map(|file| {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        (name, fs::read(file.path()).unwrap())
+    });
+    files.collect()
 }
 
 #[test]
-fn replays() {
-    assert!(replay(fuzz::snapshot, "snapshot") > 3);
-    assert!(replay(fuzz::command, "command") > 10);
+fn snapshots_replay() {
+    let files = corpus("snapshot");
+    assert!(files.len() > 3);
+    for (_, bytes) in files {
+        fuzz::snapshot(&bytes);
+    }
+}
+
+/// Those that are meant to be commands are: a form that changed would make the
+/// whole corpus one of noise.
+#[test]
+fn commands_replay() {
+    let wrong = [
+        "deep.json",
+        "empty.json",
+        "level_of_tomorrow.json",
+        "unknown.json",
+    ];
+    let files = corpus("command");
+    assert!(files.len() > wrong.len() + 10);
+    for (name, bytes) in files {
+        let is_command = fuzz::command(&bytes);
+        assert_eq!(is_command, !wrong.contains(&name.as_str()), "{name}");
+    }
 }
 
 /// Cuts, repeats and replaces pieces of a text that is right.

@@ -4,7 +4,7 @@ use mesh_model::{
     Action, Check, Entry, EntryKey, Instance, Intention, IntentionRule, Key, Mesh, Node, NodeState,
     Protocol, ProxyEndpoint, Route, Rule, Service, Status, Subset, Weights,
 };
-use mesh_state::{Applied, Command, Envelope, Op, Outcome, Refusal, State, Touched};
+use mesh_state::{Applied, Command, Envelope, LEVEL, Op, Outcome, Refusal, State, Touched};
 
 pub(crate) fn bootstrap() -> Command {
     Command::Bootstrap {
@@ -59,7 +59,7 @@ pub(crate) fn run_at(
     let command = by_last_stream(state, command);
     // Through its bytes, as the log has it.
     let bytes = Envelope::new(time, command).encode().unwrap();
-    let commit = state.apply(&[Envelope::decode(&bytes).unwrap()]);
+    let commit = state.apply(&[Envelope::decode(&bytes, LEVEL).unwrap()]);
     let [outcome] = commit.outcomes.as_slice() else {
         panic!("one outcome for one command");
     };

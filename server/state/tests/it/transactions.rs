@@ -340,15 +340,19 @@ fn a_command_that_is_not_known_stops_the_server() {
         r#"{"v":1,"time":1,"cmd":{"launch":{}}}"#,
         r#"{"v":1,"time":1,"cmd":{"raise_level":{"level":1,"soon":true}}}"#,
         r#"{"v":1,"time":1,"cmd":{"raise_level":{"level":1}},"extra":1}"#,
-        r#"{"v":1,"time":1,"cmd":{"raise_level":{"level":99}}}"#,
         r#"{"v":1,"time":1,"cmd":{"transaction":{"owner":"cli","ops":[{"put":{"entry":{"kind":"mesh","value":{"new":1}}}}]}}}"#,
         r#"{"v":1,"time":1,"cmd":{"transaction":{"owner":"cli","ops":[{"put":{"entry":{"kind":"mesh","value":{},"also":1}}}]}}}"#,
     ] {
-        let error = Envelope::decode(text.as_bytes()).unwrap_err();
+        let error = Envelope::decode(text.as_bytes(), LEVEL).unwrap_err();
         assert!(matches!(error, CommandError::Unknown(_)), "{text}: {error}");
     }
+    let above = r#"{"v":1,"time":1,"cmd":{"raise_level":{"level":99}}}"#;
+    let error = Envelope::decode(above.as_bytes(), LEVEL).unwrap_err();
+    let (needs, level) = (99, LEVEL);
+    assert_eq!(error, CommandError::Level { needs, level });
+    assert!(Envelope::decode(above.as_bytes(), 99).is_ok());
     for text in ["", "{", "[]", "null", "{\"v\":\"x\"}"] {
-        let error = Envelope::decode(text.as_bytes()).unwrap_err();
+        let error = Envelope::decode(text.as_bytes(), LEVEL).unwrap_err();
         assert!(
             matches!(error, CommandError::Malformed(_)),
             "{text}: {error}"
@@ -360,7 +364,7 @@ fn a_command_that_is_not_known_stops_the_server() {
 fn the_form_of_a_command_is_kept() {
     // Old logs are read for ever: this text may gain neighbours, not change.
     let text = r#"{"v":1,"time":1700000000000,"cmd":{"transaction":{"ops":[{"put":{"entry":{"kind":"mesh","value":{"default_intention":"deny"}},"cas":0}},{"delete":{"key":{"intention":{"source":{"namespace":"default","name":"web"},"destination":{"namespace":"default","name":"db"}}}}}],"owner":"cli"}}}"#;
-    let envelope = Envelope::decode(text.as_bytes()).unwrap();
+    let envelope = Envelope::decode(text.as_bytes(), LEVEL).unwrap();
     assert_eq!(String::from_utf8(envelope.encode().unwrap()).unwrap(), text);
 }
 
