@@ -36,6 +36,7 @@ mod server;
 pub use api::openapi;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::ServerError;
+pub use mesh_raft::make_dir;
 pub use options::{ApiListener, Formation, Limits, Listen, ServerOptions, Timing};
 pub use server::{Addresses, Server};
 

@@ -173,7 +173,7 @@ fn sealing(file: Option<&Path>) -> Result<Arc<SealingKey>, CliError> {
 }
 
 fn folder(path: &Path) -> Result<(), CliError> {
-    std::fs::create_dir_all(path).map_err(|error| {
+    mesh_server::make_dir(path).map_err(|error| {
         CliError::refused(
             format!("data_dir {}: {error}", path.display()),
             "-data-dir gives another folder; or make it, owned by who runs the server.",

@@ -33,7 +33,7 @@ impl Dev {
     pub(crate) async fn start(bind: IpAddr, data_dir: Option<&Path>) -> Result<Self, CliError> {
         let (folder, memory) = match data_dir {
             Some(path) => {
-                std::fs::create_dir_all(path).map_err(CliError::file(path))?;
+                mesh_server::make_dir(path).map_err(CliError::file(path))?;
                 (path.to_owned(), None)
             }
             None => {

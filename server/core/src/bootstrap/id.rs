@@ -24,7 +24,7 @@ pub(crate) fn server_id(dir: &Path) -> Result<u64, ServerError> {
             _ => Err(ServerError::ServerId { path }),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(dir).map_err(io(dir))?;
+            mesh_raft::make_dir(dir).map_err(io(dir))?;
             let id = rand::rng().random_range(1..=i64::MAX as u64);
             // Whole or not there, also after a power loss.
             let new = dir.join(format!("{FILE}.new"));

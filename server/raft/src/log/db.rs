@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{self, RecordError};
 use crate::disk::{DiskLogId, DiskVote};
 use crate::error::LogError;
+use crate::folder::{make_dir, sync_dir};
 use crate::types::{Entry, LogId, Vote};
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -371,23 +372,6 @@ pub(crate) fn write_durably(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::File::open(&temp)?.sync_all()?;
     fs::rename(&temp, file)?;
     sync_dir(file.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes a folder, and its name durable.
-pub(crate) fn make_dir(dir: &Path) -> std::io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(dir)?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the names in a folder durable.
-pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    fs::File::open(dir)?.sync_all()
 }
 
 /// redb takes a backend by value, not in a box.

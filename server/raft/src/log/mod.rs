@@ -26,7 +26,7 @@ use openraft::{AnyError, EntryPayload, LogState, RaftLogReader};
 use tokio::sync::oneshot;
 
 pub use db::LogBackend;
-pub(crate) use db::{make_dir, panic_text, sync_dir};
+pub(crate) use db::panic_text;
 
 use crate::error::LogError;
 use crate::health::Reporter;

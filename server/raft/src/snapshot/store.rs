@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::file::{self, Body, Header, verify};
 use super::{SnapshotHandle, SnapshotInfo};
 use crate::error::SnapshotError;
-use crate::log::{make_dir, sync_dir};
+use crate::folder::{make_dir, sync_dir};
 use crate::machine::SnapshotSource;
 
 const SUFFIX: &str = "snap";
