@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use mesh_model::NodeState;
-use mesh_state::Command;
+use mesh_state::{Command, Restore};
 
 use crate::ca::maintain;
 use crate::core::{Core, Freshness};
@@ -15,6 +15,9 @@ use crate::lease;
 
 /// Between two looks at what is seldom due.
 const SELDOM: Duration = Duration::from_secs(30);
+
+/// A restore without a new piece for so long is given up. Longer than a piece may take.
+const RESTORE_STANDS: Duration = Duration::from_secs(50);
 
 /// Leases: the leader judges, followers pass on. For as long as the server runs.
 pub(crate) async fn leases(core: Arc<Core>) {
@@ -30,11 +33,15 @@ pub(crate) async fn leases(core: Arc<Core>) {
 /// The leader's other duties, for as long as the server runs.
 pub(crate) async fn duties(core: Arc<Core>) {
     let mut leadership = core.raft.watch_leadership();
+    let mut restore = None;
     loop {
         let leads = leadership.borrow_and_update().is_leader;
         let pause = match leads {
-            true => lead(&core).await,
-            false => SELDOM * 100,
+            true => lead(&core, &mut restore).await,
+            false => {
+                restore = None;
+                SELDOM * 100
+            }
         };
         tokio::select! {
             () = core.stop.cancelled() => return,
@@ -45,7 +52,7 @@ pub(crate) async fn duties(core: Arc<Core>) {
 }
 
 /// One round; how long until the next.
-async fn lead(core: &Core) -> Duration {
+async fn lead(core: &Core, restore: &mut Option<Begun>) -> Duration {
     let soon = core.options.timing.join_retry;
     if let Err(error) = core.fresh(Freshness::Consistent).await {
         tracing::debug!(%error, "this server leads, but cannot yet prove it");
@@ -60,6 +67,7 @@ async fn lead(core: &Core) -> Duration {
     maintain(core).await;
     raise_level(core).await;
     reap(core).await;
+    give_up(core, restore).await;
     SELDOM.min(core.options.timing.node_ttl / 4)
 }
 
@@ -112,5 +120,39 @@ async fn reap(core: &Core) {
     });
     if due && let Err(error) = core.write(Command::ReapNodes { ttl }).await {
         tracing::warn!(%error, "nodes that are gone were not dropped");
+    }
+}
+
+/// A restore that has begun, as it was seen first.
+struct Begun {
+    id: String,
+    pieces: usize,
+    at: Duration,
+}
+
+/// Gives up a restore that does not go on: the server that wrote its pieces is gone. They would
+/// stay in the state, and in every snapshot.
+async fn give_up(core: &Core, seen: &mut Option<Begun>) {
+    let state = core.store.state();
+    let Some((id, pieces)) = state.restoring() else {
+        *seen = None;
+        return;
+    };
+    let now = core.clock.monotonic();
+    let begun = seen.take_if(|begun| begun.id == id && begun.pieces == pieces);
+    let begun = begun.unwrap_or_else(|| Begun {
+        id: id.to_owned(),
+        pieces,
+        at: now,
+    });
+    if now.saturating_sub(begun.at) < RESTORE_STANDS {
+        *seen = Some(begun);
+        return;
+    }
+    tracing::warn!(id, pieces, "a restore does not go on, and is given up");
+    let id = id.to_owned();
+    if let Err(error) = core.write(Command::Restore(Restore::Abort { id })).await {
+        tracing::warn!(%error, "a restore was not given up; it is tried again");
+        *seen = Some(begun);
     }
 }

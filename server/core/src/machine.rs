@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mesh_model::Version;
 use mesh_raft::{Machine, MachineError, SnapshotSource};
-use mesh_state::{CommandError, Envelope, SnapshotError, State, Store};
+use mesh_state::{Command, CommandError, Envelope, Restore, SnapshotError, State, Store};
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
 
 /// The version of the snapshot's body; the body has one of its own inside.
@@ -63,7 +64,13 @@ impl Machine for StateMachine {
                 }
                 other => MachineError::Corrupt(format!("entry {index}: {other}")),
             })?;
-        let outcomes = self.store.apply(&envelopes);
+        let finish =
+            |one: &Envelope| matches!(one.command, Command::Restore(Restore::Finish { .. }));
+        let outcomes = match envelopes.iter().any(finish) {
+            // It reads a whole snapshot: what else this thread serves, heartbeats too, goes on.
+            true => off_worker(|| self.store.apply(&envelopes)),
+            false => self.store.apply(&envelopes),
+        };
         self.publish();
         outcomes
             .iter()
@@ -99,6 +106,15 @@ impl Machine for StateMachine {
     }
 }
 
+/// Runs what takes long, without holding up the tasks of this thread.
+fn off_worker<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::try_current();
+    match runtime.map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 struct Source(Arc<State>);
 
 impl SnapshotSource for Source {
@@ -114,7 +130,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use mesh_model::Action;
-    use mesh_state::{Command, Outcome};
+    use mesh_state::Outcome;
 
     fn bootstrap() -> Bytes {
         let command = Command::Bootstrap {
@@ -142,6 +158,19 @@ mod tests {
         let other = StateMachine::new(Store::default(), mesh_state::LEVEL);
         other.restore(FORMAT, &mut body.as_slice()).unwrap();
         assert_eq!(*other.store.state(), *store.state());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_takes_long_holds_nobody_up() {
+        let (say, heard) = std::sync::mpsc::channel();
+        // On the only worker, until another task of it has run.
+        let long = tokio::spawn(async move {
+            let waited = move || heard.recv_timeout(std::time::Duration::from_secs(60));
+            off_worker(waited)
+        });
+        let other = tokio::spawn(async move { say.send(()) });
+        other.await.unwrap().unwrap();
+        long.await.unwrap().unwrap();
     }
 
     #[test]

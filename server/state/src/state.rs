@@ -190,6 +190,12 @@ impl State {
         }
     }
 
+    /// A restore that has begun: its id, and how many pieces are there.
+    pub fn restoring(&self) -> Option<(&str, usize)> {
+        let staging = self.staging.as_ref()?;
+        Some((&staging.id, staging.pieces.len()))
+    }
+
     /// The `mesh` block.
     pub fn mesh(&self) -> Option<&Arc<Row<Mesh>>> {
         self.mesh.get(&())

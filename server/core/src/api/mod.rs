@@ -27,6 +27,8 @@ mod snapshot;
 mod status;
 
 pub use document::openapi;
+#[cfg(test)]
+pub(crate) use snapshot::replace;
 
 use std::sync::Arc;
 

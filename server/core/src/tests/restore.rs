@@ -1,11 +1,15 @@
 //! Snapshots out and in, and what a restart and a lost folder do.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_state::Command;
 use reqwest::Method;
 use serde_json::json;
 
 use super::agent::Agent;
-use super::harness::{Client, ok, one, options, start};
-use crate::{Formation, Server, ServerOptions};
+use super::harness::{Client, ok, one, options, soon, start};
+use crate::{Clock, Formation, ManualClock, Server, ServerOptions};
 
 pub(super) async fn restore(client: &Client, bytes: Vec<u8>) -> super::harness::Answer {
     client
@@ -63,6 +67,94 @@ async fn a_restore_begins_an_epoch_and_agents_get_everything() {
     assert_eq!(into.get("/v1/ca/roots?pem=true").await.text, roots);
     assert_eq!(ok(&into.get("/v1/ca/status").await)["ready"], true);
     other.shutdown().await;
+    server.shutdown().await;
+}
+
+/// The snapshot of a state that makes many pieces.
+async fn large(server: &crate::Server) -> String {
+    for number in 0..4 {
+        let config = mesh_state::ConfigEntry {
+            key: mesh_state::ConfigKey {
+                kind: "service-defaults".into(),
+                key: mesh_model::Key::new("default", &format!("s{number}")),
+            },
+            text: "x".repeat(2 << 20),
+            rows: Vec::new(),
+        };
+        let command = Command::Transaction {
+            ops: vec![mesh_state::Op::PutConfig {
+                entry: config,
+                cas: None,
+            }],
+            owner: "cli".into(),
+            force: false,
+        };
+        server.core.write(command).await.unwrap();
+    }
+    let text = server.core.store.state().to_snapshot().unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_restore_that_nobody_waits_for_leaves_nothing() {
+    let (server, client) = one().await;
+    let text = large(&server).await;
+    let epoch = server.core.store.state().version().epoch;
+    let staged = || {
+        let state = server.core.store.state();
+        state.restoring().map_or(0, |(_, pieces)| pieces)
+    };
+    {
+        let mut asked = std::pin::pin!(crate::api::replace(&server.core, text.clone()));
+        soon(std::future::poll_fn(|cx| {
+            assert!(asked.as_mut().poll(cx).is_pending(), "it is done already");
+            match staged() {
+                0 => {
+                    cx.waker().wake_by_ref();
+                    std::task::Poll::Pending
+                }
+                _ => std::task::Poll::Ready(()),
+            }
+        }))
+        .await;
+    }
+    soon(async {
+        while server.core.store.state().restoring().is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(server.core.store.state().version().epoch, epoch);
+    // And another one goes as ever.
+    ok(&restore(&client, text.into_bytes()).await);
+    assert_ne!(server.core.store.state().version().epoch, epoch);
+    assert!(server.core.store.state().restoring().is_none());
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_leader_gives_up_what_does_not_go_on() {
+    let clock = ManualClock::default();
+    let mut options = options("s1");
+    options.clock = Arc::new(clock.clone());
+    let (server, _) = start(options).await;
+    let text = large(&server).await;
+    // As by a server that is gone after its first piece.
+    let steps = Command::restore(&text, "r1", "e2").unwrap();
+    for step in steps.into_iter().take(2) {
+        server.core.write(step).await.unwrap();
+    }
+    assert_eq!(server.core.store.state().restoring(), Some(("r1", 1)));
+    let begin = clock.monotonic();
+    soon(async {
+        while server.core.store.state().restoring().is_some() {
+            clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let after = clock.monotonic() - begin;
+    assert!(after > Duration::from_secs(50), "after {after:?}");
     server.shutdown().await;
 }
 
