@@ -134,6 +134,11 @@ pub struct Timing {
     pub request: Duration,
     /// Between two attempts to form or join a cluster.
     pub join_retry: Duration,
+    /// How long the head of a request to the HTTP API may take.
+    pub http_head: Duration,
+    /// How long a connection of someone without a certificate may ask nothing;
+    /// others' ten times as long.
+    pub http_idle: Duration,
 }
 
 impl Default for Timing {
@@ -147,6 +152,8 @@ impl Default for Timing {
             raft_heartbeat: Duration::from_millis(100),
             request: Duration::from_secs(10),
             join_retry: Duration::from_secs(1),
+            http_head: Duration::from_secs(10),
+            http_idle: Duration::from_secs(30),
         }
     }
 }

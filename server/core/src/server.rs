@@ -303,6 +303,8 @@ impl Listeners {
                 tls,
                 grpc: false,
                 max_connections: core.options.limits.http_connections,
+                head: core.options.timing.http_head,
+                idle: Some(core.options.timing.http_idle),
             };
             tasks.spawn(serve(listener, serving, core.stop.clone()));
         }
@@ -317,6 +319,8 @@ impl Listeners {
             grpc: true,
             // An agent that changes its stream has two for a moment.
             max_connections: core.options.limits.agents * 2 + PEER_CONNECTIONS,
+            head: core.options.timing.http_head,
+            idle: None,
         };
         tasks.spawn(serve(listener, serving, core.stop.clone()));
         (addresses, tasks)

@@ -157,6 +157,14 @@ async fn answer(
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let args = Args::read(path, parts.uri.query().unwrap_or_default(), &known)?;
     match &route.work {
+        // Those who wait have room of their own, which is not for everybody.
+        Work::Read(..) if *caller == Caller::Anonymous && args.text("index").is_some() => {
+            Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "to wait for a change needs a client certificate of the cluster; ask without index",
+            ))
+        }
         Work::Read(keys, read) => {
             said.freshness = consistency(&args)?;
             said.blocked = args.text("index").is_some();

@@ -12,6 +12,7 @@ mod golden;
 pub(crate) mod harness;
 mod leases;
 mod levels;
+mod limits;
 mod restore;
 mod schema;
 mod sign;

@@ -76,7 +76,7 @@ async fn large(server: &crate::Server) -> String {
         let config = mesh_state::ConfigEntry {
             key: mesh_state::ConfigKey {
                 kind: "service-defaults".into(),
-                key: mesh_model::Key::new("default", &format!("s{number}")),
+                key: mesh_model::Key::new("default", format!("s{number}")),
             },
             text: "x".repeat(2 << 20),
             rows: Vec::new(),
