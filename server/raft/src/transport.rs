@@ -51,8 +51,10 @@ impl Request {
         }
     }
 
-    /// The node id that the caller claims; a hook on the receiving side compares it
-    /// with the certificate.
+    /// The node id that the caller claims. A hook on the receiving side sees it beside
+    /// the certificate. The servers' hook asks for a server's certificate only: ids are
+    /// random and change with the data, and stand in no certificate; and a server could
+    /// write whatever it wanted under its own.
     pub fn from(&self) -> u64 {
         self.0.from
     }

@@ -66,6 +66,16 @@ impl Ca {
         open.clone()
     }
 
+    /// Puts another authority in the place of the one of this state, until its row changes.
+    #[cfg(test)]
+    pub(crate) fn replace(&self, state: &State, authority: Arc<dyn Authority>) {
+        let opening = Opening {
+            authority: Some(authority),
+            ..Opening::clone(&self.of(state))
+        };
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(opening);
+    }
+
     fn read(&self, of: (String, u64), value: Option<&serde_json::Value>) -> Opening {
         let mut opening = Opening {
             of,

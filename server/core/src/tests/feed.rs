@@ -280,6 +280,20 @@ async fn an_agent_speaks_for_its_own_node_only() {
     let mut peers = wire::peers_client::PeersClient::new(channel);
     let refused = peers.identify(wire::IdentifyRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
+    // Raft is for servers only: whoever speaks it can write anything.
+    for (role, code) in [
+        (Role::Agent, Code::PermissionDenied),
+        // Let in, and its request of no format refused.
+        (Role::Server, Code::FailedPrecondition),
+    ] {
+        let channel = super::agent::channel(&server, role, "n1");
+        let mut raft = tonic::client::Grpc::new(channel);
+        soon(raft.ready()).await.unwrap();
+        let path = http::uri::PathAndQuery::from_static("/mesh.raft.v1.Raft/Call");
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let refused = soon(raft.unary(tonic::Request::new(()), path, codec)).await;
+        assert_eq!(refused.unwrap_err().code(), code, "{role}");
+    }
     // And an operator's is neither.
     let mut cli = client(&server, Role::Cli, "me");
     assert!(cli.sign(wire::SignRequest::default()).await.is_err());

@@ -26,7 +26,6 @@ async fn a_restore_begins_an_epoch_and_agents_get_everything() {
     let roots = client.get("/v1/ca/roots?pem=true").await.text;
     let saved = client.get("/v1/snapshot").await;
     assert_eq!(saved.header("content-type"), "application/octet-stream");
-    assert!(!saved.text.contains("PRIVATE KEY"));
     let epoch = saved.header("x-meshctl-epoch");
     ok(&client.delete("/v1/intentions/web/db").await);
 
@@ -229,5 +228,104 @@ async fn one_that_is_to_join_nobody_and_has_no_data_does_not_start() {
         ..super::harness::options("s1")
     };
     let (server, _) = start(options).await;
+    server.shutdown().await;
+}
+
+/// Finds a secret of 32 bytes, in whatever it is packed: raw, as in DER; hex; base64.
+fn holds(bytes: &[u8], secret: &[u8]) -> bool {
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Whole groups of three, wherever in a longer text it begins.
+    let base64 = (0..3).map(|skip| {
+        use base64::Engine;
+        base64::engine::general_purpose::STANDARD.encode(&secret[skip..skip + 27])
+    });
+    let mut needles: Vec<Vec<u8>> = base64.map(String::into_bytes).collect();
+    needles.extend([secret.to_vec(), hex.to_uppercase().into(), hex.into()]);
+    let found = |needle: &Vec<u8>| bytes.windows(needle.len()).any(|at| at == needle);
+    needles.iter().any(found)
+}
+
+/// The number that is the key, out of its PKCS #8 (RFC 5915: an octet string of 32).
+fn scalar(der: &[u8]) -> Vec<u8> {
+    let at = der
+        .windows(2)
+        .position(|head| head == [0x04, 0x20])
+        .unwrap();
+    der[at + 2..at + 34].to_vec()
+}
+
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(files(&path)),
+            false => all.push(path),
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn private_keys_leave_the_process_only_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options("s1");
+    options.data_dir = Some(dir.path().to_owned());
+    let (server, client) = start(options).await;
+    let state = server.core.store.state();
+    let ca = crate::ca::read_state(&state.ca().unwrap().value).unwrap();
+    let intermediate = ca.intermediate.unwrap();
+    let root = ca.roots.iter().find(|root| root.active).unwrap();
+    let root_key = ca.root_key.unwrap();
+    let sealed = [
+        ("root key", &root.id, &root_key),
+        ("intermediate key", &intermediate.id, &intermediate.key),
+    ];
+    let secrets = sealed.map(|(purpose, name, sealed)| {
+        let der = super::harness::sealing()
+            .open(purpose, name, sealed)
+            .unwrap();
+        let secret = scalar(&der);
+        // What is looked for would be found.
+        use base64::Engine;
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&der);
+        assert!(holds(&der, &secret) && holds(base64.as_bytes(), &secret));
+        secret
+    });
+    assert_ne!(secrets[0], secrets[1]);
+
+    server
+        .core
+        .raft
+        .trigger_snapshot(super::harness::SOON)
+        .await
+        .unwrap();
+    let mut looked = Vec::new();
+    let document = crate::openapi();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        if methods.get("get").is_some() && !path.contains('{') {
+            let answer = client.get(path).await;
+            looked.push((path.clone(), answer.text.into_bytes()));
+        }
+    }
+    for file in files(dir.path()) {
+        looked.push((file.display().to_string(), std::fs::read(file).unwrap()));
+    }
+    let names: Vec<&String> = looked.iter().map(|(name, _)| name).collect();
+    for expected in ["/v1/snapshot", "/v1/ca/status", "log.redb", ".snap"] {
+        let is_there = names.iter().any(|name| name.ends_with(expected));
+        assert!(is_there, "{expected} is not among {names:?}");
+    }
+    for (name, bytes) in &looked {
+        for secret in &secrets {
+            assert!(!holds(bytes, secret), "a private key is in {name}");
+        }
+    }
+    let (_, snapshot) = looked.iter().find(|one| one.0 == "/v1/snapshot").unwrap();
+    let snapshot = String::from_utf8_lossy(snapshot);
+    assert!(
+        snapshot.contains(&root_key.ciphertext),
+        "it has them sealed"
+    );
     server.shutdown().await;
 }

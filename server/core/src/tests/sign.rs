@@ -1,14 +1,16 @@
 //! Leaves: for the proxies of the calling node, with the identity that the state says.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use mesh_ca::{Authority, AuthorityError, AuthorityStatus, IssuedLeaf, LeafRequest, RootEntry};
 use mesh_proto::servers::v1 as wire;
-use mesh_tls::{LeafKey, Role, Trust};
+use mesh_tls::{LeafKey, Role, Trust, TrustDomain};
 use rustls::pki_types::CertificateDer;
 use tonic::Code;
 
 use super::agent::{Agent, client, instance};
-use super::harness::{cluster, one};
+use super::harness::{cluster, one, soon};
 
 fn request(proxy: &str) -> wire::SignRequest {
     let key = LeafKey::generate().unwrap();
@@ -90,4 +92,88 @@ async fn any_server_signs_at_once_for_what_another_registered() {
     for (server, _) in servers {
         server.shutdown().await;
     }
+}
+
+/// An authority elsewhere that says this to every request; `None`: nothing.
+#[derive(Debug)]
+struct Says(TrustDomain, Option<AuthorityError>);
+
+#[tonic::async_trait]
+impl Authority for Says {
+    fn provider(&self) -> &'static str {
+        "fake"
+    }
+
+    fn trust_domain(&self) -> &TrustDomain {
+        &self.0
+    }
+
+    async fn roots(&self) -> Result<Vec<RootEntry>, AuthorityError> {
+        Ok(Vec::new())
+    }
+
+    async fn sign_leaf(&self, _: &LeafRequest) -> Result<IssuedLeaf, AuthorityError> {
+        match &self.1 {
+            Some(error) => Err(error.clone()),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn status(&self) -> AuthorityStatus {
+        AuthorityStatus {
+            provider: "fake".into(),
+            healthy: false,
+            reason: None,
+            active_root: None,
+            intermediate_not_after: None,
+        }
+    }
+}
+
+/// The agent must know what to ask again for, and what not.
+#[tokio::test]
+async fn what_the_authority_says_is_told_apart() {
+    let (server, api) = one().await;
+    let mut agent = Agent::connect(&server, "n1").await;
+    agent.put(&instance("n1", "web", "web-1")).await;
+    let (provider, reason, retry_after) = ("fake", "because".to_owned(), None);
+    let unavailable = AuthorityError::Unavailable {
+        provider,
+        reason: reason.clone(),
+        retry_after,
+    };
+    let limited = AuthorityError::RateLimited {
+        provider,
+        reason: reason.clone(),
+        retry_after,
+    };
+    let denied = AuthorityError::Denied {
+        provider,
+        reason: reason.clone(),
+    };
+    let invalid = AuthorityError::Invalid { provider, reason };
+    let mut failed = 0;
+    for (says, code, words) in [
+        (Some(unavailable), Code::Unavailable, "because; ask again"),
+        (Some(limited), Code::Unavailable, "because; ask again"),
+        (None, Code::Unavailable, "did not answer within 10s"),
+        (Some(denied), Code::FailedPrecondition, "refused: because"),
+        (Some(invalid), Code::InvalidArgument, "because"),
+    ] {
+        let state = server.core.store.state();
+        let domain = agent.welcome.trust_domain.parse().unwrap();
+        let authority = Arc::new(Says(domain, says));
+        server.core.ca.replace(&state, authority);
+        let signing = agent.client.sign(request("web-1-sidecar-proxy"));
+        let refused = soon(signing).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+        assert!(refused.message().contains(words), "{refused}");
+        failed += i32::from(code == Code::Unavailable);
+    }
+    let metrics = api.get("/metrics").await.text;
+    for (outcome, count) in [("failed", failed), ("refused", 2)] {
+        let line = format!("ca_signs_total{{outcome=\"{outcome}\"}} {count}");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    server.shutdown().await;
 }
