@@ -114,4 +114,6 @@ impl AsyncSeek for SnapshotHandle {
 }
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;

@@ -17,10 +17,45 @@ const SUFFIX: &str = "snap";
 /// A snapshot that was verified, and its body.
 pub(crate) type Newest = (PathBuf, Header, Body);
 
+/// The steps by which a snapshot takes another's place, in the order in which a power
+/// loss between any two leaves one of them. A test loses power.
+pub(crate) trait Steps: std::fmt::Debug + Send + Sync {
+    /// What is in a file is durable.
+    fn sync_file(&self, file: &Path) -> io::Result<()>;
+    /// A file has another name, and what had that name is gone.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// The names in a folder are durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// A file is gone.
+    fn remove(&self, file: &Path) -> io::Result<()>;
+}
+
+#[derive(Debug)]
+struct Disk;
+
+impl Steps for Disk {
+    fn sync_file(&self, file: &Path) -> io::Result<()> {
+        File::open(file)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)
+    }
+
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        fs::remove_file(file)
+    }
+}
+
 /// The snapshots of one node.
 #[derive(Debug)]
 pub(crate) struct SnapshotStore {
     dir: PathBuf,
+    steps: Box<dyn Steps>,
     current: Mutex<Option<Current>>,
     temps: AtomicU64,
 }
@@ -37,6 +72,13 @@ impl SnapshotStore {
     /// Opens the folder, clears away what was never finished, and reads the newest
     /// snapshot, if there is one.
     pub(crate) fn open(dir: PathBuf) -> Result<(Self, Option<Newest>), SnapshotError> {
+        Self::open_with(dir, Box::new(Disk))
+    }
+
+    pub(crate) fn open_with(
+        dir: PathBuf,
+        steps: Box<dyn Steps>,
+    ) -> Result<(Self, Option<Newest>), SnapshotError> {
         let err = |path: &Path, e: io::Error| SnapshotError::Io {
             file: path.to_owned(),
             reason: e.to_string(),
@@ -62,6 +104,7 @@ impl SnapshotStore {
         };
         let store = Self {
             dir,
+            steps,
             current: Mutex::new(None),
             temps: AtomicU64::new(0),
         };
@@ -133,9 +176,9 @@ impl SnapshotStore {
         header: Header,
         body_bytes: u64,
     ) -> Result<(), SnapshotError> {
-        let file = File::open(&incoming.path).map_err(|e| io_error(&incoming.path, &e))?;
-        file.sync_all().map_err(|e| io_error(&incoming.path, &e))?;
-        let bytes = file.metadata().map_or(0, |m| m.len());
+        let synced = self.steps.sync_file(&incoming.path);
+        synced.map_err(|e| io_error(&incoming.path, &e))?;
+        let bytes = fs::metadata(&incoming.path).map_or(0, |m| m.len());
         let mut current = self.current();
         if current
             .as_ref()
@@ -148,8 +191,10 @@ impl SnapshotStore {
             header.last.map_or(0, |id| id.index),
             header.last.map_or(0, |id| id.leader_id.term),
         ));
-        fs::rename(&incoming.path, &path).map_err(|e| io_error(&path, &e))?;
-        sync_dir(&self.dir).map_err(|e| io_error(&self.dir, &e))?;
+        let renamed = self.steps.rename(&incoming.path, &path);
+        renamed.map_err(|e| io_error(&path, &e))?;
+        let synced = self.steps.sync_dir(&self.dir);
+        synced.map_err(|e| io_error(&self.dir, &e))?;
         let old = current.replace(Current {
             path: path.clone(),
             header,
@@ -158,7 +203,7 @@ impl SnapshotStore {
         });
         if let Some(old) = old.filter(|old| old.path != path) {
             // One that stays is removed at the next start.
-            let _ = fs::remove_file(&old.path);
+            let _ = self.steps.remove(&old.path);
         }
         Ok(())
     }

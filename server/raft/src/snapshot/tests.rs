@@ -15,7 +15,7 @@ use crate::machine::SnapshotSource;
 use crate::tests::Picture;
 use crate::types::{LogId, Membership, PeerNode, StoredMembership};
 
-fn header(index: u64) -> Header {
+pub(super) fn header(index: u64) -> Header {
     let node = PeerNode {
         name: "s1".into(),
         addr: "h:1".into(),
@@ -30,7 +30,7 @@ fn header(index: u64) -> Header {
     }
 }
 
-fn picture() -> Picture {
+pub(super) fn picture() -> Picture {
     Picture(
         (0..20)
             .map(|n| Bytes::from(format!("command {n}")))
