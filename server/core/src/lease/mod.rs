@@ -21,8 +21,9 @@ pub(crate) struct Leases(Mutex<Inner>);
 struct Inner {
     /// Heard since the last tick.
     heard: BTreeSet<String>,
-    /// While this server leads.
-    tracker: Option<Tracker>,
+    /// While this server leads, and in which term: one that lost its lead for a moment did not
+    /// hear what another one heard in that.
+    tracker: Option<(u64, Tracker)>,
 }
 
 impl Leases {
@@ -38,14 +39,15 @@ impl Leases {
     pub(crate) fn forget(&self, node: &str) {
         let mut inner = self.lock();
         inner.heard.remove(node);
-        if let Some(tracker) = &mut inner.tracker {
+        if let Some((_, tracker)) = &mut inner.tracker {
             tracker.forget(node);
         }
     }
 
     /// How many leases are held.
     pub(crate) fn held(&self) -> usize {
-        self.lock().tracker.as_ref().map_or(0, Tracker::len)
+        let inner = self.lock();
+        inner.tracker.as_ref().map_or(0, |(_, held)| held.len())
     }
 
     /// Whether this server takes heartbeats as the leader.

@@ -1,5 +1,7 @@
 //! One step of the leases: the leader judges, a follower passes on what it heard.
 
+use std::time::Duration;
+
 use mesh_model::NodeState;
 use mesh_state::{Command, State};
 
@@ -9,10 +11,10 @@ use crate::core::Core;
 
 /// One step. Called often against the lease's length.
 pub(crate) async fn tick(core: &Core) {
-    if core.raft.is_leader() {
-        lead(core).await;
-    } else {
-        follow(core).await;
+    let leadership = core.raft.watch_leadership().borrow().clone();
+    match leadership.is_leader {
+        true => lead(core, leadership.term).await,
+        false => follow(core).await,
     }
 }
 
@@ -29,10 +31,12 @@ async fn follow(core: &Core) {
     }
 }
 
-async fn lead(core: &Core) {
+async fn lead(core: &Core, term: u64) {
     let state = core.store.state();
     let now = core.clock.monotonic();
-    let verdict = core.leases.judge(core.options.timing.lease, now, &state);
+    let verdict = core
+        .leases
+        .judge(term, core.options.timing.lease, now, &state);
     if verdict.is_new {
         tracing::error!(
             nodes = verdict.unheard,
@@ -71,17 +75,12 @@ impl Leases {
     }
 
     /// The leader's: what is to change.
-    fn judge(
-        &self,
-        lease: std::time::Duration,
-        now: std::time::Duration,
-        state: &State,
-    ) -> Verdict {
+    fn judge(&self, term: u64, lease: Duration, now: Duration, state: &State) -> Verdict {
         let mut inner = self.lock();
         let heard = std::mem::take(&mut inner.heard);
-        let tracker = inner
-            .tracker
-            .get_or_insert_with(|| Tracker::new(lease, now));
+        inner.tracker.take_if(|(of, _)| *of != term);
+        let new = || (term, Tracker::new(lease, now));
+        let (_, tracker) = inner.tracker.get_or_insert_with(new);
         for node in heard {
             tracker.heard(node, now);
         }
@@ -89,5 +88,57 @@ impl Leases {
             .nodes()
             .map(|row| (row.value.id.as_str(), row.value.state));
         tracker.tick(now, nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mesh_state::Envelope;
+
+    const LEASE: Duration = Duration::from_secs(15);
+
+    fn one_node() -> State {
+        let mut state = State::new();
+        let bootstrap = Command::Bootstrap {
+            cluster_id: "c".into(),
+            trust_domain: "c.mesh".into(),
+            datacenter: "dc1".into(),
+            epoch: "e".into(),
+            default_intention: mesh_model::Action::Deny,
+        };
+        let node = crate::tests::agent::node("n1");
+        let register = Command::RegisterNode { node };
+        state.apply(&[Envelope::new(1, bootstrap), Envelope::new(1, register)]);
+        assert!(state.node("n1").is_some());
+        state
+    }
+
+    /// Judges each second, and says in which one the node is silent.
+    fn silent_at(leases: &Leases, term: u64, from: u64) -> u64 {
+        let state = one_node();
+        let mut seconds = from..from + 60;
+        seconds
+            .find(|now| {
+                let now = Duration::from_secs(*now);
+                !leases.judge(term, LEASE, now, &state).silent.is_empty()
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_new_leader_starts_every_lease_anew() {
+        let leases = Leases::default();
+        leases.heard("n1");
+        assert_eq!(silent_at(&leases, 1, 0), 15);
+        // The same server again, which did not see that it had lost its lead for a moment.
+        assert_eq!(silent_at(&leases, 3, 16), 31);
+        // And after a time in which it saw another lead.
+        leases.hand_over();
+        assert!(!leases.leads());
+        assert_eq!(silent_at(&leases, 5, 32), 47);
+        // In one term they run on.
+        assert_eq!(silent_at(&leases, 5, 48), 48);
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_model::NodeState;
 use mesh_proto::servers::v1 as wire;
 use mesh_proto::servers::v1::from_agent::Message as From;
 use serde_json::{Value, json};
 
 use super::agent::{Agent, instance};
-use super::harness::{Client, ok, options, start};
-use crate::{ManualClock, Server, ServerOptions};
+use super::harness::{Client, ok, options, soon, start, together};
+use crate::{ManualClock, Server, ServerOptions, lease};
 
 struct Turned {
     clock: ManualClock,
@@ -127,4 +128,56 @@ async fn a_node_that_is_silent_for_days_is_gone() {
         json!([])
     );
     turned.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_next_leader_gives_every_node_a_whole_lease() {
+    let clock = ManualClock::default();
+    let mut options = together(3);
+    for one in &mut options {
+        one.clock = Arc::new(clock.clone());
+    }
+    let mut servers = futures::future::join_all(options.into_iter().map(start)).await;
+    let leads = async |servers: &[(Server, Client)]| loop {
+        let leads = |(server, _): &(Server, Client)| server.core.leases.leads();
+        if let Some(place) = servers.iter().position(leads) {
+            return place;
+        }
+        for (server, _) in servers {
+            lease::tick(&server.core).await;
+        }
+        tokio::task::yield_now().await;
+    };
+    let seconds = async |servers: &[(Server, Client)], count: u32| {
+        for _ in 0..count {
+            clock.advance(Duration::from_secs(1));
+            for (server, _) in servers {
+                lease::tick(&server.core).await;
+            }
+        }
+    };
+    let state = |servers: &[(Server, Client)]| {
+        let (server, _) = &servers[0];
+        server.core.store.state().node("n1").unwrap().value.state
+    };
+    drop(Agent::connect(&servers[0].0, "n1").await);
+    let first = soon(leads(&servers)).await;
+    seconds(&servers, 10).await;
+    assert_eq!(state(&servers), NodeState::Alive);
+    let (ended, _) = servers.remove(first);
+    ended.shutdown().await;
+    soon(leads(&servers)).await;
+    // 24 s since it was heard, 14 s of its new lease.
+    seconds(&servers, 14).await;
+    assert_eq!(state(&servers), NodeState::Alive);
+    soon(async {
+        while state(&servers) == NodeState::Alive {
+            seconds(&servers, 1).await;
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
 }
