@@ -1,5 +1,6 @@
 //! openraft's outgoing messages, over a [`Transport`].
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use openraft::raft::{
 use openraft::{AnyError, ErrorSubject, ErrorVerb, RaftNetwork, RaftNetworkFactory, Snapshot};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::codec::{self, CodecError};
 use crate::config::{Peer, RaftConfig};
@@ -129,6 +131,25 @@ impl Link {
                 return Err(Unreachable::new(&e).into());
             }
             tokio::time::sleep(self.config.heartbeat * failures).await;
+        }
+    }
+
+    /// Heartbeats while a snapshot is sent. openraft has none for a follower whose
+    /// snapshot is on its way, which would take longer than its patience: it would
+    /// stand for election, and take the lead away from who serves it.
+    async fn beat(&self, vote: Vote) -> Infallible {
+        let nothing = AppendEntriesRequest {
+            vote,
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let mut due = tokio::time::interval(self.config.heartbeat);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            // Whether there is a later vote, the next piece finds out.
+            let _ = self.append(&nothing, self.config.election_min).await;
         }
     }
 
@@ -245,6 +266,7 @@ impl RaftNetwork<TypeConfig> for Link {
         tokio::select! {
             closed = cancel => Err(closed.into()),
             sent = self.send_snapshot(vote, snapshot, option.hard_ttl()) => sent,
+            never = self.beat(vote) => match never {},
         }
     }
 
