@@ -34,8 +34,10 @@ pub(crate) struct Control {
     pub(crate) options: Options,
     /// What is said of it.
     pub(crate) status: Status,
-    /// To the agent.
-    pub(crate) wishes: mpsc::Sender<Wish>,
+    /// To the agent. Unbounded, so that this side never waits for the other,
+    /// which may wait for this one; what is left of an ended stream the feed
+    /// throws away.
+    pub(crate) wishes: mpsc::UnboundedSender<Wish>,
     /// The data plane, once there is one: for the metrics and the drain.
     pub(crate) plane: tokio::sync::watch::Sender<Option<Arc<DataPlane>>>,
     /// The chain in use, DER: shown to an agent that has forgotten the key.
@@ -55,7 +57,9 @@ struct Held {
     leaf: Option<Credential>,
     config: Option<Pending>,
     tls: Option<Arc<MeshTls>>,
+    /// When to ask for a leaf, as soon as there is an agent to ask.
     renew: Option<Instant>,
+    connected: bool,
     not_after: Option<SystemTime>,
 }
 
@@ -70,7 +74,7 @@ impl Control {
     pub(crate) async fn run(self, mut events: mpsc::Receiver<Event>) -> Result<(), Refused> {
         let mut held = Held::default();
         loop {
-            let renew = held.renew;
+            let renew = held.renew.filter(|_| held.connected);
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.take(event, &mut held).await?,
@@ -78,7 +82,7 @@ impl Control {
                 },
                 () = at(renew) => {
                     held.renew = Some(Instant::now() + LEAF_RETRY);
-                    self.wish(Wish::Leaf).await;
+                    self.wish(Wish::Leaf);
                 }
             }
         }
@@ -89,13 +93,15 @@ impl Control {
             Event::Connected => {
                 tracing::info!(proxy = self.proxy, "connected to the agent");
                 self.status.agent(String::new());
+                held.connected = true;
                 let due = held.renew.is_none_or(|at| at <= Instant::now());
                 if held.not_after.is_none() || due {
                     held.renew = Some(Instant::now() + LEAF_RETRY);
-                    self.wish(Wish::Leaf).await;
+                    self.wish(Wish::Leaf);
                 }
             }
             Event::Disconnected(reason) => {
+                held.connected = false;
                 tracing::warn!(
                     proxy = self.proxy,
                     reason,
@@ -104,6 +110,7 @@ impl Control {
                 self.status.agent(reason);
             }
             Event::Refused(reason) => {
+                held.connected = false;
                 let alive = held.not_after.is_some_and(|end| end > SystemTime::now());
                 if !alive {
                     return Err(Refused(reason));
@@ -142,7 +149,7 @@ impl Control {
                 error
             }
         };
-        self.ack(What::Roots(serial), error, &[]).await;
+        self.ack(What::Roots(serial), error, &[]);
         self.start(held).await;
     }
 
@@ -188,7 +195,7 @@ impl Control {
         );
         self.status.have_leaf();
         let ends = i64::try_from(ends.as_secs()).unwrap_or(i64::MAX);
-        self.ack(What::LeafNotAfter(ends), String::new(), &[]).await;
+        self.ack(What::LeafNotAfter(ends), String::new(), &[]);
         self.start(held).await;
     }
 
@@ -230,8 +237,7 @@ impl Control {
                     let policy = ProxyConfig::policy_of(&came.config).unwrap_or_default();
                     not_understood = plane.apply_policy(&policy);
                 }
-                self.ack(What::Config(came.serial), error, &not_understood)
-                    .await;
+                self.ack(What::Config(came.serial), error, &not_understood);
             }
         }
     }
@@ -304,22 +310,20 @@ impl Control {
                 "denied, since it is not understood: {one}"
             );
         }
-        self.ack(What::Config(pending.serial), error, &not_understood)
-            .await;
+        self.ack(What::Config(pending.serial), error, &not_understood);
     }
 
-    async fn ack(&self, what: What, error: String, not_understood: &[NotUnderstood]) {
+    fn ack(&self, what: What, error: String, not_understood: &[NotUnderstood]) {
         self.wish(Wish::Ack(wire::Ack {
             what: Some(what),
             error,
             not_understood: not_understood.iter().map(ToString::to_string).collect(),
-        }))
-        .await;
+        }));
     }
 
-    async fn wish(&self, wish: Wish) {
+    fn wish(&self, wish: Wish) {
         // The feed ends only with the process.
-        let _ = self.wishes.send(wish).await;
+        let _ = self.wishes.send(wish);
     }
 }
 
@@ -336,5 +340,45 @@ async fn at(when: Option<Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_feed_that_does_not_listen_holds_up_nothing() {
+        let (wishes, mut wished) = mpsc::unbounded_channel();
+        let control = Control {
+            proxy: "web-proxy".to_owned(),
+            key: LeafKey::generate().unwrap(),
+            options: Options::default(),
+            status: Status::default(),
+            wishes,
+            plane: tokio::sync::watch::Sender::new(None),
+            chain: Arc::default(),
+        };
+        let (events, incoming) = mpsc::channel(1);
+        let running = tokio::spawn(control.run(incoming));
+        events.send(Event::Connected).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        for _ in 0..40 {
+            let gone = events.send(Event::Disconnected("away".to_owned()));
+            tokio::time::timeout(LEAF_RETRY, gone)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        // Of nobody nothing is wished for, and of who comes back at once.
+        while wished.try_recv().is_ok() {}
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(wished.try_recv().is_err());
+        events.send(Event::Connected).await.unwrap();
+        let wish = tokio::time::timeout(Duration::from_millis(1), wished.recv());
+        assert!(matches!(wish.await, Ok(Some(Wish::Leaf))));
+        drop(events);
+        assert!(running.await.unwrap().is_ok());
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Feed {
     /// What came.
     pub(crate) events: mpsc::Sender<Event>,
     /// What goes up.
-    pub(crate) wishes: mpsc::Receiver<Wish>,
+    pub(crate) wishes: mpsc::UnboundedReceiver<Wish>,
 }
 
 /// How a stream ended.

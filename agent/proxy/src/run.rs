@@ -112,7 +112,7 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
     let key = mesh_tls::LeafKey::generate().map_err(|error| error.to_string())?;
     let options = options(arguments);
     let (events, incoming) = mpsc::channel(16);
-    let (wishes, outgoing) = mpsc::channel(16);
+    let (wishes, outgoing) = mpsc::unbounded_channel();
     let chain = Arc::new(arc_swap::ArcSwap::default());
     let feed = Feed {
         key: key.clone(),
