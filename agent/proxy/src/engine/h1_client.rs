@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -102,6 +103,12 @@ impl H1Client {
     ) -> Result<Answer, SendError> {
         let Call { mut head, body, .. } = call;
         head.version = Version::HTTP_11;
+        // hyper would take it that these methods have no body.
+        let of_unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
+        if of_unknown_length && !head.headers.contains_key(CONTENT_LENGTH) {
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(TRANSFER_ENCODING, chunked);
+        }
         let sent = self
             .sender
             .try_send_request(Request::from_parts(head, body));

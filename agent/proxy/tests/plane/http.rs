@@ -102,6 +102,12 @@ async fn requests_of_every_framing() {
     let chunked = "POST /c HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
                    3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     assert!(raw(&pair, chunked).await.contains("\"body\":\"abcde\""));
+    // Rare, but allowed with every method (RFC 9110, 9.3.1).
+    for method in ["GET", "DELETE"] {
+        let chunked = chunked.replace("POST", method);
+        let text = raw(&pair, &chunked).await;
+        assert!(text.contains("\"body\":\"abcde\""), "{text}");
+    }
     let expect = "POST /c HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\nconnection: close\r\n\r\nabc";
     let text = raw(&pair, expect).await;
     assert!(
