@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::clean_trailers;
+
 /// A body. Small ones and empty ones need no allocation.
 pub(crate) struct Body {
     kind: Kind,
@@ -153,8 +155,8 @@ impl http_body::Body for Body {
             this.end(End::Failed(&error));
             return Poll::Ready(Some(Err(error)));
         }
-        let polled = this.poll_kind(cx);
-        match &polled {
+        let mut polled = this.poll_kind(cx);
+        match &mut polled {
             Poll::Pending => {}
             Poll::Ready(None) => {
                 this.kind = Kind::Empty;
@@ -166,6 +168,9 @@ impl http_body::Body for Body {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some((watcher, side)) = &this.watcher {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        clean_trailers(trailers);
+                    }
                     if let Some(data) = frame.data_ref() {
                         watcher.data(*side, data.len());
                     } else if let Some(trailers) = frame.trailers_ref() {

@@ -14,6 +14,8 @@ use super::reply::{DENIED, ERROR, SOURCE};
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// How the names begin that are the mesh's own.
+const MESH: &str = "x-mesh-";
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// Makes the headers of a request fit to go on: what is this hop's goes (RFC
@@ -32,12 +34,44 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, version: Version) -> Option
     }
     headers.remove(SOURCE);
     headers.remove(CLIENT_CERT);
+    let look_alikes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| reads_as(name, &SOURCE) || reads_as(name, &CLIENT_CERT))
+        .cloned()
+        .collect();
+    for name in look_alikes {
+        headers.remove(name);
+    }
     upgrade
 }
 
 /// The same for an answer. What a request was upgraded to is kept by the caller.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     clean_hop(headers);
+}
+
+/// Makes trailers fit to go on: what only the mesh may say is no trailer.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            let start = name.as_str().get(..MESH.len());
+            start.is_some_and(|start| start.replace('_', "-") == MESH)
+                || reads_as(name, &CLIENT_CERT)
+        })
+        .cloned()
+        .collect();
+    for name in ours {
+        trailers.remove(name);
+    }
+}
+
+/// Whether an application that is called by CGI's rules (RFC 3875, 4.1.18), as
+/// those of WSGI and PHP are, finds both under one name.
+fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
+    let (name, other) = (name.as_str().as_bytes(), other.as_str().as_bytes());
+    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    name.len() == other.len() && name.iter().map(fold).eq(other.iter().map(fold))
 }
 
 /// What says `x-mesh-…` came from a sidecar only if a sidecar wrote it.
@@ -77,7 +111,6 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap, version: Version) -> bool {
 }
 
 fn upgrade_of(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
-    let value = headers.get(UPGRADE)?;
     let asked = version == Version::HTTP_11
         && headers
             .get_all(CONNECTION)
@@ -85,8 +118,24 @@ fn upgrade_of(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
-    // h2c asks for what this hop does by itself.
-    (asked && !value.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| value.clone())
+    if !asked {
+        return None;
+    }
+    let mut protocols = Vec::new();
+    for value in headers.get_all(UPGRADE) {
+        let names = value.to_str().ok()?.split(',').map(str::trim);
+        protocols.extend(names.filter(|name| !name.is_empty()));
+    }
+    // h2c asks for what this hop does by itself, and what would follow on it
+    // nobody would look at.
+    let is_h2c = |name: &&str| {
+        let name = name.split('/').next().unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("h2c")
+    };
+    if protocols.is_empty() || protocols.iter().any(is_h2c) {
+        return None;
+    }
+    HeaderValue::from_str(&protocols.join(", ")).ok()
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
@@ -160,6 +209,9 @@ mod tests {
             ("te", "gzip, trailers"),
             ("x-mesh-source", "spiffe://forged"),
             ("x-forwarded-client-cert", "forged"),
+            ("x_mesh_source", "forged"),
+            ("x-mesh_source", "forged"),
+            ("x_forwarded-client_cert", "forged"),
             ("accept", "*/*"),
         ]);
         assert_eq!(clean_request(&mut map, Version::HTTP_11), None);
@@ -182,7 +234,22 @@ mod tests {
         };
         assert!(asks("keep-alive, Upgrade", "websocket", Version::HTTP_11));
         assert!(!asks("keep-alive", "websocket", Version::HTTP_11));
-        assert!(!asks("upgrade", "h2c", Version::HTTP_11));
+        for h2c in [
+            "h2c",
+            "h2c, foo",
+            "foo,H2C",
+            "h2c/1",
+            "foo, h2c /1",
+            ",",
+            "",
+        ] {
+            assert!(!asks("upgrade", h2c, Version::HTTP_11), "{h2c}");
+        }
+        let mut map = headers(&[("connection", "upgrade"), ("upgrade", "a ,b")]);
+        map.append("upgrade", HeaderValue::from_static("c"));
+        assert_eq!(upgrade_of(&map, Version::HTTP_11).unwrap(), "a, b, c");
+        map.append("upgrade", HeaderValue::from_static("h2c"));
+        assert_eq!(upgrade_of(&map, Version::HTTP_11), None);
         assert!(!asks("upgrade", "websocket", Version::HTTP_2));
     }
 

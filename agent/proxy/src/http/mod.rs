@@ -10,7 +10,8 @@ mod reply;
 pub(crate) use body::{Body, BodyError, End, Side, Watcher};
 pub(crate) use call::{Answer, Call, Handler, OnUpgrade, Tunnel};
 pub(crate) use headers::{
-    Lookup, clean_application, clean_request, clean_response, is_grpc, wants_upgrade,
+    Lookup, clean_application, clean_request, clean_response, clean_trailers, is_grpc,
+    wants_upgrade,
 };
 pub(crate) use replay::Replay;
 pub(crate) use reply::{SOURCE, Trouble, denied, trouble};

@@ -21,6 +21,9 @@ async fn http1_to_http1() {
         request
             .headers_mut()
             .insert("x-mesh-source", "forged".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("x_mesh_source", "forged".parse().unwrap());
         let got = read(client.send(request).await).await;
         assert_eq!(got.status, 200, "{got:?}");
         let told = got.json();
@@ -30,6 +33,7 @@ async fn http1_to_http1() {
         assert_eq!(told["headers"]["host"], "api.local");
         assert_eq!(told["headers"]["x-turn"], turn.to_string());
         assert_eq!(told["headers"]["x-mesh-source"], identity("web"));
+        assert!(told["headers"]["x_mesh_source"].is_null(), "{told}");
         assert_eq!(told["headers"]["traceparent"].as_str().unwrap().len(), 55);
     }
     // All of them over one connection between the two.

@@ -250,3 +250,20 @@ async fn a_deny_before_the_answer_is_a_403() {
     let got = in_time(waiting).await.unwrap();
     assert_eq!(got.status, 403, "{got:?}");
 }
+
+#[tokio::test]
+async fn nothing_is_upgraded_to_what_this_hop_speaks_itself() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    for protocols in ["h2c", "h2c, foo", "foo, H2C"] {
+        let mut asks = get("/");
+        let headers = asks.headers_mut();
+        headers.insert("connection", "upgrade, http2-settings".parse().unwrap());
+        headers.insert("upgrade", protocols.parse().unwrap());
+        headers.insert("http2-settings", "AAMAAABk".parse().unwrap());
+        let mut client = Client::h1(pair.address).await;
+        let told = read(client.send(asks).await).await.json();
+        for header in ["upgrade", "connection", "http2-settings"] {
+            assert!(told["headers"][header].is_null(), "{protocols}: {told}");
+        }
+    }
+}
