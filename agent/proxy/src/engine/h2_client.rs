@@ -186,10 +186,11 @@ async fn start_sending(body: Body, mut stream: SendStream<Bytes>, abort: Rc<Abor
         let stopped = {
             let mut sending = pin!(h2_body::send(body, &mut stream));
             poll_fn(|cx: &mut Context<'_>| {
-                if sending.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(false);
+                // First: the body is another try's already.
+                if abort.poll(cx).is_ready() {
+                    return Poll::Ready(true);
                 }
-                abort.poll(cx).map(|()| true)
+                sending.as_mut().poll(cx).map(|_| false)
             })
             .await
         };

@@ -68,6 +68,12 @@ impl Replay {
         shared.lost = true;
     }
 
+    /// Ends the try in flight: it reads nothing of the source any more, also
+    /// when it does not know yet that it is over.
+    pub(crate) fn stop(&self) {
+        self.shared.borrow_mut().current += 1;
+    }
+
     /// The body of the next try, from its beginning.
     pub(crate) fn body(&self) -> Body {
         let mut shared = self.shared.borrow_mut();

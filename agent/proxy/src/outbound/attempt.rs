@@ -57,11 +57,11 @@ impl Attempt<'_> {
     pub(super) async fn run(mut self, call: Call) -> Result<Answer, Trouble> {
         let config = self.cluster.config();
         self.cluster.request();
-        let mut request = Repeatable::new(call, self.retries.is_some());
+        let request = Repeatable::new(call, self.retries.is_some());
         let mut tried = Vec::new();
         let attempts = self.retries.map_or(0, |rule| rule.attempts);
         for retry in 0..=attempts {
-            let failed = match self.one_try(&config, &mut request, &mut tried).await {
+            let failed = match self.one_try(&config, &request, &mut tried).await {
                 Err(failed) => failed,
                 Ok(answer) => {
                     let status = answer.head.status.as_u16();
@@ -71,6 +71,7 @@ impl Attempt<'_> {
                         request.forget();
                         return Ok(self.taken(answer, grpc));
                     }
+                    request.stop();
                     self.learn(outcome_of(status, grpc));
                     drop(answer);
                     self.wait(retry, outcome).await;
@@ -110,7 +111,7 @@ impl Attempt<'_> {
     async fn one_try(
         &mut self,
         config: &Cluster,
-        request: &mut Repeatable,
+        request: &Repeatable,
         tried: &mut Vec<Token>,
     ) -> Result<Answer, Failed> {
         let deadline = self
@@ -134,6 +135,7 @@ impl Attempt<'_> {
                 Some((deadline, limit)) => match timeout_at(deadline, sending).await {
                     Ok(sent) => sent,
                     Err(_) => {
+                        request.stop();
                         let trouble = no_answer(config, &id, limit);
                         self.learn(Outcome::Timeout);
                         let outcome = TryOutcome::Timeout;
@@ -141,6 +143,7 @@ impl Attempt<'_> {
                     }
                 },
             };
+            let sent = sent.inspect_err(|_| request.stop());
             match sent {
                 Ok(answer) => return Ok(answer),
                 // Not processed: as if it had never been sent.
@@ -227,12 +230,7 @@ impl Attempt<'_> {
     }
 
     /// The request in the form of the connection that was found.
-    fn call(
-        &self,
-        config: &Cluster,
-        request: &mut Repeatable,
-        client: &HttpClient,
-    ) -> Option<Call> {
+    fn call(&self, config: &Cluster, request: &Repeatable, client: &HttpClient) -> Option<Call> {
         let (mut head, body) = request.take()?;
         let (path, authority) = (self.path.clone(), self.authority.clone());
         match client {

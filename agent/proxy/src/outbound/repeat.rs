@@ -15,7 +15,7 @@ const FOR_REFUSALS: usize = 16 * 1024;
 
 /// A request that may be sent more than once.
 pub(super) struct Repeatable {
-    head: Option<request::Parts>,
+    head: request::Parts,
     body: Option<Replay>,
 }
 
@@ -24,24 +24,31 @@ impl Repeatable {
         let bound = if retries { FOR_RETRIES } else { FOR_REFUSALS };
         let has_body = !call.body.is_empty();
         Self {
-            head: Some(call.head),
+            head: call.head,
             body: has_body.then(|| Replay::new(call.body, bound)),
         }
     }
 
     /// Whether another try would send the same.
     pub(super) fn is_whole(&self) -> bool {
-        self.head.is_some() && self.body.as_ref().is_none_or(Replay::is_possible)
+        self.body.as_ref().is_none_or(Replay::is_possible)
     }
 
-    /// For a try; when it cannot be repeated any more, it is the last one.
-    pub(super) fn take(&mut self) -> Option<(request::Parts, Body)> {
-        let head = match self.is_whole() {
-            true => self.head.clone(),
-            false => self.head.take(),
-        };
+    /// For a try. `None`: its beginning is not known any more.
+    pub(super) fn take(&self) -> Option<(request::Parts, Body)> {
+        if !self.is_whole() {
+            return None;
+        }
         let body = self.body.as_ref().map_or_else(Body::empty, Replay::body);
-        Some((head?, body))
+        Some((self.head.clone(), body))
+    }
+
+    /// A try is over, and there may be another: what still sends the one must
+    /// not take what the other needs.
+    pub(super) fn stop(&self) {
+        if let Some(body) = &self.body {
+            body.stop();
+        }
     }
 
     /// There will be no other try.
@@ -49,5 +56,57 @@ impl Repeatable {
         if let Some(body) = &self.body {
             body.forget();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::http::BodyError;
+
+    fn posted(pieces: usize, size: usize) -> Repeatable {
+        let frames: Vec<Result<Frame<Bytes>, BodyError>> = (0..pieces)
+            .map(|piece| Ok(Frame::data(vec![piece as u8; size].into())))
+            .collect();
+        let (head, ()) = http::Request::post("/").body(()).unwrap().into_parts();
+        let body = Body::stream(StreamBody::new(futures::stream::iter(frames)));
+        let call = Call {
+            head,
+            body,
+            upgrade: None,
+        };
+        Repeatable::new(call, true)
+    }
+
+    #[tokio::test]
+    async fn what_a_try_that_is_over_would_read_is_the_next_ones() {
+        let request = posted(3, FOR_RETRIES / 2);
+        let (_, mut first) = request.take().unwrap();
+        first.frame().await.unwrap().unwrap();
+        request.stop();
+        // It is asked once more before it is dropped.
+        assert!(first.frame().await.unwrap().is_err());
+        assert!(request.is_whole());
+        let (_, second) = request.take().unwrap();
+        let all = second.collect().await.unwrap().to_bytes();
+        assert_eq!(all.len(), 3 * FOR_RETRIES / 2);
+        assert_eq!(all[0], 0);
+    }
+
+    #[tokio::test]
+    async fn without_its_beginning_nothing_is_sent() {
+        let request = posted(3, FOR_RETRIES);
+        let (_, mut first) = request.take().unwrap();
+        for _ in 0..2 {
+            first.frame().await.unwrap().unwrap();
+        }
+        request.stop();
+        assert!(!request.is_whole());
+        assert!(request.take().is_none());
     }
 }
