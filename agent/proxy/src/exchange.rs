@@ -52,6 +52,8 @@ pub(crate) struct Exchange {
     asked: RefCell<Option<Rc<Asked>>>,
     /// The instance that has it, until it is over.
     pick: RefCell<Option<Pick>>,
+    /// There is no connection to that instance yet.
+    connecting: Cell<bool>,
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
     cut: CutCell,
     place: Cell<Option<usize>>,
@@ -98,6 +100,7 @@ impl Exchange {
             reason: RefCell::default(),
             asked: RefCell::default(),
             pick: RefCell::default(),
+            connecting: Cell::new(false),
             deadline: RefCell::default(),
             cut: CutCell::default(),
             place: Cell::new(None),
@@ -157,20 +160,40 @@ impl Exchange {
         self.grpc_status.set(status);
     }
 
-    /// The instance that answers it; it learns how it went at the end.
+    /// The instance that is to answer it, once it is connected to; it learns
+    /// how it went at the end.
     pub(crate) fn set_pick(&self, pick: Pick) {
         *self.instance.borrow_mut() = Some(pick.id().clone());
         *self.pick.borrow_mut() = Some(pick);
+        self.connecting.set(true);
+    }
+
+    /// There is a connection to that instance.
+    pub(crate) fn connected(&self) {
+        self.connecting.set(false);
+        if let Some(pick) = &*self.pick.borrow() {
+            pick.connected();
+        }
+    }
+
+    /// The time of the whole is over; gives back whether the instance had not
+    /// even been connected to.
+    pub(crate) fn timed_out(&self) -> bool {
+        let connecting = self.connecting.get();
+        if let Some(pick) = self.take_pick() {
+            pick.done(match connecting {
+                true => Outcome::ConnectFailure,
+                false => Outcome::Timeout,
+            });
+            return connecting;
+        }
+        false
     }
 
     /// The instance that has it, when it is to be tried elsewhere or has
     /// failed.
     pub(crate) fn take_pick(&self) -> Option<Pick> {
         self.pick.borrow_mut().take()
-    }
-
-    pub(crate) fn set_instance(&self, id: &Arc<str>) {
-        *self.instance.borrow_mut() = Some(id.clone());
     }
 
     pub(crate) fn retried(&self) {

@@ -7,6 +7,7 @@
 //! the service has trouble enough.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -16,8 +17,9 @@ use mesh_balance::{Outcome, Token};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::ClusterState;
+use super::cluster::Instance;
 use super::repeat::Repeatable;
-use super::{ClusterState, Pick};
 use crate::config::{Cluster, RetryRule, TryOutcome};
 use crate::engine::{SendError, SendErrorKind};
 use crate::exchange::{Exchange, grpc_status, outcome_of};
@@ -120,10 +122,7 @@ impl Attempt<'_> {
             .map(|limit| (Instant::now() + limit, limit));
         let mut refusals = 0;
         loop {
-            let (pick, client) = self.connect(config, tried, deadline).await?;
-            let (token, id) = (pick.token(), pick.id().clone());
-            // From here on it learns also when the time of the whole is over.
-            self.exchange.set_pick(pick);
+            let (token, id, client) = self.connect(config, tried, deadline).await?;
             let Some(call) = self.call(config, request, &client) else {
                 let trouble = Trouble::unavailable("the request's body was sent already");
                 let outcome = TryOutcome::Reset;
@@ -175,13 +174,13 @@ impl Attempt<'_> {
         }
     }
 
-    /// A connection to an instance that takes it.
+    /// A connection to an instance that takes it; the exchange has the choice.
     async fn connect(
         &self,
         config: &Cluster,
         tried: &mut Vec<Token>,
         deadline: Option<(Instant, Duration)>,
-    ) -> Result<(Pick, HttpClient), Failed> {
+    ) -> Result<(Option<Token>, Arc<str>, HttpClient), Failed> {
         let mut failure: Option<Trouble> = None;
         for connect in 0..CONNECTS {
             let Some(pick) = self.cluster.pick(tried) else {
@@ -196,7 +195,10 @@ impl Attempt<'_> {
             if !again {
                 tried.extend(token);
             }
-            self.exchange.set_instance(pick.id());
+            let id = pick.id().clone();
+            let instance = pick.instance().clone();
+            // From here on it learns also when the time of the whole is over.
+            self.exchange.set_pick(pick);
             let left = deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
             let dialing = Dialing {
                 shared: &self.worker.shared,
@@ -205,22 +207,21 @@ impl Attempt<'_> {
                     left.min(config.connect_timeout)
                 }),
             };
-            let peer = &pick.instance().peer;
             let connected = match self.upgrade {
-                Some(_) => peer.http1(&dialing).await,
-                None => peer.http(&dialing).await,
+                Some(_) => instance.peer.http1(&dialing).await,
+                None => instance.peer.http(&dialing).await,
             };
             match connected {
                 Ok(client) => {
-                    pick.connected();
-                    return Ok((pick, client));
+                    self.exchange.connected();
+                    return Ok((token, id, client));
                 }
                 Err(error) => {
                     let service = config.service.to_string();
                     let metrics = &self.worker.metrics;
                     metrics.connect_failed(&service, error.kind.as_str());
-                    failure = Some(not_connected(config, &pick, &error));
-                    pick.done(Outcome::ConnectFailure);
+                    failure = Some(not_connected(config, &instance, &error));
+                    self.learn(Outcome::ConnectFailure);
                 }
             }
         }
@@ -281,10 +282,9 @@ pub(super) fn no_instance(config: &Cluster) -> String {
     }
 }
 
-fn not_connected(config: &Cluster, pick: &Pick, error: &DialError) -> Trouble {
+fn not_connected(config: &Cluster, instance: &Instance, error: &DialError) -> Trouble {
     let service = &config.service;
-    let instance = &pick.instance().endpoint;
-    let (id, address) = (&instance.id, &instance.address);
+    let (id, address) = (&instance.endpoint.id, &instance.endpoint.address);
     Trouble::unavailable(match error.kind {
         DialKind::Identity => format!(
             "{service}: at {address} (instance {id}) somebody else answers: {error}; \

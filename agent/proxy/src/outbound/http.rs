@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mesh_balance::Outcome;
 use mesh_policy::RequestFacts;
 use tokio::time::sleep;
 
@@ -101,8 +100,9 @@ impl Outgoing {
             }
             let over = exchange.poll_deadline(cx);
             over.map(|()| {
-                if let Some(pick) = exchange.take_pick() {
-                    pick.done(Outcome::Timeout);
+                if exchange.timed_out() {
+                    let metrics = &self.worker.metrics;
+                    metrics.connect_failed(&cluster.config().service.to_string(), "timeout");
                 }
                 Err(no_answer(service, rule, timeout))
             })

@@ -253,6 +253,32 @@ async fn weights_and_rules() {
 }
 
 #[tokio::test]
+async fn an_instance_that_does_not_take_connections_in_time_is_avoided() {
+    let ca = Ca::new();
+    let (_planes, mut addresses) = instances(&ca, &["good"]).await;
+    // The kernel takes connections, and nobody says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    addresses.push(silent.local_addr().unwrap());
+    let web = ca.plane("web");
+    let clusters = vec![("api", cluster("api", Protocol::Http, &addresses))];
+    let mut out = upstream("api", Protocol::Http);
+    // Over before the time for connecting is.
+    out.timeout = "300ms".parse().unwrap();
+    web.apply(calling("web", vec![out], clusters))
+        .await
+        .unwrap();
+    let mut client = Client::h1(upstream_of(&web, "api")).await;
+    let mut failed = 0;
+    for _ in 0..20 {
+        failed += usize::from(client.get("/").await.status != 200);
+    }
+    assert!((1..=2).contains(&failed), "{failed}");
+    let reason = ["reason=\"timeout\""];
+    let counted = metric(&web, "mesh_upstream_connect_failures_total", &reason);
+    assert_eq!(counted, failed as u64);
+}
+
+#[tokio::test]
 async fn refusals_and_resets_of_instances_are_not_the_callers_problem() {
     let ca = Ca::new();
     let (_planes, mut addresses) = instances(&ca, &["a"]).await;
