@@ -56,6 +56,8 @@ pub(crate) struct Exchange {
     connecting: Cell<bool>,
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
     cut: CutCell,
+    /// The same for the request's body, which another task reads.
+    cut_request: CutCell,
     place: Cell<Option<usize>>,
     own_answer: Cell<bool>,
     over: Cell<bool>,
@@ -103,6 +105,7 @@ impl Exchange {
             connecting: Cell::new(false),
             deadline: RefCell::default(),
             cut: CutCell::default(),
+            cut_request: CutCell::default(),
             place: Cell::new(None),
             own_answer: Cell::new(false),
             over: Cell::new(false),
@@ -218,6 +221,7 @@ impl Exchange {
 
     pub(crate) fn cut(&self, why: Cut) {
         self.cut.cut(why);
+        self.cut_request.cut(why);
     }
 
     pub(crate) fn cut_cell(&self) -> &CutCell {
@@ -261,9 +265,6 @@ impl Exchange {
     fn finish(&self, outcome: Outcome) {
         if self.over.replace(true) {
             return;
-        }
-        if let Some(place) = self.place.take() {
-            self.worker.live.remove_exchange(place);
         }
         let status = match self.status.get() {
             0 => CALLER_GONE,
@@ -374,7 +375,14 @@ impl Watcher for Exchange {
     }
 
     fn poll_cut(&self, side: Side, cx: &mut Context<'_>) -> Poll<BodyError> {
-        if side == Side::Request || self.own_answer.get() {
+        if side == Side::Request {
+            // Of all else the application learns by the end of its answer.
+            return match self.cut_request.poll(cx) {
+                Poll::Ready(Cut::Denied) => Poll::Ready(BodyError::Cut(Cut::Denied.why())),
+                _ => Poll::Pending,
+            };
+        }
+        if self.own_answer.get() {
             return Poll::Pending;
         }
         if let Poll::Ready(why) = self.cut.poll(cx) {
@@ -388,5 +396,9 @@ impl Watcher for Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish(Outcome::Cancelled);
+        // Not before: a body may be sent on after the answer's end.
+        if let Some(place) = self.place.take() {
+            self.worker.live.remove_exchange(place);
+        }
     }
 }

@@ -133,6 +133,9 @@ fn check_exchange(exchange: &Exchange, current: &Current) {
     let Some(asked) = exchange.asked() else {
         return;
     };
+    if exchange.cut_cell().get().is_some() {
+        return; // it is ending
+    }
     // Headers are kept only where they mattered when the request began. Where
     // they matter now and are gone, nothing can be known, and that means no.
     let missing = Missing::default();

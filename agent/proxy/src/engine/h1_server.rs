@@ -1,8 +1,10 @@
 //! Serves HTTP/1.1.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,7 +32,10 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
+    let answer: Current = Rc::default();
+    let answered = answer.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        let answered = answered.clone();
         let upgrade = wants_upgrade(request.headers(), request.version())
             .then(|| upgrade(hyper::upgrade::on(&mut request)));
         let (head, body) = request.into_parts();
@@ -41,7 +46,8 @@ where
         });
         async move {
             let answer = answering.await;
-            Ok::<_, Infallible>(Response::from_parts(answer.head, answer.body))
+            let body = Sent::new(answer.body, &answered);
+            Ok::<_, Infallible>(Response::from_parts(answer.head, body))
         }
     });
     // Without `pipeline_flush`: it keeps back an answer while there is more to
@@ -63,6 +69,8 @@ where
         tokio::select! {
             biased;
             result = connection.as_mut() => return result,
+            // A caller that does not read keeps hyper from asking the body.
+            () = poll_fn(|cx| poll_cut(&answer, cx)) => return Ok(()),
             () = crate::lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
                 if *phase.borrow() == Phase::Ended {
                     return Ok(());
@@ -78,6 +86,65 @@ where
                 closing = true;
                 connection.as_mut().graceful_shutdown();
             }
+        }
+    }
+}
+
+/// The body of the answer that is being sent.
+type Current = Rc<RefCell<Weak<RefCell<Body>>>>;
+
+/// Ready when the answer that is being sent must break off.
+fn poll_cut(answer: &Current, cx: &mut Context<'_>) -> Poll<()> {
+    let body = answer.borrow().upgrade();
+    match body {
+        Some(body) => body.borrow_mut().poll_cut(cx).map(|_| ()),
+        None => Poll::Pending, // this task is woken when there is one
+    }
+}
+
+/// The body of an answer, of which the connection's loop knows too.
+enum Sent {
+    /// Nothing to send, and nothing to cut.
+    Empty,
+    Shared(Rc<RefCell<Body>>),
+}
+
+impl Sent {
+    fn new(body: Body, current: &Current) -> Self {
+        if body.is_empty() {
+            return Self::Empty;
+        }
+        let body = Rc::new(RefCell::new(body));
+        *current.borrow_mut() = Rc::downgrade(&body);
+        Self::Shared(body)
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Shared(body) => Pin::new(&mut *body.borrow_mut()).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Shared(body) => body.borrow().is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Shared(body) => body.borrow().size_hint(),
         }
     }
 }

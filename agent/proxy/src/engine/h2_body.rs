@@ -126,6 +126,11 @@ pub(super) async fn send(mut body: Body, stream: &mut SendStream<Bytes>) -> Sent
 
 fn poll_send(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Sent> {
     loop {
+        // Also while nothing is taken: a deny must not wait for a reader.
+        if body.poll_cut(cx).is_ready() {
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return Poll::Ready(Sent::Stopped);
+        }
         // At least one byte of room before the next piece is asked for; the
         // rest of the piece waits in the stream.
         stream.reserve_capacity(1);

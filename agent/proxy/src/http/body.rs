@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -132,6 +132,18 @@ impl Body {
         }
     }
 
+    /// Ready when it must break off now; then it is over. For who cannot ask for
+    /// its next piece because the one before is not taken.
+    pub(crate) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let Some((watcher, side)) = &self.watcher else {
+            return Poll::Pending;
+        };
+        let error = ready!(watcher.poll_cut(*side, cx));
+        self.kind = Kind::Empty;
+        self.end(End::Failed(&error));
+        Poll::Ready(error)
+    }
+
     fn end(&mut self, end: End<'_>) {
         if let Some((watcher, side)) = self.watcher.take() {
             watcher.ended(side, end);
@@ -148,11 +160,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let Some((watcher, side)) = &this.watcher
-            && let Poll::Ready(error) = watcher.poll_cut(*side, cx)
-        {
-            this.kind = Kind::Empty;
-            this.end(End::Failed(&error));
+        if let Poll::Ready(error) = this.poll_cut(cx) {
             return Poll::Ready(Some(Err(error)));
         }
         let mut polled = this.poll_kind(cx);

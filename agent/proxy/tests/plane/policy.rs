@@ -1,8 +1,13 @@
 //! Who may call, and when that changes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::{Request, Response};
 use mesh_model::Protocol;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -249,6 +254,104 @@ async fn a_deny_before_the_answer_is_a_403() {
     pair.api.apply_policy(&policy("deny", &[]));
     let got = in_time(waiting).await.unwrap();
     assert_eq!(got.status, 403, "{got:?}");
+}
+
+/// What an application saw of a call that never ends, either way.
+#[derive(Default)]
+struct Seen {
+    /// Pieces of the request's body.
+    got: AtomicUsize,
+    /// Pieces of its own answer that were taken from it.
+    given: AtomicUsize,
+    broke: AtomicBool,
+}
+
+async fn endless() -> (std::net::SocketAddr, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    let sees = seen.clone();
+    let address = application(move |request: Request<hyper::body::Incoming>| {
+        let seen = sees.clone();
+        async move {
+            let reads = seen.clone();
+            let mut body = request.into_body();
+            tokio::spawn(async move {
+                while let Some(Ok(_)) = body.frame().await {
+                    reads.got.fetch_add(1, SeqCst);
+                }
+                reads.broke.store(true, SeqCst);
+            });
+            let frames = futures::stream::repeat_with(move || {
+                seen.given.fetch_add(1, SeqCst);
+                Ok(Frame::data(Bytes::from_static(&[7; 16 * 1024])))
+            });
+            Response::new(StreamBody::new(frames).boxed())
+        }
+    })
+    .await;
+    (address, seen)
+}
+
+/// Waits until nobody takes any more of the answer.
+async fn stuck(seen: &Seen) {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = seen.given.load(SeqCst);
+        if now > 0 && now == last {
+            return;
+        }
+        last = now;
+    }
+}
+
+async fn deny_cuts(pair: &Pair, seen: &Seen) {
+    until("it is uploaded", || seen.got.load(SeqCst) > 3).await;
+    in_time(stuck(seen)).await;
+    let denied = Instant::now();
+    pair.api.apply_policy(&policy("deny", &[]));
+    until("the upload breaks", || seen.broke.load(SeqCst)).await;
+    assert!(denied.elapsed() < PROMISED, "{:?}", denied.elapsed());
+}
+
+#[tokio::test]
+async fn a_deny_cuts_a_caller_that_does_not_read() {
+    for protocol in [Protocol::Http, Protocol::Http2] {
+        // HTTP/2 that gives no room for the answer.
+        let (application, seen) = endless().await;
+        let pair = Pair::new(protocol, application).await;
+        let tls = as_web(&pair.ca, inbound_of(&pair.api), &[b"h2"]).await;
+        let (mut client, connection) = h2::client::Builder::new()
+            .initial_window_size(0)
+            .handshake::<_, Bytes>(tls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://api/").body(()).unwrap();
+        let (_answer, mut upload) = client.send_request(request, false).unwrap();
+        let uploading = tokio::spawn(async move {
+            while upload.send_data(Bytes::from_static(b"x"), false).is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        deny_cuts(&pair, &seen).await;
+        uploading.abort();
+
+        // HTTP/1.1 that never looks.
+        let (application, seen) = endless().await;
+        let pair = Pair::new(protocol, application).await;
+        let tls = as_web(&pair.ca, inbound_of(&pair.api), &[b"http/1.1"]).await;
+        let (_unread, mut upload) = tokio::io::split(tls);
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+        upload.write_all(head).await.unwrap();
+        let uploading = tokio::spawn(async move {
+            while upload.write_all(b"1\r\nx\r\n").await.is_ok() {
+                let _ = upload.flush().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        deny_cuts(&pair, &seen).await;
+        in_time(uploading).await.unwrap(); // its connection has ended
+    }
 }
 
 #[tokio::test]

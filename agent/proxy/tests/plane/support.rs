@@ -294,6 +294,21 @@ impl Pair {
     }
 }
 
+/// A connection to a sidecar of `api` from one of `web` that is not ours.
+pub(crate) async fn as_web(
+    ca: &Ca,
+    address: SocketAddr,
+    alpn: &[&[u8]],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = (ca.tls("web")).client_config(&identity("api").parse().unwrap(), alpn);
+    let name = format!("api.default.dc1.internal.{DOMAIN}");
+    let socket = TcpStream::connect(address).await.unwrap();
+    tokio_rustls::TlsConnector::from(config)
+        .connect(name.try_into().unwrap(), socket)
+        .await
+        .unwrap()
+}
+
 pub(crate) type TestBody = BoxBody<Bytes, Infallible>;
 
 pub(crate) fn full(text: impl Into<Bytes>) -> TestBody {
