@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::feed::{Event, Wish};
+use crate::lifecycle::at;
 use crate::status::Status;
 use crate::{DataPlane, Options};
 
@@ -334,13 +335,6 @@ fn trust(roots: wire::Roots) -> Result<Trust, String> {
         .map_err(|error| format!("roots: {error}"))?;
     let roots: Vec<CertificateDer<'static>> = roots.roots.into_iter().map(Into::into).collect();
     Trust::new(domain, "roots", &roots).map_err(|error| error.to_string())
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

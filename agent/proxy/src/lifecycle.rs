@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Where a group is in its life; it only goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +85,26 @@ impl Drop for Member {
             // and its wait.
             self.0.left.notify_waiters();
         }
+    }
+}
+
+/// How long a connection that came just before the drain has for its first
+/// bytes.
+const FIRST_BYTES: Duration = Duration::from_millis(250);
+
+/// Waits until a group drains, and what came just before has had its chance.
+pub(crate) async fn drains(watch: &mut watch::Receiver<Phase>) {
+    reaches(watch, Phase::Draining).await;
+    // Boxed, since it comes once: what it needs is not held until then.
+    Box::pin(sleep(FIRST_BYTES)).await;
+}
+
+/// Waits until then, if there is such a time. Boxed, since it is not for what is
+/// made often.
+pub(crate) async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => Box::pin(sleep_until(when)).await,
+        None => std::future::pending().await,
     }
 }
 

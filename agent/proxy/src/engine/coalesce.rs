@@ -5,8 +5,10 @@
 //! are ready now have their turn, and what they all wrote leaves together. No
 //! buffer is held between turns.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,12 +27,21 @@ pub(crate) struct Coalesce<T> {
     /// Whether the tasks of this turn had their chance to add to the write.
     gathered: bool,
     must_flush: bool,
+    heard: Option<Rc<Cell<bool>>>,
 }
 
 impl<T> Coalesce<T> {
+    /// Marks `heard` whenever something was read.
+    pub(crate) fn hearing(io: T, heard: Rc<Cell<bool>>) -> Self {
+        let mut new = Self::new(io);
+        new.heard = Some(heard);
+        new
+    }
+
     pub(crate) fn new(io: T) -> Self {
         Self {
             io,
+            heard: None,
             out: Vec::new(),
             written: 0,
             gathered: false,
@@ -76,7 +87,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesce<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if buf.filled().len() > before
+            && let Some(heard) = &self.heard
+        {
+            heard.set(true);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -21,6 +21,7 @@ use super::h1_server::{Received, upgrade};
 use super::local::TokioIo;
 use super::{SendError, SendErrorKind};
 use crate::http::{Answer, Body, BodyError, Call};
+use crate::lifecycle::at;
 
 /// Idle connections that are kept at most.
 const MAX_IDLE: usize = 256;
@@ -28,6 +29,8 @@ const MAX_IDLE: usize = 256;
 /// A connection for one call at a time.
 pub(crate) struct H1Client {
     sender: SendRequest<Body>,
+    /// From when on it takes nothing new, and when it is cut.
+    until: Option<(Instant, Instant)>,
 }
 
 /// Idle connections to one place; the most recently used is taken first, so
@@ -45,7 +48,7 @@ impl IdlePool {
         let mut not_ready = Vec::new();
         let mut found = None;
         while let Some((client, since)) = idle.pop_back() {
-            if client.sender.is_closed() {
+            if client.is_over() {
                 continue;
             }
             if client.sender.is_ready() {
@@ -62,7 +65,7 @@ impl IdlePool {
     }
 
     pub(crate) fn put(&self, client: H1Client) {
-        if !client.sender.is_closed() {
+        if !client.is_over() {
             let mut idle = self.idle.borrow_mut();
             if idle.len() >= MAX_IDLE {
                 idle.pop_front();
@@ -75,13 +78,21 @@ impl IdlePool {
     pub(crate) fn close_idle_since(&self, before: Instant) {
         self.idle
             .borrow_mut()
-            .retain(|(client, since)| *since > before && !client.sender.is_closed());
+            .retain(|(client, since)| *since > before && !client.is_over());
     }
 }
 
 impl H1Client {
     /// Begins HTTP/1.1 on a connection.
-    pub(crate) async fn begin<T>(io: T, headers: usize, header_bytes: usize) -> io::Result<Self>
+    ///
+    /// At the first of the times in `until` it takes nothing new any more, at
+    /// the second it is cut.
+    pub(crate) async fn begin<T>(
+        io: T,
+        headers: usize,
+        header_bytes: usize,
+        until: Option<(Instant, Instant)>,
+    ) -> io::Result<Self>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -91,8 +102,18 @@ impl H1Client {
             .handshake(TokioIo::new(io))
             .await
             .map_err(io::Error::other)?;
-        tokio::task::spawn_local(connection.with_upgrades());
-        Ok(Self { sender })
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                _ = connection.with_upgrades() => {}
+                () = at(until.map(|(_, cut)| cut)) => {}
+            }
+        });
+        Ok(Self { sender, until })
+    }
+
+    /// Nothing can begin on it any more.
+    fn is_over(&self) -> bool {
+        self.sender.is_closed() || self.until.is_some_and(|(close, _)| close <= Instant::now())
     }
 
     /// Makes a call; the connection goes into `pool` when the answer is read.
@@ -131,6 +152,7 @@ impl H1Client {
             let (head, _) = answer.into_parts();
             let mut answer = Answer::new(head, Body::empty());
             answer.upgrade = Some(tunnel);
+            answer.cut_at = self.until.map(|(_, cut)| cut);
             return Ok(answer);
         }
         Ok(self.answer(answer, pool))

@@ -1,9 +1,11 @@
 //! Serves HTTP/2.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -11,13 +13,13 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::coalesce::Coalesce;
 use super::h2_body::{self, Received};
 use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, ServeLimits};
 use crate::http::{Body, Call, Handler};
-use crate::lifecycle::Phase;
+use crate::lifecycle::{self, Phase};
 
 /// Serves a connection until it ends. Calls are made each in its own task.
 pub(crate) async fn serve<T, H>(
@@ -30,24 +32,36 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler,
 {
-    let handshake = h2::server::Builder::new()
+    let mut builder = h2::server::Builder::new();
+    builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(256 * 1024)
-        .max_concurrent_reset_streams(RESETS)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(None)
-        .handshake::<_, Bytes>(Coalesce::new(io));
+        .max_send_buffer_size(256 * 1024);
+    if !limits.strangers {
+        builder
+            .max_concurrent_reset_streams(RESETS)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(None);
+    }
+    let heard = Rc::new(Cell::new(false));
+    let handshake = builder.handshake::<_, Bytes>(Coalesce::hearing(io, heard.clone()));
     let mut connection = tokio::select! {
         connection = handshake => connection?,
-        () = crate::lifecycle::reaches(&mut phase, Phase::Draining) => return Ok(()),
+        () = lifecycle::drains(&mut phase) => return Ok(()),
+        () = sleep(limits.head.unwrap_or(FAR)) => return Ok(()),
     };
-    let far = || Instant::now() + std::time::Duration::from_secs(30 * 86_400);
-    let (close_at, cut_at) = limits.until.unwrap_or_else(|| (far(), far()));
+    let (close_at, cut_at) = limits.until.unwrap_or_else(|| {
+        let far = Instant::now() + FAR;
+        (far, far)
+    });
     let mut alarm = pin!(sleep_until(close_at));
+    let patience = limits.head.unwrap_or(FAR);
+    let quiet = Rc::new(Quiet::new());
+    let mut bored = pin!(sleep(patience));
     let mut closing = false;
+    let mut asked_to_go = false;
     loop {
         tokio::select! {
             biased;
@@ -55,12 +69,16 @@ where
                 Some(Ok((request, respond))) => {
                     let handler = handler.clone();
                     let headers = limits.headers;
-                    tokio::task::spawn_local(stream(request, respond, handler, headers));
+                    let open = quiet.open();
+                    tokio::task::spawn_local(async move {
+                        stream(request, respond, handler, headers).await;
+                        drop(open);
+                    });
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
-            () = crate::lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
+            () = lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
                 if *phase.borrow() == Phase::Ended {
                     return Ok(()); // what is open is reset with the connection
                 }
@@ -75,7 +93,67 @@ where
                 closing = true;
                 connection.graceful_shutdown();
             }
+            // GOAWAY loses nothing: what is on its way is still served, and the
+            // connection ends by itself when all has ended. It is cut when the
+            // other side is dead to it.
+            () = bored.as_mut(), if limits.head.is_some() => {
+                let over = quiet.since() + patience;
+                if Instant::now() < over {
+                    bored.as_mut().reset(over);
+                } else if !asked_to_go {
+                    asked_to_go = true;
+                    closing = true;
+                    heard.set(false);
+                    connection.graceful_shutdown();
+                    bored.as_mut().reset(Instant::now() + patience);
+                } else if limits.strangers || !heard.get() {
+                    return Ok(());
+                } else {
+                    bored.as_mut().reset(Instant::now() + FAR);
+                }
+            }
         }
+    }
+}
+
+/// Longer than any connection lives.
+const FAR: Duration = Duration::from_secs(30 * 86_400);
+
+/// Since when a connection has had no stream.
+struct Quiet {
+    open: Cell<usize>,
+    since: Cell<Instant>,
+}
+
+/// A stream of a connection.
+struct Open(Rc<Quiet>);
+
+impl Quiet {
+    fn new() -> Self {
+        Self {
+            open: Cell::new(0),
+            since: Cell::new(Instant::now()),
+        }
+    }
+
+    fn open(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        Open(self.clone())
+    }
+
+    /// Now, if it has one.
+    fn since(&self) -> Instant {
+        match self.open.get() {
+            0 => self.since.get(),
+            _ => Instant::now(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.since.set(Instant::now());
     }
 }
 

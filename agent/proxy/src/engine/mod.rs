@@ -26,8 +26,11 @@ pub(crate) struct ServeLimits {
     pub(crate) streams: u32,
     pub(crate) headers: usize,
     pub(crate) header_bytes: usize,
-    /// How long a connection may be without a request, and a head may take.
+    /// How long a connection may be without a request, and a head (or the
+    /// beginning of HTTP/2) may take.
     pub(crate) head: Option<Duration>,
+    /// Whoever is at the other end has proved nothing: no patience beyond that.
+    pub(crate) strangers: bool,
     /// From when on nothing new is taken on a connection, and when it is cut.
     pub(crate) until: Option<(Instant, Instant)>,
 }
@@ -59,7 +62,7 @@ pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Streams that were given up and are remembered. One connection carries the
 /// calls of many: when they all give up at once (a timeout, an application that
 /// ends), that is no attack. h2's own limits would end the connection, and with
-/// it what others do on it; whoever is at the other end has proved its identity
-/// or is our own application.
+/// it what others do on it. Strangers have h2's own limits; whoever else is at
+/// the other end has proved its identity or is our own application.
 pub(crate) const RESETS: usize = 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use http::{request, response};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::Body;
 
@@ -29,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) body: Body,
     /// After 101, on the calling side: the connection.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// When that connection must end.
+    pub(crate) cut_at: Option<Instant>,
     /// It is certain that nobody has processed the request. An engine whose
     /// protocol can say so says that instead of the answer.
     pub(crate) refused: bool,
@@ -57,6 +60,7 @@ impl Answer {
             head,
             body,
             upgrade: None,
+            cut_at: None,
             refused: false,
         }
     }

@@ -83,7 +83,7 @@ impl Application {
     ) -> Result<Answer, Trouble> {
         let unreachable = |error: DialError| self.unreachable(&error);
         let socket = self.connect(limit).await.map_err(unreachable)?;
-        let client = H1Client::begin(socket, limits.headers, limits.header_bytes)
+        let client = H1Client::begin(socket, limits.headers, limits.header_bytes, None)
             .await
             .map_err(|error| self.unreachable(&DialError::io(&error)))?;
         let sent = client.send(call, self.h1.clone()).await;

@@ -1,16 +1,22 @@
 //! Paths that are open without mTLS, for health checks from outside the mesh.
 //! Exactly these paths, and nothing else of the application.
 
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
-use http::{StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use mesh_model::Protocol;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::config::Expose;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1_server, h2_server};
 use crate::http::{
-    Answer, Call, Handler, Trouble, clean_request, clean_response, is_grpc, trouble,
+    Answer, BodyError, Call, End, Handler, Side, Trouble, Watcher, clean_request, clean_response,
+    is_grpc, trouble,
 };
 use crate::lifecycle::Member;
 use crate::listening::Listening;
@@ -34,6 +40,7 @@ pub(crate) async fn serve(
         headers: limits.headers,
         header_bytes: limits.header_bytes,
         head: Some(limits.head),
+        strangers: true,
         until: None,
     };
     let handler = Rc::new(Exposed { worker, listening });
@@ -56,12 +63,58 @@ struct Exposed {
 }
 
 impl Handler for Exposed {
-    async fn handle(self: Rc<Self>, call: Call) -> Answer {
+    async fn handle(self: Rc<Self>, mut call: Call) -> Answer {
         let grpc = is_grpc(&call.head.headers);
-        match self.answer(call).await {
-            Ok(answer) => answer,
-            Err(what) => trouble(&what, grpc),
+        let limit = self.worker.shared.options.limits.exposed;
+        let timed = Rc::new(Timed::new(Instant::now() + limit));
+        call.body = call.body.watched(timed.clone(), Side::Request);
+        let answered = timeout(limit, self.answer(call)).await;
+        let mut answer = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(what)) => trouble(&what, grpc),
+            Err(_) => {
+                let seconds = limit.as_secs_f32();
+                let what = format!("no answer within {seconds} s, the time of exposed paths");
+                trouble(&Trouble::timeout(what), grpc)
+            }
+        };
+        answer.body = answer.body.watched(timed, Side::Response);
+        answer
+    }
+}
+
+/// Ends both bodies of a request when its time is over, since nobody knows who
+/// calls.
+struct Timed {
+    request: Timer,
+    response: Timer,
+}
+
+/// One for each body: two tasks wait.
+type Timer = RefCell<Pin<Box<Sleep>>>;
+
+impl Timed {
+    fn new(end: Instant) -> Self {
+        let timer = || RefCell::new(Box::pin(sleep_until(end)));
+        Self {
+            request: timer(),
+            response: timer(),
         }
+    }
+}
+
+impl Watcher for Timed {
+    fn data(&self, _: Side, _: usize) {}
+    fn trailers(&self, _: Side, _: &HeaderMap) {}
+    fn ended(&self, _: Side, _: End<'_>) {}
+
+    fn poll_cut(&self, side: Side, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let timer = match side {
+            Side::Request => &self.request,
+            Side::Response => &self.response,
+        };
+        let over = timer.borrow_mut().as_mut().poll(cx);
+        over.map(|()| BodyError::Cut("cut: the time of exposed paths is over"))
     }
 }
 

@@ -177,7 +177,8 @@ impl Connection {
         let mut answer = sent.await?;
         if let (Some(caller), Some(app)) = (caller, answer.upgrade.take()) {
             let member = self.listening.life.join();
-            tunnel::start(&self.worker, caller, app, exchange.clone(), member);
+            let cut_at = self.until.map(|(_, cut)| cut);
+            tunnel::start(&self.worker, caller, app, exchange.clone(), member, cut_at);
         }
         Ok(answer)
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use mesh_tls::peer_identity;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     pub(crate) caller: Rc<Caller>,
     pub(crate) http: Rc<HttpSeries>,
     pub(crate) streams: Rc<StreamSeries>,
+    /// From when on it takes nothing new, and when it is cut.
+    pub(crate) until: Option<(Instant, Instant)>,
 }
 
 /// Serves a connection from another sidecar.
@@ -69,7 +71,7 @@ pub(crate) async fn serve(
     let Some((connection, alpn)) = identify(&worker, &listening, &view, &tls) else {
         return;
     };
-    let until = until(tls.get_ref().1, &worker.shared.options.limits);
+    let until = connection.until;
     match alpn.as_deref() {
         Some(H2) => {
             let limits = serve_limits(&worker, until);
@@ -110,10 +112,7 @@ impl Connection {
     }
 }
 
-fn serve_limits(
-    worker: &Worker,
-    until: Option<(tokio::time::Instant, tokio::time::Instant)>,
-) -> ServeLimits {
+fn serve_limits(worker: &Worker, until: Option<(Instant, Instant)>) -> ServeLimits {
     let limits = &worker.shared.options.limits;
     ServeLimits {
         streams: limits.streams,
@@ -121,6 +120,7 @@ fn serve_limits(
         header_bytes: limits.header_bytes,
         // Of a peer's kept-alive connection, which it closes first.
         head: Some(limits.idle + limits.head),
+        strangers: false,
         until,
     }
 }
@@ -204,6 +204,7 @@ fn identify(
         http: metrics.http(Direction::Inbound, source, &destination, http),
         streams: metrics.streams(Direction::Inbound, source, &destination, "tcp"),
         caller: Rc::new(caller),
+        until: until(session, &worker.shared.options.limits),
     };
     Some((connection, alpn))
 }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use mesh_mux::{Config, Connection as Mux, ResetCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::Connection;
 use crate::cut::Cut;
 use crate::flow::Flow;
-use crate::lifecycle::{Member, Phase, reaches};
+use crate::lifecycle::{Member, Phase, at, reaches};
 use crate::net::Break;
 use crate::relay::{Ended, relay};
 
@@ -71,13 +71,6 @@ pub(super) async fn serve_plain(
     tokio::select! {
         _ = carry(&connection, tls, until.map(|(_, cut)| cut)) => {}
         () = reaches(&mut watch, Phase::Ended) => {}
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -110,7 +110,8 @@ impl Outgoing {
         .await?;
         if let (Some(caller), Some(other)) = (caller, answer.upgrade.take()) {
             let member = self.listening.life.join();
-            tunnel::start(&self.worker, caller, other, exchange.clone(), member);
+            let (exchange, cut_at) = (exchange.clone(), answer.cut_at);
+            tunnel::start(&self.worker, caller, other, exchange, member, cut_at);
         }
         Ok(answer)
     }

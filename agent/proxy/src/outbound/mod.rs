@@ -56,7 +56,7 @@ pub(crate) async fn serve(
                 Ok(sniffed) => sniffed,
                 Err(_) => return,
             },
-            () = crate::lifecycle::reaches(&mut watch, crate::lifecycle::Phase::Draining) => return,
+            () = crate::lifecycle::drains(&mut watch) => return,
         }
     };
     let serve = ServeLimits {
@@ -65,6 +65,7 @@ pub(crate) async fn serve(
         header_bytes: limits.header_bytes,
         // It is our own application: it keeps its connections as it likes.
         head: None,
+        strangers: false,
         until: None,
     };
     let handler = Rc::new(http::Outgoing::new(worker, listening));

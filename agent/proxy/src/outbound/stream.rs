@@ -10,7 +10,7 @@ use super::journal::Journal;
 use super::{ClusterState, OutboundView, Pick};
 use crate::cut::Cut;
 use crate::flow::Flow;
-use crate::lifecycle::{Member, Phase, reaches};
+use crate::lifecycle::{Member, Phase, at, reaches};
 use crate::net::{Break, Socket};
 use crate::peer::{ByteStream, Dialing};
 use crate::relay::{Ended, Meter, relay};
@@ -107,7 +107,10 @@ async fn carry(
     let cut = meter.flow.cut_cell();
     match stream {
         ByteStream::Mux(mut stream) => relay(socket, &mut stream, idle, cut, meter).await,
-        ByteStream::Plain(mut stream) => relay(socket, &mut *stream, idle, cut, meter).await,
+        ByteStream::Plain(mut stream, cut_at) => tokio::select! {
+            ended = relay(socket, &mut *stream, idle, cut, meter) => ended,
+            () = at(cut_at) => Ended::Cut(Cut::Expired),
+        },
     }
 }
 

@@ -56,7 +56,8 @@ pub(crate) enum HttpClient {
 /// A byte stream.
 pub(crate) enum ByteStream {
     Mux(mesh_mux::Stream),
-    Plain(Box<TlsStream<TcpStream>>),
+    /// One connection, and when it is cut.
+    Plain(Box<TlsStream<TcpStream>>, Option<Instant>),
 }
 
 /// What a connection is made with.
@@ -121,10 +122,8 @@ impl Peer {
 
     async fn new_http1(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
         let tls = self.dial(dialing, &[HTTP_1]).await?;
-        let limits = &dialing.shared.options.limits;
-        let client = H1Client::begin(tls, limits.headers, limits.header_bytes)
-            .await
-            .map_err(|error| DialError::io(&error))?;
+        let begun = begin_http1(tls, dialing).await;
+        let client = begun.map_err(|error| DialError::io(&error))?;
         Ok(HttpClient::H1(client, self.h1.clone()))
     }
 
@@ -133,7 +132,9 @@ impl Peer {
         for _ in 0..2 {
             if is_still(&self.only_plain) {
                 let tls = self.dial(dialing, &[]).await?;
-                return Ok(ByteStream::Plain(Box::new(tls)));
+                let until = until(tls.get_ref().1, &dialing.shared.options.limits);
+                let cut_at = until.map(|(_, cut)| cut);
+                return Ok(ByteStream::Plain(Box::new(tls), cut_at));
             }
             match self.mux.get(|| self.dial_mux(dialing)).await {
                 Ok(client) => match client.open().await {
@@ -172,8 +173,7 @@ impl Peer {
         let tls = self.dial(dialing, &[H2, HTTP_1]).await?;
         if tls.get_ref().1.alpn_protocol() != Some(H2) {
             // The connection is of use all the same.
-            let limits = &dialing.shared.options.limits;
-            if let Ok(client) = H1Client::begin(tls, limits.headers, limits.header_bytes).await {
+            if let Ok(client) = begin_http1(tls, dialing).await {
                 self.h1.put(client);
             }
             return Err(DialError::other_protocol());
@@ -194,6 +194,15 @@ impl Peer {
         let begin = MuxClient::begin(tls, until);
         dial::in_time(began, dialing.limit, begin).await
     }
+}
+
+async fn begin_http1(
+    tls: TlsStream<TcpStream>,
+    dialing: &Dialing<'_>,
+) -> std::io::Result<H1Client> {
+    let limits = &dialing.shared.options.limits;
+    let until = until(tls.get_ref().1, limits);
+    H1Client::begin(tls, limits.headers, limits.header_bytes, until).await
 }
 
 fn is_still(until: &Cell<Option<Instant>>) -> bool {

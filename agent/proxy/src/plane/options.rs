@@ -77,6 +77,8 @@ pub struct Limits {
     /// How long the head of a request may take from its first byte on (or from
     /// the connection's beginning).
     pub head: Duration,
+    /// How long the whole of a request to an exposed path may take.
+    pub exposed: Duration,
     /// How long an idle connection is kept: kept-alive HTTP/1.1 connections to
     /// the application and to peers, and peers' warm connections.
     pub idle: Duration,
@@ -96,6 +98,7 @@ impl Default for Limits {
             header_bytes: 64 * 1024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            exposed: Duration::from_secs(60),
             idle: Duration::from_secs(90),
             stream_idle: Duration::from_secs(8 * 3600),
             expiry_grace: Duration::from_secs(600),

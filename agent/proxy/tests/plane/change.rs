@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::foreign::{calling_it, peer_with, short_grace};
 use crate::support::*;
 
 /// Requests without a pause, on kept connections and on new ones.
@@ -327,4 +328,82 @@ async fn connections_end_with_the_certificate_and_requests_go_on() {
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(b"x").await.unwrap();
     in_time(socket.read_exact(&mut [0])).await.unwrap();
+}
+
+/// TLS with a certificate of this many seconds.
+fn tls_for(ca: &Ca, service: &str, seconds: u64) -> Arc<MeshTls> {
+    let leaf = ca.leaf_for(service, Duration::from_secs(seconds));
+    Arc::new(MeshTls::new(leaf, ca.trust(&[])).unwrap())
+}
+
+#[tokio::test]
+async fn upgraded_connections_end_with_the_certificate_of_either() {
+    let both = ["api", "web"].map(|short| async move {
+        let ca = Ca::new();
+        let plane = |service| {
+            let seconds = if service == short { 2 } else { 3600 };
+            mesh_proxy::DataPlane::new(tls_for(&ca, service, seconds), short_grace())
+        };
+        let (api, web) = (plane("api"), plane("web"));
+        let application = crate::upgrade::upgrading().await;
+        api.apply(serving("api", Protocol::Http, application))
+            .await
+            .unwrap();
+        let clusters = vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
+        let config = calling("web", vec![upstream("api", Protocol::Http)], clusters);
+        web.apply(config).await.unwrap();
+        let mut socket = crate::upgrade::begin(upstream_of(&web, "api")).await;
+        let _ = in_time(socket.read_to_end(&mut Vec::new())).await;
+    });
+    futures::future::join_all(both).await;
+}
+
+#[tokio::test]
+async fn a_connection_of_one_byte_stream_ends_with_the_certificate() {
+    let ca = Ca::new();
+    let tls = tls_for(&ca, "api", 2);
+    let peer = peer_with(&tls, &[], |tls| async move {
+        let (mut read, mut write) = tokio::io::split(tls);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let web = calling_it(&ca, Protocol::Tcp, peer.await).await;
+    let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
+    socket.write_all(b"x").await.unwrap();
+    in_time(socket.read_exact(&mut [0])).await.unwrap();
+    let _ = in_time(socket.read_to_end(&mut Vec::new())).await;
+}
+
+#[tokio::test]
+async fn kept_http1_connections_end_with_the_certificate() {
+    let ca = Ca::new();
+    let tls = tls_for(&ca, "api", 2);
+    let made = Arc::new(AtomicUsize::new(0));
+    let makes = made.clone();
+    let peer = peer_with(&tls, &[b"http/1.1"], move |tls| {
+        makes.fetch_add(1, SeqCst);
+        async move {
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(full("x")))
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(tls), service)
+                .await;
+        }
+    });
+    let web = calling_it(&ca, Protocol::Http, peer.await).await;
+    let mut client = Client::h1(upstream_of(&web, "api")).await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let kept = made.load(SeqCst);
+    tls.swap_leaf(ca.leaf("api")).unwrap();
+    // Over when the old leaf is; a request until then finds it as it was.
+    in_time(async {
+        while made.load(SeqCst) == kept {
+            assert_eq!(client.get("/").await.status, 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }

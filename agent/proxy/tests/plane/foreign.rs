@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use mesh_model::Protocol;
+use mesh_proxy::{DataPlane, Options};
+use mesh_tls::MeshTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -21,7 +24,15 @@ where
     F: Fn(TlsStream<TcpStream>) -> S + Send + 'static,
     S: Future<Output = ()> + Send + 'static,
 {
-    let acceptor = TlsAcceptor::from(ca.tls("api").server_config(alpn));
+    peer_with(&ca.tls("api"), alpn, serve).await
+}
+
+pub(crate) async fn peer_with<F, S>(tls: &MeshTls, alpn: &[&[u8]], serve: F) -> SocketAddr
+where
+    F: Fn(TlsStream<TcpStream>) -> S + Send + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let acceptor = TlsAcceptor::from(tls.server_config(alpn));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -35,12 +46,15 @@ where
     address
 }
 
-async fn calling_it(
-    ca: &Ca,
-    protocol: Protocol,
-    address: SocketAddr,
-) -> Arc<mesh_proxy::DataPlane> {
-    let web = ca.plane("web");
+/// For the tests in which a certificate ends.
+pub(crate) fn short_grace() -> Options {
+    let mut options = options();
+    options.limits.expiry_grace = Duration::from_millis(300);
+    options
+}
+
+pub(crate) async fn calling_it(ca: &Ca, protocol: Protocol, address: SocketAddr) -> Arc<DataPlane> {
+    let web = DataPlane::new(ca.tls("web"), short_grace());
     let clusters = vec![("api", cluster("api", protocol, &[address]))];
     web.apply(calling("web", vec![upstream("api", protocol)], clusters))
         .await

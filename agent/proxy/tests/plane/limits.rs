@@ -1,10 +1,16 @@
 //! Bounds, several workers, and paths that are open without mTLS.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Response;
+use hyper::body::Frame;
 use mesh_model::{ExposePath, Protocol};
-use mesh_proxy::BoundTo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mesh_proxy::{BoundTo, DataPlane, Options};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::*;
@@ -93,4 +99,129 @@ async fn exposed_paths_and_nothing_else() {
     for path in ["/", "/healthz/", "/healthz/x", "/healthz%2f"] {
         assert_ne!(once(address, path).await.status, 200, "{path}");
     }
+}
+
+/// A sidecar of `api` with an exposed path, and these limits.
+async fn exposing(ca: &Ca, application: SocketAddr, options: Options) -> Arc<DataPlane> {
+    let api = DataPlane::new(ca.tls("api"), options);
+    let mut config = serving("api", Protocol::Http, application);
+    config.expose = vec![ExposePath {
+        path: "/healthz".into(),
+        local_path_port: application.port(),
+        listener_port: 0,
+        protocol: "http".into(),
+    }];
+    api.apply(config).await.unwrap();
+    api
+}
+
+/// Waits until a connection that says only this was closed.
+async fn closes(mut io: impl AsyncRead + AsyncWrite + Unpin, says: &[u8]) {
+    io.write_all(says).await.unwrap();
+    let _ = in_time(io.read_to_end(&mut Vec::new())).await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_not_waited_for() {
+    let mut options = options();
+    options.limits.head = Duration::from_millis(150);
+    options.limits.idle = Duration::from_millis(150);
+    let ca = Ca::new();
+    let slow = application(|_| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Response::new(full("slow"))
+    })
+    .await;
+    let api = exposing(&ca, slow, options).await;
+    let (exposed, inbound) = (bound(&api, &BoundTo::Expose), inbound_of(&api));
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let half_a_head = b"GET /healthz HTTP/1.1\r\nhost: ";
+    for says in [&b""[..], &preface[..8], preface, half_a_head] {
+        closes(TcpStream::connect(exposed).await.unwrap(), says).await;
+    }
+    for says in [&b""[..], &preface[..8], preface] {
+        closes(as_web(&ca, inbound, &[b"h2"]).await, says).await;
+    }
+    for says in [&b""[..], half_a_head] {
+        closes(as_web(&ca, inbound, &[b"http/1.1"]).await, says).await;
+    }
+    // Who answers pings, and asks for nothing.
+    let socket = TcpStream::connect(exposed).await.unwrap();
+    idles(socket, "http://api/healthz").await;
+    idles(as_web(&ca, inbound, &[b"h2"]).await, "http://api/x").await;
+}
+
+/// A request that takes longer than a connection may be idle, and then nothing:
+/// the one is answered, and the connection ends.
+async fn idles<T>(io: T, uri: &str)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut client, connection) = h2::client::handshake(io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get(uri).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut body = in_time(answer).await.unwrap().into_body();
+    assert_eq!(in_time(body.data()).await.unwrap().unwrap(), "slow");
+    drop(body);
+    // How it ends does not matter: its own farewell may come too late.
+    let _ = in_time(connection).await.unwrap();
+    drop(client);
+}
+
+#[tokio::test]
+async fn no_request_is_lost_with_an_idle_connection() {
+    let mut options = options();
+    options.limits.head = Duration::from_millis(10);
+    options.limits.idle = Duration::from_millis(10);
+    let ca = Ca::new();
+    let api = exposing(&ca, telling("api").await, options).await;
+    let web = ca.plane("web");
+    let clusters = vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
+    web.apply(calling(
+        "web",
+        vec![upstream("api", Protocol::Http)],
+        clusters,
+    ))
+    .await
+    .unwrap();
+    let mut client = Client::h1(upstream_of(&web, "api")).await;
+    for pause in 0..60 {
+        let got = read(client.send(request("POST", "/", "body")).await).await;
+        assert_eq!(got.status, 200, "{got:?}");
+        // About as long as the connection may be idle.
+        tokio::time::sleep(Duration::from_millis(15 + pause % 10)).await;
+    }
+    let series = ["inbound", "source=\"web\""];
+    assert!(metric(&api, "mesh_connections_total", &series) > 1);
+}
+
+#[tokio::test]
+async fn what_is_exposed_has_a_time() {
+    let mut options = options();
+    options.limits.exposed = Duration::from_millis(300);
+    let application = application(|request| async move {
+        if request.method() == "POST" {
+            let _ = request.into_body().collect().await;
+            return Response::new(full("all of it came"));
+        }
+        let begun = futures::stream::once(async { Ok(Frame::data(Bytes::from_static(b"begun"))) });
+        let never = futures::stream::pending();
+        Response::new(StreamBody::new(futures::StreamExt::chain(begun, never)).boxed())
+    })
+    .await;
+    let ca = Ca::new();
+    let api = exposing(&ca, application, options).await;
+    let address = bound(&api, &BoundTo::Expose);
+    for mut client in [Client::h1(address).await, Client::h2(address).await] {
+        let answer = client.send(get("/healthz")).await;
+        assert!(in_time(answer.into_body().collect()).await.is_err());
+    }
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = b"POST /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n1";
+    socket.write_all(head).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = in_time(socket.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(!answer.contains("all of it came"), "{answer}");
 }

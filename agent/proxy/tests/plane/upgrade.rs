@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::support::*;
 
 /// Upgrades to an echo, if asked.
-async fn upgrading() -> std::net::SocketAddr {
+pub(crate) async fn upgrading() -> std::net::SocketAddr {
     application(|mut request| async move {
         if request
             .headers()
@@ -39,8 +39,8 @@ async fn upgrading() -> std::net::SocketAddr {
     .await
 }
 
-async fn begin(pair: &Pair) -> TcpStream {
-    let mut socket = TcpStream::connect(pair.address).await.unwrap();
+pub(crate) async fn begin(address: std::net::SocketAddr) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
     // The first bytes of what comes after go with the request.
     let request = b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\nupgrade: echo\r\n\r\nfirst";
     socket.write_all(request).await.unwrap();
@@ -63,7 +63,7 @@ async fn begin(pair: &Pair) -> TcpStream {
 #[tokio::test]
 async fn bytes_flow_both_ways_and_end() {
     let pair = Pair::new(Protocol::Http, upgrading().await).await;
-    let mut socket = begin(&pair).await;
+    let mut socket = begin(pair.address).await;
     for _ in 0..3 {
         socket.write_all(b"hello").await.unwrap();
         let mut got = [0; 5];
@@ -85,7 +85,7 @@ async fn bytes_flow_both_ways_and_end() {
 #[tokio::test]
 async fn a_deny_cuts_it() {
     let pair = Pair::new(Protocol::Http, upgrading().await).await;
-    let mut socket = begin(&pair).await;
+    let mut socket = begin(pair.address).await;
     let denied = Instant::now();
     pair.api.apply_policy(&policy("deny", &[]));
     let mut rest = Vec::new();
