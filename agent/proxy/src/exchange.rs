@@ -153,6 +153,10 @@ impl Exchange {
         let (source, destination) = (series.source(), series.destination());
         let metrics = &self.worker.metrics;
         metrics.denied(source, destination, &intention_of(by));
+        let path = self.target.borrow();
+        let what = format!("{} {}", self.method, path.path());
+        let worker = &self.worker;
+        worker.say_denied(source, destination, &what, &self.reason.borrow());
     }
 
     pub(crate) fn reason(&self) -> String {

@@ -4,7 +4,6 @@
 //! the files again.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use mesh_model::{Action, Duration, Key, LoadBalancer, Protocol};
 use mesh_policy::PolicyForm;
@@ -12,7 +11,7 @@ use mesh_proto::config::{
     Bind, Cluster, Endpoint, Health, Inbound, Outbound, ProxyConfig, StaticFile,
 };
 use mesh_tls::pem::read_certificates;
-use mesh_tls::{Credential, MeshTls, TlsError, Trust, TrustDomain};
+use mesh_tls::{Credential, TlsError, Trust, TrustDomain};
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
@@ -89,12 +88,6 @@ pub(crate) fn certificates(
     let trust = Trust::new(domain, &file.roots, &roots)?;
     let credential = Credential::from_files(Path::new(&file.chain), Path::new(&file.key))?;
     Ok((credential, trust))
-}
-
-/// The TLS of the file.
-pub(crate) fn tls(path: &Path, file: &StaticFile) -> Result<Arc<MeshTls>, StaticError> {
-    let (credential, trust) = certificates(path, file)?;
-    Ok(Arc::new(MeshTls::new(credential, trust)?))
 }
 
 /// A file that shows every part.

@@ -82,6 +82,10 @@ impl Flow {
         let (source, destination) = (self.series.source(), self.series.destination());
         let intention = intention_of(&by);
         self.worker.metrics.denied(source, destination, &intention);
+        let reason = self.reason.borrow();
+        let worker = &self.worker;
+        worker.say_denied(source, destination, "a byte stream", &reason);
+        drop(reason);
         self.cut.cut(Cut::Denied);
     }
 }

@@ -41,6 +41,7 @@ mod scratch;
 mod sizes;
 mod slots;
 mod status;
+mod stderr;
 mod target;
 mod telemetry;
 mod tunnel;
@@ -51,7 +52,8 @@ pub use plane::{
     LogSink, Options, Snapshot,
 };
 
-pub use run::run;
+pub use run::{Ended, raise_open_files, run};
+pub use stderr::StandardError;
 
 /// The file that `mesh-proxy -static-example` prints: a [`StaticFile`] that
 /// shows every part.

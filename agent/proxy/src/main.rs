@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use mesh_proxy::StandardError;
 use mesh_proxy::cli::{Arguments, Mode, USAGE};
 
 fn main() -> ExitCode {
@@ -23,10 +24,19 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> ExitCode {
+    mesh_proxy::raise_open_files();
+    let log = match StandardError::start() {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("mesh-proxy: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let writer = log.clone();
     // The access log has standard output to itself.
     tracing_subscriber::fmt()
         .json()
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
             "{0},h2=warn,hyper=warn,tonic=warn",
             arguments.log_level
@@ -36,7 +46,11 @@ fn start(arguments: Arguments) -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(mesh_proxy::run(arguments)),
+        Ok(runtime) => runtime.block_on(async {
+            let ended = mesh_proxy::run(arguments).await;
+            log.end(ended.last.as_deref()).await;
+            ended.code
+        }),
         Err(error) => {
             eprintln!("mesh-proxy: cannot start: {error}");
             ExitCode::FAILURE

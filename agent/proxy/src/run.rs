@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mesh_policy::Features;
 use mesh_proto::bootstrap::{Bootstrap, BootstrapRequest, HostPort};
+use mesh_tls::{Credential, MeshTls, Trust};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,9 +33,40 @@ type Failure = String;
 
 type Plane = watch::Receiver<Option<Arc<DataPlane>>>;
 
-/// Runs the sidecar to its end. The exit code is 0 after a drain, 1 after an
-/// error, 3 when the agent must start it anew with a new ticket.
-pub async fn run(arguments: Arguments) -> ExitCode {
+/// How the process ends.
+#[derive(Debug)]
+pub struct Ended {
+    /// 0 after a drain, 1 after an error, 3 when the agent must start it anew
+    /// with a new ticket.
+    pub code: ExitCode,
+    /// The last line for people, if it did not end as asked.
+    pub last: Option<String>,
+}
+
+impl Ended {
+    fn well() -> Self {
+        Self {
+            code: ExitCode::SUCCESS,
+            last: None,
+        }
+    }
+}
+
+/// Lets this process have as many open files as it may: each connection is one,
+/// and what a shell or a service manager gives (1024) is for programs that
+/// `select`.
+pub fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Without it there are fewer connections, which is no reason to end.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Runs the sidecar to its end.
+pub async fn run(arguments: Arguments) -> Ended {
     let ended = match &arguments.mode {
         Mode::Static(path) => run_static(&arguments, path).await,
         Mode::Bootstrap(path) => match read_bootstrap(path).await {
@@ -45,11 +77,11 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             Ok(bootstrap) => run_with_agent(&arguments, bootstrap).await,
             Err(error) => Err(error),
         },
-        Mode::StaticExample | Mode::Version | Mode::Help => Ok(ExitCode::SUCCESS),
+        Mode::StaticExample | Mode::Version | Mode::Help => Ok(Ended::well()),
     };
-    ended.unwrap_or_else(|error| {
-        eprintln!("mesh-proxy: {error}");
-        ExitCode::FAILURE
+    ended.unwrap_or_else(|error| Ended {
+        code: ExitCode::FAILURE,
+        last: Some(error),
     })
 }
 
@@ -98,7 +130,7 @@ async fn attach(arguments: &Arguments, instance: &str) -> Result<Bootstrap, Fail
     }
 }
 
-async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<ExitCode, Failure> {
+async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<Ended, Failure> {
     let status = Status::default();
     let (plane, planes) = watch::channel(None);
     let admin = arguments
@@ -145,16 +177,18 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
                 Ok(Ok(())) => "the control side ended".to_owned(),
                 Err(panic) => format!("the control side broke: {panic}"),
             };
-            eprintln!("mesh-proxy: {refused}");
             drain(arguments, &status, &planes).await;
-            return Ok(ExitCode::from(3));
+            return Ok(Ended {
+                code: ExitCode::from(3),
+                last: Some(refused),
+            });
         }
     }
     // The agent goes on feeding: what drains may still need a new leaf.
     drain(arguments, &status, &planes).await;
     feed.abort();
     control.abort();
-    Ok(ExitCode::SUCCESS)
+    Ok(Ended::well())
 }
 
 struct AgentName<'a>(&'a mesh_proto::bootstrap::AgentAddress);
@@ -168,19 +202,21 @@ impl std::fmt::Display for AgentName<'_> {
     }
 }
 
-async fn run_static(arguments: &Arguments, path: &Path) -> Result<ExitCode, Failure> {
+async fn run_static(arguments: &Arguments, path: &Path) -> Result<Ended, Failure> {
     let text = |error: fixed::StaticError| error.to_string();
     let file = fixed::read(path).map_err(text)?;
-    let tls = fixed::tls(path, &file).map_err(text)?;
+    let certificates = fixed::certificates(path, &file).map_err(text)?;
+    let tls = MeshTls::new(certificates.0.clone(), certificates.1.clone());
+    let tls = Arc::new(tls.map_err(|error| error.to_string())?);
     let status = Status::default();
-    let plane = DataPlane::new(tls.clone(), options(arguments));
+    let plane = DataPlane::new(tls, options(arguments));
     let (_sender, planes) = watch::channel(Some(plane.clone()));
     let from_file = (!file.admin.is_empty()).then_some(file.admin.clone());
     let admin = arguments.admin.clone().or(from_file);
     let mut stop = serve_admin(admin.as_deref(), &status, &planes).await?;
     status.have_leaf();
     status.have_roots();
-    apply_static(&plane, file, &status).await?;
+    apply_static(&plane, file, certificates, &status).await?;
     let mut reload = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     loop {
         tokio::select! {
@@ -188,10 +224,8 @@ async fn run_static(arguments: &Arguments, path: &Path) -> Result<ExitCode, Fail
             _ = reload.recv() => {
                 let again = async {
                     let file = fixed::read(path).map_err(text)?;
-                    let (credential, trust) = fixed::certificates(path, &file).map_err(text)?;
-                    tls.swap_leaf(credential).map_err(|error| error.to_string())?;
-                    tls.swap_roots(trust);
-                    apply_static(&plane, file, &status).await
+                    let certificates = fixed::certificates(path, &file).map_err(text)?;
+                    apply_static(&plane, file, certificates, &status).await
                 };
                 match again.await {
                     Ok(()) => tracing::info!(path = %path.display(), "read again"),
@@ -201,17 +235,18 @@ async fn run_static(arguments: &Arguments, path: &Path) -> Result<ExitCode, Fail
         }
     }
     drain(arguments, &status, &planes).await;
-    Ok(ExitCode::SUCCESS)
+    Ok(Ended::well())
 }
 
 async fn apply_static(
     plane: &DataPlane,
     file: mesh_proto::config::StaticFile,
+    (leaf, roots): (Credential, Trust),
     status: &Status,
 ) -> Result<(), Failure> {
     let shown = Arc::new(file.config.clone());
     let applied = plane
-        .apply(file.config)
+        .apply_with(file.config, leaf, roots)
         .await
         .map_err(|error| error.to_string())?;
     for one in applied.not_understood {

@@ -25,7 +25,7 @@ use crate::live::Live;
 use crate::outbound::{ClusterState, OutboundView};
 use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
-use crate::telemetry::{Direction, Metrics, WorkerLog, WorkerTelemetry};
+use crate::telemetry::{Direction, Metrics, Throttle, WorkerLog, WorkerTelemetry};
 
 /// How often idle connections are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
@@ -38,6 +38,11 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) log: WorkerLog,
     pub(crate) live: Live,
+    /// What callers could fill the log with.
+    pub(crate) handshakes: Throttle,
+    pub(crate) denials: Throttle,
+    /// What instances could.
+    pub(crate) dials: Throttle,
     pub(crate) random: RefCell<SmallRng>,
     server_config: Arc<ServerConfig>,
     began: std::time::Instant,
@@ -59,6 +64,9 @@ impl Worker {
             metrics: Metrics::new(telemetry.registry),
             log: WorkerLog::new(telemetry.log),
             live: Live::default(),
+            handshakes: Throttle::default(),
+            denials: Throttle::default(),
+            dials: Throttle::default(),
             random: RefCell::new(random),
             server_config: shared.tls.server_config(&[H2, HTTP_1, mesh_mux::ALPN]),
             began: std::time::Instant::now(),
@@ -99,6 +107,16 @@ impl Worker {
         // Clusters know their worker: it could not go otherwise.
         self.listening.take();
         self.clusters.take();
+    }
+
+    /// Says in the log what an intention denied, where the access log does not.
+    pub(crate) fn say_denied(&self, source: &str, destination: &str, what: &str, reason: &str) {
+        if self.log.is_on() {
+            return;
+        }
+        if let Some(kept_back) = self.denials.may_say(std::time::Instant::now()) {
+            tracing::warn!(source, destination, what, reason, kept_back, "denied");
+        }
     }
 
     /// The time of balancers.

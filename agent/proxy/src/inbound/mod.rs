@@ -130,20 +130,31 @@ async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net:
         return None;
     };
     let from = socket.peer_addr().ok();
+    let from = || from.map(|from| from.to_string()).unwrap_or_default();
     let acceptor = TlsAcceptor::from(worker.server_config());
-    let (label, why) = match timeout(
-        worker.shared.options.limits.handshake,
-        acceptor.accept(socket),
-    )
-    .await
-    {
-        Ok(Ok(tls)) => return Some(tls),
+    let handshake = async {
+        // Who connects and goes without a word checks whether the port is open.
+        match socket.peek(&mut [0]).await {
+            Ok(0) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+            _ => {}
+        }
+        acceptor.accept(socket).await.map(Some)
+    };
+    let limit = worker.shared.options.limits.handshake;
+    let (label, why) = match timeout(limit, handshake).await {
+        Ok(Ok(Some(tls))) => return Some(tls),
+        Ok(Ok(None)) => {
+            tracing::debug!(from = from(), "somebody connected, and said nothing");
+            return None;
+        }
         Ok(Err(error)) => (failure_label(&error), mesh_tls::explain(&error)),
         Err(_) => ("timeout", "it took too long".to_owned()),
     };
     worker.metrics.handshake_failed(label);
-    let from = from.map(|from| from.to_string()).unwrap_or_default();
-    tracing::info!(%from, reason = %why, "TLS handshake with a caller failed");
+    if let Some(kept_back) = worker.handshakes.may_say(std::time::Instant::now()) {
+        tracing::info!(from = from(), reason = %why, kept_back, "TLS handshake with a caller failed");
+    }
     None
 }
 
@@ -184,10 +195,12 @@ fn identify(
     let name = session.server_name().unwrap_or_default();
     if !view.config.name.is(name) {
         worker.metrics.handshake_failed("other_service");
-        tracing::warn!(
-            source = %identity, asked = name, here = view.config.name.as_str(),
-            "a caller wants another service; its list of instances is wrong"
-        );
+        if let Some(kept_back) = worker.handshakes.may_say(std::time::Instant::now()) {
+            tracing::warn!(
+                source = %identity, asked = name, here = view.config.name.as_str(), kept_back,
+                "a caller wants another service; its list of instances is wrong"
+            );
+        }
         return None;
     }
     let caller = Caller::new(&identity);

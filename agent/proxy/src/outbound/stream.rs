@@ -172,7 +172,9 @@ async fn connect(
                     "{service}: instance {} at {}: {error}",
                     instance.id, instance.address
                 );
-                tracing::warn!(%reason, "an instance did not take a connection");
+                if let Some(kept_back) = worker.dials.may_say(std::time::Instant::now()) {
+                    tracing::warn!(%reason, kept_back, "an instance did not take a connection");
+                }
                 flow.set_reason(reason);
                 pick.done(Outcome::ConnectFailure);
             }

@@ -19,6 +19,9 @@ pub enum ApplyError {
         /// The identity in the leaf.
         leaf: String,
     },
+    /// The leaf that came with it is not a service's.
+    #[error("certificate: {0}")]
+    Leaf(#[from] mesh_tls::TlsError),
     /// An identity, address or name in it is not well formed.
     #[error("config: {place}: {reason}")]
     Invalid {

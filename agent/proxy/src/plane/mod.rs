@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use mesh_policy::{NotUnderstood, PolicyForm};
 use mesh_proto::config::ProxyConfig;
-use mesh_tls::MeshTls;
+use mesh_tls::{Credential, Leaf, MeshTls, Trust};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -98,13 +98,44 @@ impl DataPlane {
     /// # Errors
     /// When it cannot be run; then the one before runs on.
     pub async fn apply(&self, config: ProxyConfig) -> Result<Applied, ApplyError> {
+        self.take(config, None).await
+    }
+
+    /// The same, with certificates that belong to the config: they are in use
+    /// when it is, and not at all when it cannot be run.
+    ///
+    /// # Errors
+    /// When it cannot be run, or the leaf is not a service's; then the config
+    /// and the certificates before stay.
+    pub async fn apply_with(
+        &self,
+        config: ProxyConfig,
+        leaf: Credential,
+        roots: Trust,
+    ) -> Result<Applied, ApplyError> {
+        self.take(config, Some((leaf, roots))).await
+    }
+
+    async fn take(
+        &self,
+        config: ProxyConfig,
+        certificates: Option<(Credential, Trust)>,
+    ) -> Result<Applied, ApplyError> {
         let not_understood = self.apply_policy(&config.policy);
         self.check_runs()?; // a drain holds the lock for long
         let _one_at_a_time = self.applying.lock().await;
         self.check_runs()?;
         let compiled = Arc::new(Compiled::new(config, &self.shared.options.features)?);
-        self.check_identity(&compiled)?;
+        let leaf = match &certificates {
+            Some((leaf, _)) => Some(leaf.leaf().clone()),
+            None => self.shared.tls.leaf(),
+        };
+        check_identity(&compiled, leaf.as_deref())?;
         let (sockets, fresh) = self.bind_missing(&compiled)?;
+        if let Some((leaf, roots)) = certificates {
+            self.shared.tls.swap_leaf(leaf)?;
+            self.shared.tls.swap_roots(roots);
+        }
         let done: Vec<_> = self
             .workers
             .iter()
@@ -216,17 +247,6 @@ impl DataPlane {
         }
     }
 
-    fn check_identity(&self, config: &Compiled) -> Result<(), ApplyError> {
-        let leaf = self.shared.tls.leaf().and_then(|leaf| leaf.uri.clone());
-        match leaf {
-            Some(leaf) if leaf != config.identity.as_str() => Err(ApplyError::Identity {
-                config: config.identity.to_string(),
-                leaf,
-            }),
-            _ => Ok(()),
-        }
-    }
-
     /// Binds what is not bound yet: for each worker its sockets, and what to
     /// remember.
     #[allow(clippy::type_complexity)]
@@ -262,6 +282,16 @@ impl DataPlane {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Nothing is left half done under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_identity(config: &Compiled, leaf: Option<&Leaf>) -> Result<(), ApplyError> {
+    match leaf.and_then(|leaf| leaf.uri.as_ref()) {
+        Some(leaf) if leaf != config.identity.as_str() => Err(ApplyError::Identity {
+            config: config.identity.to_string(),
+            leaf: leaf.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The thread that writes the access log, since standard output may block.
+//! Threads that write the logs, since standard output and error may block.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,11 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::AccessLog;
 
-/// Batches that may wait for a slow reader; what comes then is dropped, and
-/// counted.
+/// What may wait for a slow reader; what comes then is dropped, and counted.
 const WAITING: usize = 256;
 
-/// Where workers hand over lines. Never blocks.
+/// Where lines are handed over. Never blocks.
 #[derive(Clone)]
 pub(crate) struct LogWriter {
     sender: SyncSender<Message>,
@@ -40,12 +39,23 @@ impl LogWriter {
             }),
             AccessLog::To(write) => Box::new(move |lines| write(lines)),
         };
+        Self::spawn("access-log", write).ok()
+    }
+
+    /// Starts a thread that writes to standard error.
+    pub(crate) fn to_stderr() -> std::io::Result<Self> {
+        let write = |lines: &[u8]| {
+            let _ = std::io::stderr().write_all(lines);
+        };
+        Self::spawn("log", Box::new(write))
+    }
+
+    fn spawn(name: &str, write: WriteLines) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING);
         std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || run(&receiver, write))
-            .ok()?;
-        Some(Self {
+            .name(name.to_owned())
+            .spawn(move || run(&receiver, write))?;
+        Ok(Self {
             sender,
             dropped: Arc::default(),
         })

@@ -10,6 +10,7 @@ mod log;
 mod registry;
 mod series;
 mod text;
+mod throttle;
 mod trace;
 mod value;
 
@@ -22,6 +23,7 @@ pub(crate) use access::{Direction, HttpRecord, StreamRecord, WorkerLog};
 pub(crate) use log::LogWriter;
 pub(crate) use registry::Registry;
 pub(crate) use series::{HttpSeries, Metrics, Opened, StreamSeries};
+pub(crate) use throttle::Throttle;
 pub(crate) use trace::{TraceId, continue_trace};
 pub(crate) use value::Counter;
 
@@ -71,6 +73,9 @@ impl Telemetry {
         }
         if let Some(log) = &self.log {
             all.counter(&series::LOG_DROPPED, log.dropped());
+        }
+        if let Some(dropped) = crate::stderr::dropped() {
+            all.counter(&series::ERRORS_DROPPED, dropped);
         }
         text::encode(&all)
     }

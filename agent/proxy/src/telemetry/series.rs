@@ -42,6 +42,7 @@ metrics! {
         ["reason"];
     LEAF_EXPIRY = "mesh_leaf_expiry_timestamp_seconds", "When the certificate expires, in seconds since 1970.", [];
     LOG_DROPPED = "mesh_access_log_dropped_total", "Lines of the access log that a slow reader lost.", [];
+    ERRORS_DROPPED = "mesh_log_dropped_total", "Lines of the log on standard error that a slow reader lost.", [];
 }
 
 /// The metrics of one worker.

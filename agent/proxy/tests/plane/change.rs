@@ -407,3 +407,29 @@ async fn kept_http1_connections_end_with_the_certificate() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn certificates_that_come_with_a_config_are_taken_with_it() {
+    let ca = Ca::new();
+    let tls = ca.tls("web");
+    let web = mesh_proxy::DataPlane::new(tls.clone(), options());
+    let config = calling("web", Vec::new(), Vec::new());
+    web.apply(config.clone()).await.unwrap();
+    let serial = |tls: &MeshTls| tls.leaf().unwrap().serial.clone();
+    let before = serial(&tls);
+    let mut missing = config.clone();
+    missing.outbound = vec![upstream("api", Protocol::Http)];
+    for (config, leaf) in [
+        (missing, ca.leaf("web")),
+        (config.clone(), ca.leaf("other")),
+    ] {
+        let refused = web.apply_with(config, leaf, Ca::new().trust(&[])).await;
+        assert!(refused.is_err());
+        assert_eq!(serial(&tls), before);
+    }
+    let leaf = ca.leaf("web");
+    let after = leaf.leaf().serial.clone();
+    web.apply_with(config, leaf, ca.trust(&[])).await.unwrap();
+    assert_eq!(serial(&tls), after);
+    assert_ne!(before, after);
+}

@@ -46,11 +46,15 @@ async fn a_handshake_that_stalls_ends() {
         metric(&pair.api, "mesh_tls_handshake_failures_total", &["timeout"]) == 1
     })
     .await;
+    // Who only looks whether the port is open is no failure.
+    drop(TcpStream::connect(inbound_of(&pair.api)).await.unwrap());
     // Nor does noise do harm.
     let mut socket = TcpStream::connect(inbound_of(&pair.api)).await.unwrap();
     let _ = socket.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
     let _ = in_time(socket.read_to_end(&mut rest)).await;
     assert_eq!(once(pair.address, "/").await.status, 200);
+    let failures = metric(&pair.api, "mesh_tls_handshake_failures_total", &[]);
+    assert_eq!(failures, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
