@@ -18,7 +18,7 @@ use crate::config::ListenKey;
 use crate::plane::BoundAddress;
 
 /// Connections that may wait in the kernel to be accepted.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: i32 = 1024;
 
 /// A bound socket of one worker.
 #[derive(Debug)]

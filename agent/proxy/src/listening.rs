@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -79,8 +79,7 @@ impl Listening {
         self.life.enter(Phase::Draining);
         let accepting = self.accepting.borrow_mut().take();
         if let Some(accepting) = accepting {
-            accepting.abort();
-            let _ = accepting.await; // that it was aborted is no news
+            let _ = accepting.await; // it ends by itself, see there
         }
     }
 
@@ -105,7 +104,7 @@ impl Listening {
                 };
                 let (accepted, place) = tokio::select! {
                     biased;
-                    () = reaches(&mut watch, Phase::Draining) => return,
+                    () = reaches(&mut watch, Phase::Draining) => break,
                     next = next => next,
                 };
                 match accepted {
@@ -119,10 +118,18 @@ impl Listening {
                     }
                     Err(error) => {
                         // Out of descriptors, most likely: others may end meanwhile.
-                        tracing::warn!(%error, "accepting a connection");
+                        if let Some(kept_back) = worker.dials.may_say(Instant::now()) {
+                            tracing::warn!(%error, kept_back, "accepting a connection");
+                        }
                         sleep(Duration::from_millis(50)).await;
                     }
                 }
+            }
+            // Room or not: they are few, and have been promised a connection.
+            for socket in acceptor.close() {
+                let member = listening.life.join();
+                let serving = serve(worker.clone(), listening.clone(), socket, member);
+                tokio::task::spawn_local(serving);
             }
         });
         *self.accepting.borrow_mut() = Some(accepting);

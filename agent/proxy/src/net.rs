@@ -35,6 +35,35 @@ impl Acceptor {
         })
     }
 
+    /// Listens no more, and gives back who waited in the kernel: they were told
+    /// that they are connected.
+    pub(crate) fn close(self) -> Vec<Socket> {
+        match self {
+            Self::Tcp(listener) => listener.into_std().map_or_else(
+                |_| Vec::new(),
+                |listener| {
+                    rest(|| {
+                        let (stream, _) = listener.accept()?;
+                        stream.set_nonblocking(true)?;
+                        let stream = TcpStream::from_std(stream)?;
+                        tune(&stream);
+                        Ok(Socket::Tcp(stream))
+                    })
+                },
+            ),
+            Self::Unix(listener) => listener.into_std().map_or_else(
+                |_| Vec::new(),
+                |listener| {
+                    rest(|| {
+                        let (stream, _) = listener.accept()?;
+                        stream.set_nonblocking(true)?;
+                        Ok(Socket::Unix(UnixStream::from_std(stream)?))
+                    })
+                },
+            ),
+        }
+    }
+
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         Ok(match self {
             Self::Tcp(listener) => {
@@ -45,6 +74,21 @@ impl Acceptor {
             Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
         })
     }
+}
+
+/// All that can be accepted without waiting; more than may wait come only while
+/// this runs.
+fn rest(accept: impl Fn() -> io::Result<Socket>) -> Vec<Socket> {
+    let mut all = Vec::new();
+    for _ in 0..2 * listen::BACKLOG {
+        match accept() {
+            Ok(socket) => all.push(socket),
+            // It went away while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break, // nobody waits any more
+        }
+    }
+    all
 }
 
 /// Connects to the first address that takes it.

@@ -1,6 +1,6 @@
 //! Serves HTTP/1.1.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ServeLimits;
 use super::local::{TokioIo, TokioTimer};
 use crate::http::{Body, BodyError, Call, Handler, OnUpgrade, Tunnel, wants_upgrade};
-use crate::lifecycle::Phase;
+use crate::lifecycle::{self, Phase};
 
 /// Serves a connection until it ends (or is upgraded).
 pub(crate) async fn serve<T, H>(
@@ -34,7 +34,10 @@ where
 {
     let answer: Current = Rc::default();
     let answered = answer.clone();
+    let began = Rc::new(Cell::new(false));
+    let begins = began.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        begins.set(true);
         let answered = answered.clone();
         let upgrade = wants_upgrade(request.headers(), request.version())
             .then(|| upgrade(hyper::upgrade::on(&mut request)));
@@ -71,7 +74,7 @@ where
             result = connection.as_mut() => return result,
             // A caller that does not read keeps hyper from asking the body.
             () = poll_fn(|cx| poll_cut(&answer, cx)) => return Ok(()),
-            () = crate::lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
+            () = next_phase(&mut phase, closing, &began) => {
                 if *phase.borrow() == Phase::Ended {
                     return Ok(());
                 }
@@ -87,6 +90,16 @@ where
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// Waits until the connection must close, or, when it closes, end.
+async fn next_phase(phase: &mut watch::Receiver<Phase>, closing: bool, began: &Cell<bool>) {
+    match (closing, began.get()) {
+        (true, _) => lifecycle::reaches(phase, Phase::Ended).await,
+        (false, true) => lifecycle::reaches(phase, Phase::Draining).await,
+        // hyper ends at once what has not been heard of yet.
+        (false, false) => lifecycle::drains(phase).await,
     }
 }
 

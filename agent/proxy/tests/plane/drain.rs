@@ -194,3 +194,51 @@ async fn instances_are_replaced_under_load() {
         load.stop().await;
     }
 }
+
+#[tokio::test]
+async fn who_waits_in_the_kernel_is_served_too() {
+    let (application, asked, answer) = held().await;
+    let ca = Ca::new();
+    let mut options = options();
+    // The second one is connected, and not accepted.
+    options.limits.connections = 1;
+    let api = mesh_proxy::DataPlane::new(ca.tls("api"), options);
+    api.apply(serving("api", Protocol::Http, application))
+        .await
+        .unwrap();
+    let ask = |alpn: &'static [u8]| {
+        let (ca, address) = (&ca, inbound_of(&api));
+        async move {
+            let tls = as_web(ca, address, &[alpn]).await;
+            let io = hyper_util::rt::TokioIo::new(tls);
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let mut client = match alpn {
+                b"h2" => {
+                    let begun = hyper::client::conn::http2::handshake(executor, io).await;
+                    let (sender, connection) = begun.unwrap();
+                    tokio::spawn(connection);
+                    Client::H2(sender)
+                }
+                _ => {
+                    let begun = hyper::client::conn::http1::handshake(io).await;
+                    let (sender, connection) = begun.unwrap();
+                    tokio::spawn(connection);
+                    Client::H1(sender)
+                }
+            };
+            client.get("/").await.status
+        }
+    };
+    let drain = async {
+        in_time(asked.acquire()).await.unwrap().forget();
+        // The others have come as far as they can: their hellos are sent.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let api = api.clone();
+        let draining = tokio::spawn(async move { api.drain(LONG).await });
+        answer.add_permits(10);
+        assert!(in_time(draining).await.unwrap().is_clean());
+    };
+    let first = ask(b"h2");
+    let (first, second, third, ()) = tokio::join!(first, ask(b"h2"), ask(b"http/1.1"), drain);
+    assert_eq!([first, second, third], [200; 3]);
+}
