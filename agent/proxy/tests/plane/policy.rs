@@ -370,3 +370,19 @@ async fn nothing_is_upgraded_to_what_this_hop_speaks_itself() {
         }
     }
 }
+
+#[tokio::test]
+async fn bytes_do_not_go_past_permissions() {
+    let application = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = application.local_addr().unwrap();
+    let pair = Pair::new(Protocol::Http, address).await;
+    for alpn in [&[] as &[&[u8]], &[mesh_mux::ALPN]] {
+        let mut tls = as_web(&pair.ca, inbound_of(&pair.api), alpn).await;
+        let _ = tls.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut got = Vec::new();
+        let _ = in_time(tls.read_to_end(&mut got)).await;
+        assert!(got.is_empty());
+    }
+    let nobody = tokio::time::timeout(Duration::from_millis(50), application.accept()).await;
+    assert!(nobody.is_err(), "the application was connected to");
+}

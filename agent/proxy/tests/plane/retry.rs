@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use hyper::Response;
-use mesh_model::Protocol;
+use mesh_model::{LoadBalancer, Protocol};
 use mesh_proxy::DataPlane;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -276,6 +276,76 @@ async fn an_instance_that_does_not_take_connections_in_time_is_avoided() {
     let reason = ["reason=\"timeout\""];
     let counted = metric(&web, "mesh_upstream_connect_failures_total", &reason);
     assert_eq!(counted, failed as u64);
+}
+
+#[tokio::test]
+async fn balancers_choose_as_they_say() {
+    for balancer in [
+        LoadBalancer::RoundRobin,
+        LoadBalancer::LeastRequest,
+        LoadBalancer::Random,
+    ] {
+        let ca = Ca::new();
+        let mut planes = Vec::new();
+        for name in ["a", "b"] {
+            let application = application(move |request| async move {
+                if request.uri().path() == "/hang" {
+                    std::future::pending::<()>().await;
+                }
+                Response::new(full(name))
+            });
+            let plane = ca.plane("api");
+            let config = serving("api", Protocol::Http, application.await);
+            plane.apply(config).await.unwrap();
+            planes.push(plane);
+        }
+        let addresses: Vec<_> = planes.iter().map(|plane| inbound_of(plane)).collect();
+        let web = ca.plane("web");
+        let mut both = cluster("api", Protocol::Http, &addresses);
+        both.load_balancer = balancer;
+        let upstreams = vec![upstream("api", Protocol::Http)];
+        web.apply(calling("web", upstreams, vec![("api", both)]))
+            .await
+            .unwrap();
+        let address = upstream_of(&web, "api");
+        let busy = |plane: &Arc<DataPlane>| metric(plane, "mesh_connections_active", &["inbound"]);
+        let hanging = tokio::spawn(async move { once(address, "/hang").await });
+        until("it hangs somewhere", || {
+            planes.iter().any(|it| busy(it) > 0)
+        })
+        .await;
+        let mut client = Client::h1(address).await;
+        let mut answers = String::new();
+        for _ in 0..40 {
+            answers += &client.get("/").await.text();
+        }
+        let in_a_row = answers.contains("aa") || answers.contains("bb");
+        let both = answers.contains('a') && answers.contains('b');
+        let expected = match balancer {
+            LoadBalancer::RoundRobin => (false, true),
+            LoadBalancer::LeastRequest => (true, false),
+            LoadBalancer::Random => (true, true),
+        };
+        assert_eq!((in_a_row, both), expected, "{balancer:?}: {answers}");
+        hanging.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_for_one_identity() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    assert_eq!(once(pair.address, "/").await.status, 200);
+    // Another service that is said to be at the same address.
+    let mut config = pair.web_config.clone();
+    config.outbound.push(upstream("other", Protocol::Http));
+    let other = cluster("other", Protocol::Http, &[inbound_of(&pair.api)]);
+    config.clusters.insert("other".into(), other);
+    pair.web.apply(config).await.unwrap();
+    let got = once(upstream_of(&pair.web, "other"), "/").await;
+    assert_eq!(got.status, 503);
+    let what = got.header("x-mesh-error");
+    assert!(what.contains("somebody else answers"), "{what}");
+    assert_eq!(once(pair.address, "/").await.status, 200);
 }
 
 #[tokio::test]
