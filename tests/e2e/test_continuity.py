@@ -52,6 +52,24 @@ class Continuity(unittest.TestCase):
             load.more(200)
             self.assertEqual(load.stop(), [])
 
+    def test_agent_stays_away_for_longer_than_leaves_live(self):
+        with Mesh("agent-away", default="allow", leaf_ttl="10s") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            proxies = [mesh.processes[name] for name in ("users-proxy", "web-proxy")]
+            agent = mesh.processes["a10"]
+            agent.stop()
+            # Several renewals are due, and all fail.
+            ends = max(leaf_end(one) for one in proxies)
+            until("the leaves have ended", lambda: time.time() > ends + 1)
+            agent.restart()
+            until("both have new leaves", lambda: all(leaf_end(one) > time.time() for one in proxies))
+            until("traffic", lambda: http_get(f"http://{host}:{port}/")[0] == 200)
+            # And go on renewing.
+            first = [leaf_end(one) for one in proxies]
+            until("both renewed again", lambda: all(
+                leaf_end(one) > before for one, before in zip(proxies, first)))
+
     def test_agent_restarts(self):
         with Mesh("agent-restart", default="allow") as mesh:
             mesh.servers()
