@@ -355,6 +355,36 @@ async fn a_deny_cuts_a_caller_that_does_not_read() {
 }
 
 #[tokio::test]
+async fn the_time_of_a_request_holds_for_a_caller_that_does_not_read() {
+    let (application, seen) = endless().await;
+    let pair = Pair::with(Protocol::Http, application, options(), |config| {
+        config.outbound[0].timeout = "1s".parse().unwrap();
+    })
+    .await;
+    let socket = TcpStream::connect(pair.address).await.unwrap();
+    let (mut client, connection) = h2::client::Builder::new()
+        .initial_window_size(0)
+        .handshake::<_, Bytes>(socket)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://api/").body(()).unwrap();
+    let (_answer, mut upload) = client.send_request(request, false).unwrap();
+    upload.send_data(Bytes::from_static(b"x"), false).unwrap();
+    until("the upload breaks", || seen.broke.load(SeqCst)).await;
+
+    let (application, seen) = endless().await;
+    let pair = Pair::with(Protocol::Http, application, options(), |config| {
+        config.outbound[0].timeout = "1s".parse().unwrap();
+    })
+    .await;
+    let mut socket = TcpStream::connect(pair.address).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
+    socket.write_all(head).await.unwrap();
+    until("the upload breaks", || seen.broke.load(SeqCst)).await;
+}
+
+#[tokio::test]
 async fn nothing_is_upgraded_to_what_this_hop_speaks_itself() {
     let pair = Pair::new(Protocol::Http, telling("api").await).await;
     for protocols in ["h2c", "h2c, foo", "foo, H2C"] {

@@ -300,9 +300,16 @@ pub(crate) async fn as_web(
     address: SocketAddr,
     alpn: &[&[u8]],
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
+    as_web_over(ca, TcpStream::connect(address).await.unwrap(), alpn).await
+}
+
+pub(crate) async fn as_web_over(
+    ca: &Ca,
+    socket: TcpStream,
+    alpn: &[&[u8]],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     let config = (ca.tls("web")).client_config(&identity("api").parse().unwrap(), alpn);
     let name = format!("api.default.dc1.internal.{DOMAIN}");
-    let socket = TcpStream::connect(address).await.unwrap();
     tokio_rustls::TlsConnector::from(config)
         .connect(name.try_into().unwrap(), socket)
         .await
