@@ -177,6 +177,7 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
                 Ok(Ok(())) => "the control side ended".to_owned(),
                 Err(panic) => format!("the control side broke: {panic}"),
             };
+            tracing::error!(reason = refused, "it must end");
             drain(arguments, &status, &planes).await;
             return Ok(Ended {
                 code: ExitCode::from(3),
