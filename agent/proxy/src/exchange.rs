@@ -52,8 +52,8 @@ pub(crate) struct Exchange {
     asked: RefCell<Option<Rc<Asked>>>,
     /// The instance that has it, until it is over.
     pick: RefCell<Option<Pick>>,
-    /// There is no connection to that instance yet.
-    connecting: Cell<bool>,
+    /// Since when a connection to that instance is being made.
+    connecting: Cell<Option<Instant>>,
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
     cut: CutCell,
     /// The same for the request's body, which another task reads.
@@ -102,7 +102,7 @@ impl Exchange {
             reason: RefCell::default(),
             asked: RefCell::default(),
             pick: RefCell::default(),
-            connecting: Cell::new(false),
+            connecting: Cell::new(None),
             deadline: RefCell::default(),
             cut: CutCell::default(),
             cut_request: CutCell::default(),
@@ -172,29 +172,31 @@ impl Exchange {
     pub(crate) fn set_pick(&self, pick: Pick) {
         *self.instance.borrow_mut() = Some(pick.id().clone());
         *self.pick.borrow_mut() = Some(pick);
-        self.connecting.set(true);
+        self.connecting.set(Some(Instant::now()));
     }
 
     /// There is a connection to that instance.
     pub(crate) fn connected(&self) {
-        self.connecting.set(false);
+        self.connecting.set(None);
         if let Some(pick) = &*self.pick.borrow() {
             pick.connected();
         }
     }
 
-    /// The time of the whole is over; gives back whether the instance had not
-    /// even been connected to.
+    /// The time of the whole is over; gives back whether that was because the
+    /// instance could not be connected to.
     pub(crate) fn timed_out(&self) -> bool {
-        let connecting = self.connecting.get();
-        if let Some(pick) = self.take_pick() {
-            pick.done(match connecting {
-                true => Outcome::ConnectFailure,
-                false => Outcome::Timeout,
-            });
-            return connecting;
-        }
-        false
+        let Some(pick) = self.take_pick() else {
+            return false;
+        };
+        let outcome = match self.connecting.get() {
+            None => Outcome::Timeout,
+            Some(since) if since.elapsed() * 2 >= self.began.elapsed() => Outcome::ConnectFailure,
+            // Most of the time went elsewhere, and little was left for it.
+            Some(_) => Outcome::Cancelled,
+        };
+        pick.done(outcome);
+        outcome == Outcome::ConnectFailure
     }
 
     /// The instance that has it, when it is to be tried elsewhere or has

@@ -183,6 +183,10 @@ impl Attempt<'_> {
     ) -> Result<(Option<Token>, Arc<str>, HttpClient), Failed> {
         let mut failure: Option<Trouble> = None;
         for connect in 0..CONNECTS {
+            let is_over = deadline.is_some_and(|(at, _)| at <= Instant::now());
+            if is_over && connect > 0 {
+                break; // another instance would be blamed for this one
+            }
             let Some(pick) = self.cluster.pick(tried) else {
                 failure = failure.or_else(|| Some(Trouble::unavailable(no_instance(config))));
                 break;

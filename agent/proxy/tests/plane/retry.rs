@@ -279,6 +279,46 @@ async fn an_instance_that_does_not_take_connections_in_time_is_avoided() {
 }
 
 #[tokio::test]
+async fn an_instance_that_had_no_time_left_is_not_to_blame() {
+    let ca = Ca::new();
+    let api = ca.plane("api");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let hanging = application(move |_| {
+        count.fetch_add(1, SeqCst);
+        std::future::pending()
+    });
+    let config = serving("api", Protocol::Http, hanging.await);
+    api.apply(config).await.unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut instances = [inbound_of(&api), silent.local_addr().unwrap()];
+    // Either is the first: one try is all but the whole of the time, and the
+    // other instance gets what is left.
+    let mut failures = Vec::new();
+    for turn in 1..=2 {
+        let web = ca.plane("web");
+        let mut config = calling(
+            "web",
+            vec![upstream("api", Protocol::Http)],
+            vec![("api", cluster("api", Protocol::Http, &instances))],
+        );
+        let retries = json!({ "attempts": 1, "per_try_timeout": "1500ms", "on": ["5xx"] });
+        with_retries(retries)(&mut config);
+        config.outbound[0].rules[0].timeout = "1800ms".parse().unwrap();
+        web.apply(config).await.unwrap();
+        let got = once(upstream_of(&web, "api"), "/").await;
+        assert_eq!((got.status, asked.load(SeqCst)), (504, turn), "{got:?}");
+        let metric = |name| metric(&web, name, &["api"]);
+        assert_eq!(metric("mesh_retries_total"), 1);
+        failures.push(metric("mesh_upstream_connect_failures_total"));
+        instances.reverse();
+    }
+    failures.sort_unstable();
+    // Of the silent one, when it had the time.
+    assert_eq!(failures, [0, 1]);
+}
+
+#[tokio::test]
 async fn balancers_choose_as_they_say() {
     for balancer in [
         LoadBalancer::RoundRobin,
