@@ -53,6 +53,13 @@ pub fn main() -> ExitCode {
     if arguments.first().is_some_and(|name| called(name, "consul")) {
         return mesh_shim::main(arguments.get(1..).unwrap_or_default()).into();
     }
+    // By the name `consul-cni` it is the CNI plugin of transparent proxy.
+    if arguments
+        .first()
+        .is_some_and(|name| called(name, "consul-cni"))
+    {
+        return mesh_cni::main().into();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
