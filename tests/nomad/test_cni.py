@@ -98,7 +98,7 @@ class Cni(unittest.TestCase):
                 self.assertNotIn(other, lines)
                 self.assertNotIn("15053", lines)
             # A static port without `to` comes as 0, which says nothing.
-            self.assertIn("give it `to`", mesh.processes["nomad"].log.read_text(errors="replace"))
+            until("the log says so", lambda: "give it `to`" in mesh.processes["nomad"].log.read_text(errors="replace"))
             mesh.stop_job("transparent")
             until("the namespace is gone", lambda: allocation["ID"] not in sh("ip", "netns", "list"), deadline=60)
 

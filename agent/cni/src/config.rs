@@ -98,6 +98,8 @@ fn parse(text: &str, netns: &str) -> Result<Config, String> {
         ));
     }
     let sent: Sent = serde_json::from_str(text).map_err(|error| {
+        // It may quote what was sent, at any length.
+        let error: String = error.to_string().chars().take(200).collect();
         format!("{error}; Nomad writes it for a job with `transparent_proxy`, a job must not")
     })?;
     same_namespace(sent.netns.as_deref().unwrap_or_default(), netns)?;

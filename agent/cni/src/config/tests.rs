@@ -148,9 +148,11 @@ fn what_is_wrong_is_named() {
 #[test]
 fn what_is_too_long_or_no_json_is_refused() {
     let long = format!("{}{}", sent(), " ".repeat(MAX_CONFIG_BYTES));
+    let quoting = format!("{{\"ExcludeUIDs\":\"{}\"}}", "x".repeat(1000));
     for (text, says) in [
         (long.as_str(), "at most 32768"),
         ("", "EOF"),
+        (quoting.as_str(), "xxx; Nomad writes it"),
         ("[]", "invalid"),
         ("null", "invalid type"),
         (r#"{"NetNS":"a","NetNS":"b"}"#, "duplicate field"),
