@@ -46,7 +46,7 @@ pub use intention::{Action, Intention, IntentionRule, Permission};
 pub use matching::{
     HeaderMatch, MatchError, PathMatch, QueryMatch, RequestMatch, StringMatch, parse_methods,
 };
-pub use mesh::Mesh;
+pub use mesh::{Mesh, Outbound};
 pub use name::{DEFAULT_NAMESPACE, Key, NameError, WILDCARD, check_label, check_name};
 pub use path::{PathError, normalize_path};
 pub use registration::{

@@ -35,6 +35,9 @@ fn mesh(mesh: &Mesh) -> Block {
     if let Some(action) = mesh.default_intention {
         block.text("default_intention", action.as_str());
     }
+    if !mesh.outbound.is_any() {
+        block.text("outbound", mesh.outbound.as_str());
+    }
     block
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use mesh_model::{Action, Check, Key, Status, Weights};
+use mesh_model::{Action, Check, Key, Outbound, Status, Weights};
 use serde::{Deserialize, Serialize};
 
 /// What an agent may ask for.
@@ -90,6 +90,9 @@ pub struct MeshFact {
     pub datacenter: String,
     /// What holds where no intention does.
     pub default_intention: Action,
+    /// What an intercepted application may call beside the mesh.
+    #[serde(default, skip_serializing_if = "Outbound::is_any")]
+    pub outbound: Outbound,
 }
 
 impl MeshFact {

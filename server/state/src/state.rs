@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use mesh_model::{
-    Action, EntryKey, Instance, Intention, Key, Mesh, Node, Route, Row, Service, Version,
+    Action, EntryKey, Instance, Intention, Key, Mesh, Node, Outbound, Route, Row, Service, Version,
 };
 use serde_json::Value;
 
@@ -207,6 +207,12 @@ impl State {
             .and_then(|row| row.value.default_intention)
             .or_else(|| self.cluster().map(|row| row.value.default_intention))
             .unwrap_or(Action::Deny)
+    }
+
+    /// What an intercepted application may call beside the mesh.
+    pub fn outbound(&self) -> Outbound {
+        self.mesh()
+            .map_or_else(Outbound::default, |row| row.value.outbound)
     }
 
     /// A service's block.

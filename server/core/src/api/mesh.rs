@@ -55,7 +55,10 @@ fn row(state: &State) -> Map<String, Value> {
         None => Map::new(),
     };
     fields.insert("defined".into(), state.mesh().is_some().into());
-    let effective = json!({"default_intention": state.default_intention()});
+    let effective = json!({
+        "default_intention": state.default_intention(),
+        "outbound": state.outbound(),
+    });
     fields.insert("effective".into(), effective);
     fields
 }

@@ -83,6 +83,7 @@ fn shared() -> Value {
         "Version": object(&["epoch", "index"], json!({"epoch": text(), "index": number()})),
         "Duration": {"type": "string", "description": "A number with a unit: 250ms, 5s, 1m30s"},
         "Action": words(&["allow", "deny"]),
+        "Outbound": words(&["any", "mesh_only"]),
         "Protocol": words(&["tcp", "http", "http2", "grpc"]),
         "Finding": object(&["key", "message"], json!({
             "key": or_null(of("EntryKey")),
@@ -154,7 +155,10 @@ fn nouns() -> Value {
                 "status_codes": list(number()),
             })),
         })),
-        "Mesh": object(&[], json!({"default_intention": of("Action")})),
+        "Mesh": object(&[], json!({
+            "default_intention": of("Action"),
+            "outbound": of("Outbound"),
+        })),
     })
 }
 
@@ -215,8 +219,8 @@ fn rows() -> Value {
         "MeshRow": row("Mesh", json!({
             "defined": boolean(),
             "effective": object(
-                &["default_intention"],
-                json!({"default_intention": of("Action")}),
+                &["default_intention", "outbound"],
+                json!({"default_intention": of("Action"), "outbound": of("Outbound")}),
             ),
         })),
     })

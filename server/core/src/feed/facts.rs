@@ -97,6 +97,7 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
             trust_domain: cluster.trust_domain.clone(),
             datacenter: cluster.datacenter.clone(),
             default_intention: state.default_intention(),
+            outbound: state.outbound(),
         }),
         Topic::Roots => {
             let Some(row) = state.ca() else {

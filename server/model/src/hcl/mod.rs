@@ -23,7 +23,7 @@ use crate::diagnostic::Context;
 use crate::fields::{Fields, Style};
 use crate::tree::{self, Item, Label};
 use crate::words::{is_later, listed, suggest};
-use crate::{Action, Diagnostics, Entry, EntryKey, Key, Located, Mesh};
+use crate::{Action, Diagnostics, Entry, EntryKey, Key, Located, Mesh, Outbound};
 
 /// The blocks that a file may have at its top.
 const BLOCKS: [&str; 4] = ["mesh", "service", "route", "intention"];
@@ -217,6 +217,13 @@ fn pattern(context: &Context<'_>, path: &str, label: &Label) -> Option<Key> {
 fn mesh(mut fields: Fields<'_>) -> Mesh {
     let mesh = Mesh {
         default_intention: fields.word("default_intention", &["allow", "deny"], Action::parse),
+        outbound: fields
+            .word(
+                "outbound",
+                &Outbound::ALL.map(Outbound::as_str),
+                Outbound::parse,
+            )
+            .unwrap_or_default(),
     };
     fields.finish();
     mesh

@@ -58,6 +58,10 @@ fn the_example_works_as_it_stands() {
 #[test]
 fn every_key() {
     let text = r#"
+mesh {
+  default_intention = "allow"
+  outbound = "mesh_only"
+}
 service "team/web" {
   namespace = "team"
   protocol = "grpc"
@@ -214,6 +218,9 @@ const WRONG: &[&str] = &[
     "service \"web\" {\n  outlier_detection {\n    consecutive_5xx = \"5\"\n  }\n  default_subset = \"v3\"\n  protocol {}\n}",
     "service \"web\" {\n  subset \"v1\" {\n    tags = \"blue\"\n    only_passing = \"yes\"\n    filter = \"x\"\n  }\n  protcol = \"http\"\n  subsets = {}\n  circuit_breaker {}\n  failover {}\n}",
     "mesh {\n  default_intention = \"alow\"\n  namespaces = \"nomad\"\n}",
+    "mesh {\n  outbound = \"mesh-only\"\n  outbond = \"any\"\n}",
+    "mesh { outbound = \"permissive\" }",
+    "mesh { outbound = true }",
     // routes
     "route \"web\" {\n  rule {}\n  rule \"a\" \"b\" {}\n  rule \"c d\" {}\n  rule \"e\" {}\n  rule \"e\" {}\n}",
     "route \"web\" {\n  rule \"r\" {\n    match {\n      path_prefx = \"/\"\n      path_exact = \"a\"\n    }\n    match \"x\" {}\n    match {\n      path_exact = \"/a\"\n      path_prefix = \"/b\"\n      methods = [\"FETCH\", 1]\n    }\n  }\n}",

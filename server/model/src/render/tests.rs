@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::hcl::{EXAMPLE, parse_entries};
-use crate::{Action, Duration, HeaderMatch, Permission, QueryMatch, RetryOn};
+use crate::{Action, Duration, HeaderMatch, Outbound, Permission, QueryMatch, RetryOn};
 
 fn read(text: &str) -> Vec<Entry> {
     let read = parse_entries("rendered.hcl", text);
@@ -166,8 +166,16 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn entry() -> impl Strategy<Value = Entry> {
     let action = prop_oneof![Just(Action::Allow), Just(Action::Deny)];
-    let mesh = prop::option::of(action.clone())
-        .prop_map(|default_intention| Entry::Mesh(Mesh { default_intention }));
+    let mesh = (
+        prop::option::of(action.clone()),
+        prop::sample::select(Outbound::ALL.to_vec()),
+    )
+        .prop_map(|(default_intention, outbound)| {
+            Entry::Mesh(Mesh {
+                default_intention,
+                outbound,
+            })
+        });
     let subset = (map(), prop::collection::vec(text(), 0..3), any::<bool>()).prop_map(
         |(meta, tags, only_passing)| Subset {
             meta,

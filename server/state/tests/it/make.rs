@@ -157,7 +157,10 @@ pub(crate) fn intention(source: &str, destination: &str, action: Action) -> Entr
 }
 
 pub(crate) fn mesh(default_intention: Option<Action>) -> Entry {
-    Entry::Mesh(Mesh { default_intention })
+    Entry::Mesh(Mesh {
+        default_intention,
+        ..Mesh::default()
+    })
 }
 
 pub(crate) fn node(id: &str, address: &str) -> Node {
