@@ -36,6 +36,7 @@ mod route;
 mod row;
 mod service;
 mod tree;
+mod virtual_address;
 mod words;
 
 pub use catalog::{Check, Instance, Node, NodeState, ProxyEndpoint, Status, Weights};
@@ -56,6 +57,7 @@ pub use registration::{
 pub use route::{Destination, Retries, RetryOn, Route, Rule, Weight, WeightError};
 pub use row::{Row, Version};
 pub use service::{LoadBalancer, OutlierDetection, Protocol, Service, Subset};
+pub use virtual_address::{NotVirtual, VirtualAddress};
 
 /// For `skip_serializing_if`: whether a value is its type's default.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use mesh_model::{EntryKey, Key};
+use mesh_model::{EntryKey, Key, VirtualAddress};
 use serde::{Deserialize, Serialize};
 
 /// The tables, in the order in which a snapshot has them.
@@ -29,13 +29,15 @@ pub enum TableName {
     /// For each service with instances: how many, and when anything of their
     /// endpoints last changed.
     Endpoints,
+    /// The virtual address of each service that has a block or instances.
+    Virtual,
     /// The certificate authority; no row or one.
     Ca,
 }
 
 impl TableName {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Cluster,
         Self::Mesh,
         Self::Service,
@@ -45,6 +47,7 @@ impl TableName {
         Self::Node,
         Self::Instance,
         Self::Endpoints,
+        Self::Virtual,
         Self::Ca,
     ];
 
@@ -60,6 +63,7 @@ impl TableName {
             Self::Node => "node",
             Self::Instance => "instance",
             Self::Endpoints => "endpoints",
+            Self::Virtual => "virtual",
             Self::Ca => "ca",
         }
     }
@@ -108,6 +112,18 @@ pub struct InstanceKey {
     pub id: String,
 }
 
+/// That a service has an address: a row that is its own key, the address
+/// first. So a row and the memory of one both say which service and which
+/// address they are about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Virtual {
+    /// The address; no other service has it.
+    pub address: VirtualAddress,
+    /// The service; it has no other address.
+    pub service: Key,
+}
+
 /// What any row is found by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,6 +147,8 @@ pub enum RowKey {
     /// The endpoints of a service: changes whenever an instance of it, or the
     /// node of one, does.
     Endpoints(Key),
+    /// The virtual address of a service.
+    Virtual(Virtual),
     /// The one row of [`TableName::Ca`].
     Ca,
 }
@@ -148,6 +166,7 @@ impl RowKey {
             Self::Node(_) => TableName::Node,
             Self::Instance(_) => TableName::Instance,
             Self::Endpoints(_) => TableName::Endpoints,
+            Self::Virtual(_) => TableName::Virtual,
             Self::Ca => TableName::Ca,
         }
     }
@@ -199,6 +218,7 @@ impl fmt::Display for RowKey {
             Self::Node(id) => write!(f, "node {id}"),
             Self::Instance(key) => write!(f, "instance {}/{}", key.node, key.id),
             Self::Endpoints(key) => write!(f, "endpoints of {key}"),
+            Self::Virtual(key) => write!(f, "virtual address {} of {}", key.address, key.service),
             Self::Ca => f.write_str("ca"),
         }
     }
@@ -266,6 +286,12 @@ pub enum Topic {
     /// Every intention that may decide about a call to this service:
     /// [`State::intentions_for`](crate::State::intentions_for).
     Intentions(Key),
+    /// The virtual address of a service:
+    /// [`State::virtual_of`](crate::State::virtual_of).
+    Virtual(Key),
+    /// Whose virtual address this is:
+    /// [`State::service_at`](crate::State::service_at).
+    Address(VirtualAddress),
     /// Trust domain, roots and what signs.
     Roots,
 }
@@ -280,6 +306,8 @@ impl Topic {
             | (Self::Route(topic), RowKey::Route(key))
             | (Self::Endpoints(topic), RowKey::Endpoints(key)) => topic == key,
             (Self::Intentions(topic), RowKey::Intention(pair)) => pair.destination.covers(topic),
+            (Self::Virtual(topic), RowKey::Virtual(key)) => *topic == key.service,
+            (Self::Address(topic), RowKey::Virtual(key)) => *topic == key.address,
             _ => false,
         }
     }
@@ -327,6 +355,7 @@ impl WatchKey {
             | RowKey::Mesh
             | RowKey::Node(_)
             | RowKey::Endpoints(_)
+            | RowKey::Virtual(_)
             | RowKey::Ca => {}
         }
         let mut topic = |topic| keys.push(Self::Topic(topic));
@@ -341,6 +370,10 @@ impl WatchKey {
             RowKey::Route(key) => topic(Topic::Route(key.clone())),
             RowKey::Endpoints(key) => topic(Topic::Endpoints(key.clone())),
             RowKey::Intention(pair) => topic(Topic::Intentions(pair.destination.clone())),
+            RowKey::Virtual(key) => {
+                topic(Topic::Virtual(key.service.clone()));
+                topic(Topic::Address(key.address));
+            }
             RowKey::Config(_) | RowKey::Node(_) | RowKey::Instance(_) => {}
         }
         keys

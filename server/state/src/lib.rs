@@ -28,11 +28,12 @@ mod store;
 mod stored;
 mod table;
 mod touched;
+mod virtuals;
 
 pub use apply::{Commit, MAX_RESTORE};
 pub use command::{CheckChange, Command, CommandError, Envelope, LEVEL, MAX_COMMAND, Op, Restore};
 pub use facts::{Endpoint, Health, ServiceSummary};
-pub use key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, WatchKey};
+pub use key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, Virtual, WatchKey};
 pub use outcome::{Applied, Change, Dangling, Finding, OpResult, Outcome, Referrer, Refusal};
 pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError, Summary, TableSummary, inspect};
 pub use state::State;

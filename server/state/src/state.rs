@@ -3,15 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 use mesh_model::{
     Action, EntryKey, Instance, Intention, Key, Mesh, Node, Outbound, Route, Row, Service, Version,
+    VirtualAddress,
 };
 use serde_json::Value;
 
 use crate::apply::Staging;
 use crate::command::Command;
-use crate::key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, WatchKey};
+use crate::key::{
+    ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, Virtual, WatchKey,
+};
 use crate::outcome::Refusal;
 use crate::stored::{Cluster, ConfigEntry, Registered};
 use crate::table::{Stored, Table};
@@ -34,11 +37,14 @@ pub struct State {
     pub(crate) nodes: Table<Node>,
     pub(crate) instances: Table<Instance>,
     pub(crate) endpoints: Table<Registered>,
+    pub(crate) virtuals: Table<Virtual>,
     pub(crate) ca: Table<Value>,
     /// A restore that has begun.
     pub(crate) staging: Option<Arc<Staging>>,
     /// The instances by service; follows from `instances`.
     pub(crate) by_service: OrdSet<(Key, InstanceKey)>,
+    /// The virtual addresses by service; follows from `virtuals`.
+    pub(crate) addresses: OrdMap<Key, VirtualAddress>,
     /// The rows that config entries claim; follows from `config`.
     pub(crate) claims: OrdSet<(EntryKey, ConfigKey)>,
 }
@@ -96,6 +102,10 @@ macro_rules! with_table {
                 let $table = &$state.endpoints;
                 $body
             }
+            $crate::key::TableName::Virtual => {
+                let $table = &$state.virtuals;
+                $body
+            }
             $crate::key::TableName::Ca => {
                 let $table = &$state.ca;
                 $body
@@ -141,6 +151,10 @@ macro_rules! each_table_mut {
         }
         {
             let $table = &mut $state.endpoints;
+            $body
+        }
+        {
+            let $table = &mut $state.virtuals;
             $body
         }
         {
@@ -320,6 +334,7 @@ impl State {
             RowKey::Node(key) => of(&self.nodes, key),
             RowKey::Instance(key) => of(&self.instances, key),
             RowKey::Endpoints(key) => of(&self.endpoints, key),
+            RowKey::Virtual(key) => of(&self.virtuals, key),
             RowKey::Ca => of(&self.ca, &()),
         }
     }
@@ -353,6 +368,7 @@ impl State {
             RowKey::Node(key) => self.nodes.index_of(key),
             RowKey::Instance(key) => self.instances.index_of(key),
             RowKey::Endpoints(key) => self.endpoints.index_of(key),
+            RowKey::Virtual(key) => self.virtuals.index_of(key),
             RowKey::Ca => self.ca.index_of(&()),
         }
     }
@@ -413,6 +429,8 @@ impl State {
                 .map(|pattern| self.prefix_index(&Prefix::IntentionsTo(pattern)))
                 .max()
                 .unwrap_or(0),
+            Topic::Virtual(key) => self.virtual_index(key),
+            Topic::Address(address) => self.address_index(*address),
         };
         index.max(1)
     }

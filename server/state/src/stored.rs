@@ -3,7 +3,7 @@
 use mesh_model::{Action, EntryKey, Instance, Intention, Key, Mesh, Node, Route, Service};
 use serde::{Deserialize, Serialize};
 
-use crate::key::{ConfigKey, InstanceKey, Pair, RowKey};
+use crate::key::{ConfigKey, InstanceKey, Pair, RowKey, Virtual};
 use crate::state::State;
 use crate::table::{Stored, Table};
 
@@ -93,5 +93,6 @@ stored!(Instance, instances, InstanceKey,
     key => RowKey::Instance(key.clone()));
 stored!(Registered, endpoints, Key,
     v => v.service.clone(), key => RowKey::Endpoints(key.clone()));
+stored!(Virtual, virtuals, Virtual, v => v.clone(), key => RowKey::Virtual(key.clone()));
 // The CA's state is mesh-ca's own: opaque here, with its keys sealed.
 stored!(serde_json::Value, ca, (), _v => (), () => RowKey::Ca);

@@ -121,6 +121,11 @@ impl<T: Stored> Table<T> {
         self.floor
     }
 
+    /// Whether nothing was ever in it.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.rows.is_empty() && self.gone.is_empty() && self.floor == 0
+    }
+
     /// The index of the last change in the table.
     pub(crate) fn index(&self) -> u64 {
         self.last

@@ -8,10 +8,11 @@ mod catalog;
 mod cluster;
 mod restore;
 mod transaction;
+mod virtuals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_model::{Instance, Key};
+use mesh_model::{Instance, Key, VirtualAddress};
 
 pub use restore::MAX_RESTORE;
 pub(crate) use restore::{Piece, Staging};
@@ -28,7 +29,7 @@ use crate::touched::Touched;
 const AGENT: &str = "agent";
 
 /// The owner of what the servers themselves write.
-const SERVER: &str = "server";
+pub(crate) const SERVER: &str = "server";
 
 /// What became of some commands.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,10 +55,11 @@ impl State {
 
     fn apply_one(&mut self, envelope: &Envelope, touched: &mut Touched) -> Outcome {
         let mut draft = Draft::of(self, envelope.time);
-        match draft.run(&envelope.command) {
+        let applied = draft.run(&envelope.command);
+        let done = applied.and_then(|applied| Ok((applied, draft.finish(VirtualAddress::COUNT)?)));
+        match done {
             Err(refusal) => Outcome::Refused(refusal),
-            Ok(mut applied) => {
-                let (state, rows, everything) = draft.finish();
+            Ok((mut applied, (state, rows, everything))) => {
                 *self = state;
                 touched.rows.extend(rows);
                 touched.everything |= everything;
@@ -136,15 +138,17 @@ impl Draft {
         }
     }
 
-    /// The state, what was touched, and whether everything was.
-    fn finish(mut self) -> (State, BTreeSet<RowKey>, bool) {
+    /// The state, what was touched, and whether everything was. `addresses`:
+    /// how many virtual addresses there are.
+    fn finish(mut self, addresses: u32) -> Result<(State, BTreeSet<RowKey>, bool), Refusal> {
         self.count_endpoints();
+        self.settle_virtuals(addresses)?;
         if self.everything || !self.touched.is_empty() {
             self.state.index = self.index;
         }
         let now = self.state.now;
         each_table_mut!(self.state, table => table.prune(now));
-        (self.state, self.touched, self.everything)
+        Ok((self.state, self.touched, self.everything))
     }
 
     fn put<T: Stored>(&mut self, value: T, owner: &str) -> OpResult {

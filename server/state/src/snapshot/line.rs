@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::apply::Piece;
+use crate::key::Virtual;
 use crate::stored::{Cluster, ConfigEntry, Registered};
 use crate::table::{Stored, Tombstone};
 
@@ -24,6 +25,7 @@ pub(super) enum Line {
     Node(Item<Node>),
     Instance(Item<Instance>),
     Endpoints(Item<Registered>),
+    Virtual(Item<Virtual>),
     Ca(Item<Value>),
     Staging(Piece),
     End(Trailer),
@@ -74,6 +76,7 @@ impl Line {
             Self::Node(_) => "node",
             Self::Instance(_) => "instance",
             Self::Endpoints(_) => "endpoints",
+            Self::Virtual(_) => "virtual",
             Self::Ca(_) => "ca",
             Self::Staging(_) => "staging",
         })
@@ -98,6 +101,7 @@ impl Line {
             Self::Node(item) => of(item),
             Self::Instance(item) => of(item),
             Self::Endpoints(item) => of(item),
+            Self::Virtual(item) => of(item),
             Self::Ca(item) => of(item),
             Self::Staging(_) => (true, false),
             Self::Snapshot(_) | Self::End(_) => (false, false),

@@ -50,6 +50,7 @@ impl State {
             Line::Node(item) => load(&mut self.nodes, item, index),
             Line::Instance(item) => load(&mut self.instances, item, index),
             Line::Endpoints(item) => load(&mut self.endpoints, item, index),
+            Line::Virtual(item) => load(&mut self.virtuals, item, index),
             Line::Ca(item) => load(&mut self.ca, item, index),
             Line::Staging(piece) => self.take_piece(piece),
             line @ (Line::Snapshot(_) | Line::End(_)) => {
@@ -97,7 +98,7 @@ impl State {
                 self.claims.insert((claimed.clone(), entry.key.clone()));
             }
         }
-        Ok(())
+        self.derive_virtuals()
     }
 }
 

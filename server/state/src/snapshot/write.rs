@@ -36,6 +36,7 @@ impl State {
         out.table(&self.nodes, Line::Node)?;
         out.table(&self.instances, Line::Instance)?;
         out.table(&self.endpoints, Line::Endpoints)?;
+        out.table(&self.virtuals, Line::Virtual)?;
         out.table(&self.ca, Line::Ca)?;
         if let Some(staging) = &self.staging {
             let begun = std::iter::once(None);

@@ -10,4 +10,5 @@ mod replica;
 mod restore;
 mod snapshots;
 mod transactions;
+mod virtuals;
 mod watches;

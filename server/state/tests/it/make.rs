@@ -202,3 +202,17 @@ pub(crate) fn check(status: Status) -> Check {
         status,
     }
 }
+
+/// The lines of a snapshot, with the trailer that is right for them.
+pub(crate) fn sealed(lines: &[&str]) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    let mut out = lines.join("\n") + "\n";
+    let sha256 = format!("{:x}", Sha256::digest(&out));
+    let end = format!(
+        r#"{{"end":{{"lines":{},"sha256":"{sha256}"}}}}"#,
+        lines.len()
+    );
+    out += &end;
+    out += "\n";
+    out.into_bytes()
+}

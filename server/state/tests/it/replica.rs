@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_model::{Action, Entry, EntryKey, Instance, Key, Node, NodeState, Status};
 use mesh_state::{
     CheckChange, Command, ConfigKey, Envelope, InstanceKey, Op, Outcome, Pair, Prefix, Refusal,
-    RowKey, State, Store, TableName, Topic, Touched, WatchKey,
+    RowKey, State, Store, TableName, Topic, Touched, Virtual, WatchKey,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -45,6 +45,8 @@ enum Cas {
 }
 
 const SERVICES: [&str; 3] = ["a", "b", "team/a"];
+/// Theirs, for ever: they follow from the names.
+const ADDRESSES: [&str; 3] = ["249.239.179.98", "253.45.157.58", "246.95.131.139"];
 const PATTERNS: [&str; 4] = ["a", "b", "*", "*/*"];
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const IDS: [&str; 3] = ["i1", "i2", "i3"];
@@ -221,6 +223,7 @@ impl Naive {
             return None;
         }
         self.count_endpoints(&before);
+        self.give_addresses();
         let keys: BTreeSet<&RowKey> = before.rows.keys().chain(self.rows.keys()).collect();
         let touched: BTreeSet<RowKey> = keys
             .into_iter()
@@ -433,6 +436,29 @@ impl Naive {
             }
         }
     }
+
+    fn give_addresses(&mut self) {
+        for service in SERVICES {
+            let value = virtual_of(service);
+            let row = RowKey::Virtual(value.clone());
+            let there = [
+                RowKey::Service(key(service)),
+                RowKey::Endpoints(key(service)),
+            ];
+            match there.iter().any(|row| self.rows.contains_key(row)) {
+                true => self.put_as(row, json(value), "server"),
+                false => drop(self.rows.remove(&row)),
+            }
+        }
+    }
+}
+
+fn virtual_of(service: &str) -> Virtual {
+    let at = SERVICES.iter().position(|name| *name == service).unwrap();
+    Virtual {
+        address: ADDRESSES[at].parse().unwrap(),
+        service: key(service),
+    }
 }
 
 fn instance_key(node: &str, id: &str) -> RowKey {
@@ -469,6 +495,7 @@ fn rows(state: &State) -> BTreeMap<RowKey, Held> {
     add!(state.nodes(), row => RowKey::Node(row.value.id.clone()));
     add!(state.instances(), row => instance_key(&row.value.node, &row.value.id));
     add!(state.registered(), row => RowKey::Endpoints(row.value.service.clone()));
+    add!(state.virtuals(), row => RowKey::Virtual(row.value.clone()));
     rows
 }
 
@@ -483,11 +510,20 @@ fn watch_keys() -> Vec<WatchKey> {
             Topic::Route(service.clone()),
             Topic::Endpoints(service.clone()),
             Topic::Intentions(service.clone()),
+            Topic::Virtual(service.clone()),
         ];
         keys.extend(topics.map(WatchKey::Topic));
         keys.push(WatchKey::Key(RowKey::Service(service.clone())));
         keys.push(WatchKey::Prefix(Prefix::IntentionsTo(service)));
     }
+    for service in SERVICES {
+        let row = virtual_of(service);
+        keys.push(WatchKey::Topic(Topic::Address(row.address)));
+        keys.push(WatchKey::Key(RowKey::Virtual(row)));
+    }
+    keys.push(WatchKey::Topic(Topic::Address(
+        "240.0.0.1".parse().unwrap(),
+    )));
     for namespace in ["default", "team", "*"] {
         let prefixes = [Prefix::Services, Prefix::Routes, Prefix::IntentionsIn];
         keys.extend(prefixes.map(|of| WatchKey::Prefix(of(namespace.into()))));

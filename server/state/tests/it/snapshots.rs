@@ -36,20 +36,11 @@ fn full() -> State {
 
 /// Rewrites a line and makes the trailer right again.
 fn forge(bytes: &[u8], line: usize, text: &str) -> Vec<u8> {
-    use sha2::{Digest, Sha256};
     let all = std::str::from_utf8(bytes).unwrap();
     let mut lines: Vec<&str> = all.lines().collect();
     lines.pop();
     lines[line - 1] = text;
-    let mut out = lines.join("\n") + "\n";
-    let sha256 = format!("{:x}", Sha256::digest(&out));
-    let end = format!(
-        r#"{{"end":{{"lines":{},"sha256":"{sha256}"}}}}"#,
-        lines.len()
-    );
-    out += &end;
-    out += "\n";
-    out.into_bytes()
+    sealed(&lines)
 }
 
 #[test]
@@ -173,6 +164,41 @@ fn inconsistent_rows_are_refused() {
             matches!(error, SnapshotError::Damaged(_)),
             "{start}: {error}"
         );
+    }
+    let virtual_of = |address: &str, name: &str| {
+        let value = format!(
+            r#"{{"address":"{address}","service":{{"namespace":"default","name":"{name}"}}}}"#
+        );
+        format!(
+            r#"{{"virtual":{{"row":{{"value":{value},"owner":"server","create_index":1,"modify_index":1}}}}}}"#
+        )
+    };
+    let web = line("{\"virtual\"");
+    for (place, text, expected) in [
+        (
+            web,
+            virtual_of("240.0.0.1", "db"),
+            "not those of the services",
+        ),
+        (
+            web,
+            r#"{"virtual":{"floor":1}}"#.to_owned(),
+            "not those of the services",
+        ),
+        (
+            line("{\"mesh\""),
+            virtual_of("240.0.0.1", "web"),
+            "two addresses",
+        ),
+        (
+            line("{\"mesh\""),
+            virtual_of("248.43.58.223", "db"),
+            "two services",
+        ),
+        (web, virtual_of("10.0.0.1", "web"), "no virtual address"),
+    ] {
+        let error = State::read_snapshot(forge(&bytes, place, &text).as_slice()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{text}: {error}");
     }
     let service = line("{\"service\"");
     let twice = text.lines().nth(service - 1).unwrap();

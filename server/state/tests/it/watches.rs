@@ -151,6 +151,44 @@ fn a_node_wakes_the_endpoints_on_it() {
 }
 
 #[test]
+fn a_service_that_comes_or_goes_wakes_its_address() {
+    let address = |text: &str| topic(Topic::Address(text.parse().unwrap()));
+    let comes = write("cli", vec![put(service("api", "a"))]);
+    wakes(
+        comes,
+        &[
+            (topic(Topic::Virtual(key("api"))), true),
+            (address("253.83.179.87"), true),
+            (table(TableName::Virtual), true),
+            (topic(Topic::Virtual(key("web"))), false),
+            (address("248.43.58.223"), false),
+        ],
+    );
+    let goes = Command::RemoveInstance {
+        node: "n1".into(),
+        id: "i".into(),
+    };
+    wakes(
+        goes,
+        &[
+            (topic(Topic::Virtual(key("web"))), true),
+            (address("248.43.58.223"), true),
+            (address("fd6d:6573:6876::f82b:3adf"), true),
+            (topic(Topic::Virtual(key("db"))), false),
+        ],
+    );
+    // One that is registered and gets a block has its address already.
+    wakes(
+        write("cli", vec![put(service("web", "a"))]),
+        &[
+            (topic(Topic::Virtual(key("web"))), false),
+            (address("248.43.58.223"), false),
+            (table(TableName::Virtual), false),
+        ],
+    );
+}
+
+#[test]
 fn the_cas_state_wakes_the_roots() {
     let value = serde_json::json!({"v": 1});
     wakes(
