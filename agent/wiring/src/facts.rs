@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use mesh_model::{Key, Route, Service};
-use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic};
+use mesh_model::{Key, Route, Service, VirtualAddress};
+use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic, VirtualFact};
 use serde::de::DeserializeOwned;
 
 /// Facts by topic. A topic that is absent has had no answer yet; "there is
@@ -21,6 +21,8 @@ pub struct FactStore {
     routes: BTreeMap<Key, Option<Route>>,
     endpoints: BTreeMap<Key, Vec<Endpoint>>,
     intentions: BTreeMap<Key, Vec<serde_json::Value>>,
+    virtuals: BTreeMap<Key, Option<VirtualFact>>,
+    addresses: BTreeMap<VirtualAddress, Option<Key>>,
     unread: BTreeMap<Topic, String>,
 }
 
@@ -47,6 +49,12 @@ impl FactStore {
             }
             Topic::Intentions(key) => {
                 read(body).map(|it| drop(self.intentions.insert(key.clone(), it)))
+            }
+            Topic::Virtual(key) => read(body).map(|it| {
+                self.virtuals.insert(key.clone(), it);
+            }),
+            Topic::Address(address) => {
+                read(body).map(|it| drop(self.addresses.insert(*address, it)))
             }
         };
         match taken {
@@ -80,6 +88,10 @@ impl FactStore {
             Topic::Route(key) => drop(self.routes.remove(key)),
             Topic::Endpoints(key) => drop(self.endpoints.remove(key)),
             Topic::Intentions(key) => drop(self.intentions.remove(key)),
+            Topic::Virtual(key) => {
+                self.virtuals.remove(key);
+            }
+            Topic::Address(address) => drop(self.addresses.remove(address)),
         }
     }
 
@@ -92,6 +104,8 @@ impl FactStore {
             Topic::Route(key) => self.routes.contains_key(key),
             Topic::Endpoints(key) => self.endpoints.contains_key(key),
             Topic::Intentions(key) => self.intentions.contains_key(key),
+            Topic::Virtual(key) => self.virtuals.contains_key(key),
+            Topic::Address(address) => self.addresses.contains_key(address),
         }
     }
 
@@ -108,6 +122,18 @@ impl FactStore {
     /// What the mesh trusts.
     pub fn roots(&self) -> Option<&RootsFact> {
         self.roots.as_ref()
+    }
+
+    /// A service's virtual addresses, `None` in it when there is no such
+    /// service; `None` when there was no answer yet.
+    pub fn virtual_of(&self, service: &Key) -> Option<Option<&VirtualFact>> {
+        self.virtuals.get(service).map(Option::as_ref)
+    }
+
+    /// The service that has a virtual address, `None` in it when none has;
+    /// `None` when there was no answer yet.
+    pub fn service_at(&self, address: VirtualAddress) -> Option<Option<&Key>> {
+        self.addresses.get(&address).map(Option::as_ref)
     }
 
     /// The service: its row, or the defaults when the answer was "none".
@@ -132,4 +158,45 @@ impl FactStore {
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_are_known_both_ways() {
+        let mut store = FactStore::default();
+        let web = Key::of("web");
+        let at: VirtualAddress = "240.1.2.3".parse().unwrap();
+        let (there, back) = (Topic::Virtual(web.clone()), Topic::Address(at));
+        assert_eq!(store.virtual_of(&web), None);
+        assert_eq!(store.service_at(at), None);
+
+        store.put(&there, b"null").unwrap();
+        store.put(&back, b"null").unwrap();
+        assert_eq!(store.virtual_of(&web), Some(None));
+        assert_eq!(store.service_at(at), Some(None));
+
+        let body = br#"{"ip4":"240.1.2.3","ip6":"fd6d:6573:6876::f001:203"}"#;
+        store.put(&there, body).unwrap();
+        let body = br#"{"namespace":"default","name":"web"}"#;
+        store.put(&back, body).unwrap();
+        assert_eq!(store.virtual_of(&web), Some(Some(&at.into())));
+        assert_eq!(store.service_at(at), Some(Some(&web)));
+
+        // What cannot be read leaves what was known.
+        for topic in [&there, &back] {
+            assert!(store.put(topic, br#"{"name":"web","ip7":1}"#).is_err());
+            assert!(store.unread(topic).is_some() && store.has(topic));
+        }
+        assert_eq!(store.service_at(at), Some(Some(&web)));
+        for topic in [&there, &back] {
+            store.forget(topic);
+            assert!(!store.has(topic));
+        }
+        assert_eq!(store.virtual_of(&web), None);
+        assert_eq!(store.service_at(at), None);
+    }
 }

@@ -7,13 +7,19 @@
 //! | `service/NS/NAME` | [`mesh_model::Service`], or `null` for the defaults |
 //! | `route/NS/NAME` | [`mesh_model::Route`], or `null` |
 //! | `endpoints/NS/NAME` | list of [`Endpoint`]; an empty one says that there is none |
+//! | `virtual/NS/NAME` | [`VirtualFact`], or `null`: there is no such service |
+//! | `address/IP` | the [`Key`] of the service that has this virtual address, or `null` |
 //! | `intentions/NS/NAME` | list of [`mesh_model::Intention`] for that destination, passed on unread |
+//!
+//! A topic of a new kind is asked for only by agents that know it; a server that does not
+//! refuses it by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use mesh_model::{Action, Check, Key, Outbound, Status, Weights};
+use mesh_model::{Action, Check, Key, Outbound, Status, VirtualAddress, Weights};
 use serde::{Deserialize, Serialize};
 
 /// What an agent may ask for.
@@ -31,6 +37,11 @@ pub enum Topic {
     Endpoints(Key),
     /// Who may call a service.
     Intentions(Key),
+    /// A service's virtual addresses.
+    Virtual(Key),
+    /// Whose virtual address this is. The IPv4 and the IPv6 form are one
+    /// topic, which is written with the IPv4 form.
+    Address(VirtualAddress),
 }
 
 /// A topic that does not exist.
@@ -47,6 +58,8 @@ impl fmt::Display for Topic {
             Self::Route(key) => ("route", key),
             Self::Endpoints(key) => ("endpoints", key),
             Self::Intentions(key) => ("intentions", key),
+            Self::Virtual(key) => ("virtual", key),
+            Self::Address(address) => return write!(f, "address/{address}"),
         };
         write!(f, "{kind}/{}/{}", key.namespace, key.name)
     }
@@ -62,6 +75,9 @@ impl FromStr for Topic {
             "roots" => return Ok(Self::Roots),
             _ => {}
         }
+        if let Some(address) = text.strip_prefix("address/") {
+            return address.parse().map(Self::Address).map_err(|_| unknown());
+        }
         let mut parts = text.split('/');
         let (Some(kind), Some(namespace), Some(name), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -75,6 +91,7 @@ impl FromStr for Topic {
             "route" => Ok(Self::Route(key)),
             "endpoints" => Ok(Self::Endpoints(key)),
             "intentions" => Ok(Self::Intentions(key)),
+            "virtual" => Ok(Self::Virtual(key)),
             _ => Err(unknown()),
         }
     }
@@ -123,6 +140,25 @@ pub struct RootsFact {
     pub trust_domain: String,
     /// Certificates, PEM.
     pub roots: Vec<String>,
+}
+
+/// A service's virtual addresses, which are two forms of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtualFact {
+    /// Of 240.0.0.0/4.
+    pub ip4: Ipv4Addr,
+    /// Of `fd6d:6573:6876::/96`.
+    pub ip6: Ipv6Addr,
+}
+
+impl From<VirtualAddress> for VirtualFact {
+    fn from(address: VirtualAddress) -> Self {
+        Self {
+            ip4: address.ip4(),
+            ip6: address.ip6(),
+        }
+    }
 }
 
 /// An instance of a service, as others call it: only those with a sidecar.
@@ -180,7 +216,9 @@ mod tests {
             Topic::Service(key.clone()),
             Topic::Route(key.clone()),
             Topic::Endpoints(Key::new("team", "db")),
-            Topic::Intentions(key),
+            Topic::Intentions(key.clone()),
+            Topic::Virtual(key),
+            Topic::Address(VirtualAddress::nth(7).unwrap()),
         ] {
             assert_eq!(topic.to_string().parse::<Topic>().unwrap(), topic);
         }
@@ -191,8 +229,27 @@ mod tests {
             "service/a/*",
             "service/a/b/c",
             "x/a/b",
+            "virtual/web",
+            "virtual/a/*",
+            "address",
+            "address/",
+            "address/a/b",
+            "address/10.0.0.1",
+            "address/240.0.0.0",
+            "address/240.0.0.1/32",
+            "address/fd6d:6573:6877::f000:1",
         ] {
             assert!(text.parse::<Topic>().is_err(), "{text}");
         }
+        let six: Topic = "address/fd6d:6573:6876::f001:203".parse().unwrap();
+        assert_eq!(six.to_string(), "address/240.1.2.3");
+    }
+
+    #[test]
+    fn both_forms_of_an_address_are_told() {
+        let fact = VirtualFact::from("240.1.2.3".parse::<VirtualAddress>().unwrap());
+        let json = r#"{"ip4":"240.1.2.3","ip6":"fd6d:6573:6876::f001:203"}"#;
+        assert_eq!(serde_json::to_string(&fact).unwrap(), json);
+        assert_eq!(serde_json::from_str::<VirtualFact>(json).unwrap(), fact);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mesh_model::{NodeState, Route};
 use mesh_policy::Feature;
-use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic};
+use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic, VirtualFact};
 use mesh_state::State;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -83,6 +83,8 @@ pub(crate) fn watched(topic: &Topic) -> mesh_state::Topic {
         Topic::Route(key) => mesh_state::Topic::Route(key),
         Topic::Endpoints(key) => mesh_state::Topic::Endpoints(key),
         Topic::Intentions(key) => mesh_state::Topic::Intentions(key),
+        Topic::Virtual(key) => mesh_state::Topic::Virtual(key),
+        Topic::Address(address) => mesh_state::Topic::Address(address),
     }
 }
 
@@ -125,6 +127,8 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
                     .collect::<Vec<_>>(),
             )
         }
+        Topic::Virtual(key) => json(&state.virtual_of(key).map(VirtualFact::from)),
+        Topic::Address(address) => json(&state.service_at(*address)),
         // Passed on unread by the agent: the proxies say what they do not understand.
         Topic::Intentions(key) => {
             let rows = state.intentions_for(key);

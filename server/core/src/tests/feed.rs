@@ -141,6 +141,75 @@ async fn what_the_agent_holds_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_virtual_address_is_a_fact_both_ways() {
+    let (server, client) = one().await;
+    let mut agent = Agent::connect(&server, "n1").await;
+    let mut other = Agent::connect(&server, "n2").await;
+    let (there, back) = ("virtual/default/web", "address/248.43.58.223");
+    agent
+        .subscribe(&[
+            there,
+            "address/fd6d:6573:6876::f82b:3adf",
+            "address/240.0.0.1",
+        ])
+        .await;
+    // The answer comes under the IPv4 form, in whichever it was asked for.
+    let mut first = std::collections::BTreeMap::new();
+    while first.len() < 3 {
+        let fact = agent.fact().await;
+        first.insert(fact.topic, fact.body);
+    }
+    let none = b"null".to_vec();
+    let expected = [there, back, "address/240.0.0.1"].map(|topic| (topic.to_owned(), none.clone()));
+    assert_eq!(first, expected.into());
+
+    // It comes with the first instance, and stays until the last thing goes.
+    let addresses = json!({"ip4": "248.43.58.223", "ip6": "fd6d:6573:6876::f82b:3adf"});
+    let key = json!({"namespace": "default", "name": "web"});
+    other.put(&instance("n2", "web", "web-1")).await;
+    let mut got = std::collections::BTreeMap::new();
+    while got.len() < 2 {
+        let fact = agent.fact().await;
+        let body: serde_json::Value = serde_json::from_slice(&fact.body).unwrap();
+        got.insert(fact.topic, body);
+    }
+    let expected = [(there, addresses), (back, key)];
+    assert_eq!(
+        got,
+        expected.map(|(topic, body)| (topic.into(), body)).into()
+    );
+    ok(&client
+        .put("/v1/services/web", json!({"protocol": "http"}))
+        .await);
+    other.change(Change::Remove("web-1".into())).await;
+    let deleted = ok(&client.delete("/v1/services/web").await);
+    let index = deleted["index"].as_u64().unwrap();
+    for _ in 0..2 {
+        let fact = agent.fact().await;
+        assert_eq!(fact.body, none, "{}", fact.topic);
+        assert!(fact.version.unwrap().index >= index, "{}", fact.topic);
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_no_topic() {
+    let (server, _) = one().await;
+    for topic in ["address/10.0.0.1", "address/fd00::f000:1", "virtual/web"] {
+        let mut agent = Agent::connect(&server, "n1").await;
+        agent.subscribe(&[topic]).await;
+        let refusal = loop {
+            if let Err(refusal) = agent.next().await {
+                break refusal;
+            }
+        };
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+        assert!(refusal.to_string().contains(topic), "{refusal}");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn checksums_come_again_and_again() {
     let mut options = options("s1");
     options.timing.resync = Duration::from_millis(50);
