@@ -344,6 +344,7 @@ pub(crate) fn unrow(row: &Value) -> Value {
             "defined",
             "instances",
             "effective",
+            "virtual",
         ] {
             fields.remove(name);
         }

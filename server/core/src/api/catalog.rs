@@ -12,7 +12,7 @@ use super::args::Args;
 use super::error::ApiError;
 use super::route::{Call, Content, Reply, Route, Shape};
 use super::rows;
-use super::services::counts;
+use super::services::{addresses, counts};
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -155,6 +155,7 @@ fn registered(state: &State, key: &mesh_model::Key) -> Value {
         "name": key.name,
         "tags": tags,
         "instances": counts(state, key),
+        "virtual": addresses(state, key),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::core::Freshness;
 const ROW_FIELDS: [&str; 3] = ["owner", "create_index", "modify_index"];
 
 /// Fields that answers add beyond that, by what they compute.
-const READ_ONLY: [&str; 4] = ["precedence", "defined", "instances", "effective"];
+const READ_ONLY: [&str; 5] = ["precedence", "defined", "instances", "effective", "virtual"];
 
 /// A noun as a JSON object.
 pub(crate) fn object(noun: &impl Serialize) -> Map<String, Value> {

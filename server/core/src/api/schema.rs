@@ -214,7 +214,9 @@ fn rows() -> Value {
         "IntentionRow": row("Intention", json!({
             "precedence": {"type": "integer", "minimum": 1, "maximum": 9},
         })),
-        "ServiceRow": row("Service", json!({"defined": boolean(), "instances": of("Counts")})),
+        "ServiceRow": row("Service", json!({
+            "defined": boolean(), "instances": of("Counts"), "virtual": of("Virtual"),
+        })),
         "RouteRow": row("Route", json!({})),
         "MeshRow": row("Mesh", json!({
             "defined": boolean(),
@@ -243,8 +245,13 @@ fn catalog() -> Value {
         })),
         "NodeDetail": with(&node, json!({"instances": list(of("Instance"))})),
         "Node": node,
-        "Registered": object(&["namespace", "name", "tags", "instances"], json!({
+        "Registered": object(&["namespace", "name", "tags", "instances", "virtual"], json!({
             "namespace": text(), "name": text(), "tags": list(text()), "instances": of("Counts"),
+            "virtual": of("Virtual"),
+        })),
+        "Virtual": object(&["ip4", "ip6"], json!({
+            "ip4": {"type": "string", "format": "ipv4"},
+            "ip6": {"type": "string", "format": "ipv6"},
         })),
         "Instance": object(&["namespace", "service", "id", "node", "status"], json!({
             "namespace": text(), "service": text(), "id": text(), "node": text(),

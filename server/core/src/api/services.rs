@@ -3,6 +3,7 @@
 use futures::FutureExt;
 use http::Method;
 use mesh_model::{Entry, EntryKey, Key, Service};
+use mesh_proto::fact::VirtualFact;
 use mesh_state::{Op, RowKey, State, TableName, WatchKey};
 use serde_json::{Map, Value, json};
 
@@ -77,7 +78,13 @@ fn row(state: &State, key: &Key) -> Map<String, Value> {
     };
     fields.insert("defined".into(), written.is_some().into());
     fields.insert("instances".into(), counts(state, key));
+    fields.insert("virtual".into(), addresses(state, key));
     fields
+}
+
+/// A service's virtual addresses; each that is written or registered has them.
+pub(crate) fn addresses(state: &State, key: &Key) -> Value {
+    json!(state.virtual_of(key).map(VirtualFact::from))
 }
 
 /// How a service's instances are.

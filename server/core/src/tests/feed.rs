@@ -173,14 +173,19 @@ async fn a_virtual_address_is_a_fact_both_ways() {
         let body: serde_json::Value = serde_json::from_slice(&fact.body).unwrap();
         got.insert(fact.topic, body);
     }
-    let expected = [(there, addresses), (back, key)];
+    let expected = [(there, addresses.clone()), (back, key)];
     assert_eq!(
         got,
         expected.map(|(topic, body)| (topic.into(), body)).into()
     );
-    ok(&client
-        .put("/v1/services/web", json!({"protocol": "http"}))
-        .await);
+    for path in ["/v1/catalog/services", "/v1/services"] {
+        assert_eq!(ok(&client.get(path).await)[0]["virtual"], addresses);
+    }
+    let written = client.put(
+        "/v1/services/web",
+        json!({"protocol": "http", "virtual": addresses}),
+    );
+    assert_eq!(ok(&written.await)["row"]["virtual"], addresses);
     other.change(Change::Remove("web-1".into())).await;
     let deleted = ok(&client.delete("/v1/services/web").await);
     let index = deleted["index"].as_u64().unwrap();
