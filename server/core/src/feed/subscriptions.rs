@@ -101,7 +101,9 @@ impl Subscriptions {
             let fact = body.map(|body| fact(&topic, &version, index, body, subscription));
             let watch = watch(store, &topic, version.epoch, index);
             let (watch, handle) = futures::future::abortable(watch);
-            subscription.watch = Some(handle);
+            if let Some(before) = subscription.watch.replace(handle) {
+                before.abort();
+            }
             self.watches.push(watch);
             if fact.is_some() {
                 return Ok(fact);
@@ -111,15 +113,25 @@ impl Subscriptions {
     }
 
     /// Whether the agent has everything as of this state. What it has not is
-    /// dirty, or not known to anyone yet.
-    pub(crate) fn is_current(&self, state: &State) -> bool {
+    /// dirty from now on, or not known to anyone yet.
+    ///
+    /// Nothing need have woken it: when the memory of deletions is pruned, the
+    /// index of what is not there rises without a change.
+    pub(crate) fn is_current(&mut self, state: &State) -> bool {
         let epoch = state.version().epoch;
-        self.topics.iter().all(|(topic, subscription)| {
-            let sent = subscription.sent.as_ref();
-            sent.is_some_and(|(of, index, _)| {
-                *of == epoch && *index >= state.topic_index(&watched(topic))
-            })
-        })
+        let mut current = true;
+        for (topic, subscription) in &self.topics {
+            match &subscription.sent {
+                Some((of, index, _))
+                    if *of == epoch && *index >= state.topic_index(&watched(topic)) => {}
+                Some(_) => {
+                    current = false;
+                    self.dirty.insert(topic.clone());
+                }
+                None => current = false,
+            }
+        }
+        current
     }
 
     /// What each topic should be in this state.
@@ -184,4 +196,88 @@ fn watch(
         watch.await;
         topic
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mesh_model::{Action, Entry, EntryKey, Key, Service};
+    use mesh_state::{Command, Envelope, Op};
+
+    use super::*;
+
+    const DAY: u64 = 24 * 3_600_000;
+
+    fn write(op: Op) -> Command {
+        Command::Transaction {
+            ops: vec![op],
+            owner: "cli".into(),
+            force: false,
+        }
+    }
+
+    fn put(name: &str) -> Command {
+        write(Op::Put {
+            entry: Entry::Service(Service::named(&Key::of(name))),
+            cas: None,
+        })
+    }
+
+    fn delete(name: &str) -> Command {
+        write(Op::Delete {
+            key: EntryKey::Service(Key::of(name)),
+            cas: None,
+        })
+    }
+
+    fn apply(store: &Store, time: u64, command: Command) {
+        let outcomes = store.apply(&[Envelope::new(time, command)]);
+        for outcome in outcomes {
+            outcome.into_result().unwrap();
+        }
+    }
+
+    /// A deletion that is forgotten moves the index of everything that is not
+    /// there, and wakes nobody; the marks must go on.
+    #[tokio::test]
+    async fn forgotten_deletions_do_not_leave_an_agent_behind() {
+        let store = Store::default();
+        let bootstrap = Command::Bootstrap {
+            cluster_id: "c".into(),
+            trust_domain: "c.mesh".into(),
+            datacenter: "dc1".into(),
+            epoch: "e".into(),
+            default_intention: Action::Deny,
+        };
+        apply(&store, 1, bootstrap);
+        apply(&store, 1, put("db"));
+        apply(&store, 1, delete("db"));
+        let facts = Facts::default();
+        let mut topics = Subscriptions::default();
+        let web = || Key::of("web");
+        let all = [Topic::Service(web()), Topic::Virtual(web())];
+        for topic in all.clone() {
+            topics.add(topic, None);
+        }
+        for _ in &all {
+            assert!(topics.next(&store, &facts).unwrap().is_some());
+        }
+        assert!(topics.is_current(&store.state()) && !topics.is_dirty());
+
+        apply(&store, 2 + DAY, put("api"));
+        assert!(!topics.is_current(&store.state()));
+        for _ in &all {
+            assert!(topics.next(&store, &facts).unwrap().unwrap().unchanged);
+        }
+        assert!(topics.next(&store, &facts).unwrap().is_none());
+        assert!(topics.is_current(&store.state()));
+        // It goes on from there.
+        apply(&store, 2 + DAY, put("web"));
+        topics.woken().await;
+        topics.woken().await;
+        for _ in &all {
+            assert!(!topics.next(&store, &facts).unwrap().unwrap().unchanged);
+        }
+        assert!(topics.is_current(&store.state()));
+    }
 }
