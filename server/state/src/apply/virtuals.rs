@@ -86,6 +86,7 @@ mod tests {
     }
 
     fn command(state: &State, ask: &Ask) -> Command {
+        let stream = state.node("n1").map_or(0, |row| row.value.stream);
         let node = "n1".to_owned();
         match ask {
             Ask::Blocks(blocks) => Command::Transaction {
@@ -124,9 +125,11 @@ mod tests {
                     checks: Default::default(),
                 },
                 node,
+                stream,
             },
             Ask::Instance(number, false) => Command::RemoveInstance {
                 node,
+                stream,
                 id: format!("i{number}"),
             },
         }
@@ -153,6 +156,7 @@ mod tests {
             version: String::new(),
             meta: Default::default(),
             state: NodeState::Alive,
+            stream: 0,
         };
         let state = run(&State::new(), &bootstrap).unwrap();
         run(&state, &Command::RegisterNode { node }).unwrap()

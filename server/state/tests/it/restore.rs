@@ -20,7 +20,11 @@ fn register(id: &str) -> Command {
 
 fn sync(node: &str, instances: Vec<Instance>) -> Command {
     let node = node.to_owned();
-    Command::SyncInstances { node, instances }
+    Command::SyncInstances {
+        node,
+        stream: LAST,
+        instances,
+    }
 }
 
 fn text(state: &State) -> String {

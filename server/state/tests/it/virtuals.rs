@@ -37,6 +37,7 @@ fn it_is_there_while_there_is_a_block_or_an_instance() {
     run(&mut state, Command::RegisterNode { node }).unwrap();
     let register = Command::PutInstance {
         node: "n1".into(),
+        stream: LAST,
         instance: instance("n1", "web-1", "web", false),
     };
     let at = address("248.43.58.223");
@@ -46,6 +47,7 @@ fn it_is_there_while_there_is_a_block_or_an_instance() {
     run(&mut state, write("cli", vec![block("web")])).unwrap();
     let gone = Command::RemoveInstance {
         node: "n1".into(),
+        stream: LAST,
         id: "web-1".into(),
     };
     run(&mut state, gone).unwrap();

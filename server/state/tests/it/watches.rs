@@ -166,6 +166,7 @@ fn a_service_that_comes_or_goes_wakes_its_address() {
     );
     let goes = Command::RemoveInstance {
         node: "n1".into(),
+        stream: LAST,
         id: "i".into(),
     };
     wakes(
