@@ -118,6 +118,7 @@ impl Agent {
             membership: state.membership.clone(),
             link: link.subscribe(),
             token: ArcSwapOption::from(state.token.map(Arc::new)),
+            takes_own_writes: options.takes_own_writes,
             instance_dir: options.instance_dir.clone(),
             register_token_file: options.register_token_file.clone(),
             files: ArcSwapOption::from(state.files_error.map(Arc::new)),
@@ -162,7 +163,7 @@ impl Agent {
             link,
         );
 
-        let prober = Arc::new(Network::default());
+        let prober = Arc::new(Network::new(vec![addresses.http, addresses.grpc]));
         let board = state.board.clone();
         tasks.spawn(checks::run(
             state.catalog.watch(),

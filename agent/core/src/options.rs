@@ -55,6 +55,10 @@ pub struct AgentOptions {
     pub rejoin: bool,
     /// What this agent understands: all that its build does, but where a test plays an older one.
     pub features: Features,
+    /// Takes changes also from connections that this very process made. The agent makes none
+    /// itself, so in service such a one is somebody's who has it speak for them; a test in one
+    /// process with its agent is another matter.
+    pub takes_own_writes: bool,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
 }
@@ -111,6 +115,7 @@ impl AgentOptions {
             limits: config.limits.clone(),
             rejoin: false,
             features: Features::default(),
+            takes_own_writes: false,
             clock: Arc::new(SystemClock),
         })
     }

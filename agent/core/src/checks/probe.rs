@@ -1,14 +1,19 @@
 //! What a check does: asks over HTTP or gRPC, or makes a connection.
 //!
 //! No connection is kept between runs: a check is to see whether a new one can be made.
+//!
+//! A probe goes out as the agent itself, whose user may change everything at the agent's own door;
+//! who wrote the check may not. So no probe goes to an address on which the agent listens: the
+//! host's name is resolved first, what is connected to is what was looked at, and a redirect is
+//! followed only to where the check asked anyway.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh_model::{CheckDefinition, CheckKind, Status};
-use reqwest::{Client, Method, Url};
+use reqwest::{Client, Method, Url, redirect};
 use tokio::net::TcpStream;
 
 use super::board::bounded;
@@ -16,6 +21,8 @@ use super::grpc;
 
 /// The most of an answer that is read, in bytes.
 const MAX_ANSWER: usize = 4 * 1024;
+/// Redirects that are followed one after the other.
+const MAX_REDIRECTS: usize = 10;
 
 /// A run's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +48,10 @@ pub(crate) trait Probe: Send + Sync {
 }
 
 /// The real one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Network {
+    /// Where the agent itself listens.
+    own: Vec<SocketAddr>,
     clients: Mutex<HashMap<ClientKind, Client>>,
 }
 
@@ -65,7 +74,10 @@ pub(super) struct Target<'a> {
 impl Probe for Network {
     async fn probe(&self, check: &CheckDefinition) -> Outcome {
         match &check.kind {
-            CheckKind::Tcp { address } => tcp(address).await,
+            CheckKind::Tcp { address } => match self.tcp(address).await {
+                Ok(outcome) => outcome,
+                Err(reason) => Outcome::critical(format!("TCP connect {address}: {reason}")),
+            },
             CheckKind::Http { .. } => match self.http(&check.kind).await {
                 Ok(outcome) => outcome,
                 Err(reason) => Outcome::critical(reason),
@@ -78,17 +90,58 @@ impl Probe for Network {
     }
 }
 
-async fn tcp(address: &str) -> Outcome {
-    match TcpStream::connect(address).await {
-        Ok(_) => Outcome {
+impl Network {
+    /// `own` are the addresses on which the agent listens, which no check may ask.
+    pub(crate) fn new(own: Vec<SocketAddr>) -> Self {
+        Self {
+            own,
+            clients: Mutex::default(),
+        }
+    }
+
+    async fn tcp(&self, address: &str) -> Result<Outcome, String> {
+        let (host, port) = address
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((bare(host), port.parse().ok()?)))
+            .ok_or("not a host and a port")?;
+        let found = self.resolve(host, port).await?;
+        let connected = TcpStream::connect(found.as_slice()).await;
+        connected.map_err(|e| e.to_string())?;
+        Ok(Outcome {
             status: Status::Passing,
             output: format!("TCP connect {address}: success"),
-        },
-        Err(error) => Outcome::critical(format!("TCP connect {address}: {error}")),
+        })
     }
-}
 
-impl Network {
+    /// The addresses of a host; an error when the agent itself listens on one of them.
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|e| format!("{host}: {e}"))?
+            .collect();
+        if found.is_empty() {
+            return Err(format!("{host}: no address"));
+        }
+        if let Some(at) = found.iter().find(|at| self.is_own(**at)) {
+            return Err(format!(
+                "{at} is the agent's own address, which no check may ask; check the application itself"
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Whether a connection to this address may end at the agent.
+    fn is_own(&self, at: SocketAddr) -> bool {
+        let ip = at.ip().to_canonical();
+        self.own.iter().any(|own| {
+            let listens = own.ip().to_canonical();
+            // Where the agent listens everywhere, every address of this machine is its own.
+            let reaches =
+                ip == listens || ip.is_unspecified() || (listens.is_unspecified() && is_local(ip));
+            own.port() == at.port() && reaches
+        })
+    }
+
     async fn http(&self, kind: &CheckKind) -> Result<Outcome, String> {
         let CheckKind::Http {
             url,
@@ -159,24 +212,27 @@ impl Network {
             http2: target.http2,
             skip_verify: target.skip_verify,
         };
-        if target.tls_server_name.is_empty() || url.scheme() != "https" {
+        let host = bare(url.host_str().unwrap_or_default()).to_owned();
+        let is_https = url.scheme() == "https";
+        let port = url.port_or_known_default().unwrap_or(443);
+        let found = self.resolve(&host, port).await?;
+        if is_https && !target.tls_server_name.is_empty() {
+            url.set_host(Some(target.tls_server_name))
+                .map_err(|e| format!("TLS server name {}: {e}", target.tls_server_name))?;
+            let builder = builder(kind).resolve_to_addrs(target.tls_server_name, &found);
+            let client = builder.build().map_err(|e| reason(&e))?;
+            return Ok((client, url));
+        }
+        // An address is what it is; and behind TLS there is no door of the agent's, whatever the
+        // name means the next time that it is asked for.
+        if is_https || host.parse::<IpAddr>().is_ok() {
             return Ok((self.shared(kind)?, url));
         }
-        let host = url.host_str().unwrap_or_default();
-        let host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let port = url.port_or_known_default().unwrap_or(443);
-        let mut found = tokio::net::lookup_host((host.as_str(), port))
-            .await
-            .map_err(|e| format!("{host}: {e}"))?;
-        let at: SocketAddr = found.next().ok_or_else(|| format!("{host}: no address"))?;
-        url.set_host(Some(target.tls_server_name))
-            .map_err(|e| format!("TLS server name {}: {e}", target.tls_server_name))?;
-        let builder = builder(kind).resolve(target.tls_server_name, at);
-        let client = builder.build().map_err(|e| reason(&e))?;
-        Ok((client, url))
+        // What was looked at is what is asked. Without TLS's roots a client costs little.
+        let builder = builder(kind)
+            .tls_certs_only([])
+            .resolve_to_addrs(&host, &found);
+        Ok((builder.build().map_err(|e| reason(&e))?, url))
     }
 
     /// Clients are dear to make: each loads the system's roots.
@@ -201,9 +257,35 @@ fn builder(kind: ClientKind) -> reqwest::ClientBuilder {
     match kind.http2 {
         true => builder
             .http2_prior_knowledge()
-            .redirect(reqwest::redirect::Policy::none()),
-        false => builder,
+            .redirect(redirect::Policy::none()),
+        false => builder.redirect(redirect::Policy::custom(same_place)),
     }
+}
+
+/// Follows a redirect within the scheme, host and port that the check asks.
+fn same_place(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let asked = attempt.previous().first().map(Url::origin);
+    if asked.as_ref() != Some(&attempt.url().origin()) {
+        let to = attempt.url().origin().ascii_serialization();
+        return attempt.error(format!(
+            "it redirects to {to}, where a check does not follow; check that itself, or another path"
+        ));
+    }
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error(format!("it redirects more than {MAX_REDIRECTS} times"));
+    }
+    attempt.follow()
+}
+
+/// A host without the brackets that an IPv6 address has beside a port.
+fn bare(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    inner.unwrap_or(host)
+}
+
+/// Whether an address is one of this machine: only such a one can be bound. Nothing is sent.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// An error with all of its causes: reqwest's own text names only the first.
@@ -233,12 +315,17 @@ mod tests {
         at
     }
 
-    async fn run(mut body: serde_json::Value) -> Outcome {
+    async fn run(body: serde_json::Value) -> Outcome {
+        run_beside(Vec::new(), body).await
+    }
+
+    /// Beside an agent that listens there.
+    async fn run_beside(own: Vec<SocketAddr>, mut body: serde_json::Value) -> Outcome {
         body["ServiceID"] = json!("a");
         body["Name"] = json!("a");
         body["Interval"] = json!("10s");
         let check = mesh_consul::check::parse(&body).unwrap().check;
-        Network::default().probe(&check).await
+        Network::new(own).probe(&check).await
     }
 
     #[tokio::test]
@@ -274,6 +361,65 @@ mod tests {
                              "Header": {"x-a": ["1"]}, "Body": "hello"}))
         .await;
         assert!(put.output.ends_with("PUT \"1\" hello"), "{}", put.output);
+    }
+
+    #[tokio::test]
+    async fn the_agents_own_addresses_are_not_asked() {
+        let at = server(Router::new().fallback(|| async { "asked" })).await;
+        let port = at.port();
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
+        for own in [at, everywhere] {
+            for body in [
+                json!({"HTTP": format!("http://{at}/")}),
+                json!({"HTTP": format!("http://localhost:{port}/")}),
+                json!({"HTTP": format!("http://0.0.0.0:{port}/")}),
+                json!({"HTTP": format!("http://[::ffff:127.0.0.1]:{port}/")}),
+                json!({"HTTP": format!("https://{at}/"), "TLSServerName": "other"}),
+                json!({"TCP": at.to_string()}),
+                json!({"TCP": format!("localhost:{port}")}),
+                json!({"GRPC": at.to_string()}),
+            ] {
+                let refused = run_beside(vec![own], body.clone()).await;
+                assert_eq!(refused.status, Status::Critical, "{body}");
+                let said = refused.output.contains("the agent's own address");
+                assert!(said, "{body}: {}", refused.output);
+            }
+        }
+        // Another port of the same machine is asked, by name too.
+        let other = server(Router::new().fallback(|| async { "asked" })).await;
+        let url = format!("http://localhost:{}/", other.port());
+        for body in [json!({"HTTP": url}), json!({"TCP": other.to_string()})] {
+            let outcome = run_beside(vec![everywhere], body).await;
+            assert_eq!(outcome.status, Status::Passing, "{}", outcome.output);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_followed_within_the_place() {
+        let other = server(Router::new().fallback(|| async { "other" })).await;
+        let to_other = format!("http://{other}/");
+        let redirect = axum::response::Redirect::temporary;
+        let router = Router::new()
+            .route("/there", get(|| async { "there" }))
+            .route("/near", get(move || async move { redirect("/there") }))
+            .route("/circle", get(move || async move { redirect("/circle") }))
+            .route(
+                "/far",
+                any(move || async move { axum::response::Redirect::temporary(&to_other) }),
+            );
+        let at = server(router).await;
+        let get = async |path: &str| run(json!({"HTTP": format!("http://{at}{path}")})).await;
+        let near = get("/near").await;
+        assert!(near.output.ends_with("there"), "{}", near.output);
+        let far = get("/far").await;
+        assert_eq!(far.status, Status::Critical);
+        assert!(
+            far.output.contains(&format!("redirects to http://{other}")),
+            "{}",
+            far.output
+        );
+        let circle = get("/circle").await;
+        assert!(circle.output.contains("more than 10"), "{}", circle.output);
     }
 
     #[tokio::test]

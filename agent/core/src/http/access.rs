@@ -5,8 +5,8 @@ use std::path::Path;
 
 use axum::http::HeaderMap;
 
-use super::Peer;
 use super::answer::Failure;
+use super::peer::{Caller, Peer};
 use crate::AgentError;
 use crate::catalog::Owner;
 use crate::feed::same;
@@ -19,39 +19,48 @@ pub(crate) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
-/// Who a change is made by, if it may be made. Blocks.
+/// Who a change is made by, if it may be made. Unless `takes_own` the agent's own process may not:
+/// a connection of it is a health check's or some other work that somebody gave it. Blocks.
 pub(super) fn writer(
     peer: Peer,
     headers: &HeaderMap,
     token: Option<&[u8]>,
+    takes_own: bool,
 ) -> Result<Owner, Failure> {
+    let caller = peer.caller();
     let given = headers.get("x-consul-token").map(|it| it.as_bytes());
     if let (Some(given), Some(token)) = (given, token)
         && same(given, token)
     {
         // The token lets a user register; what it registers is then that user's, who so may
         // start its sidecar.
-        return Ok(match peer.uid() {
-            Ok(Some(uid)) => Owner::Uid(uid),
+        return Ok(match caller {
+            Ok(Some(caller)) => Owner::Uid(caller.uid),
             Ok(None) | Err(_) => Owner::Token,
         });
     }
-    match peer.uid() {
-        Ok(Some(uid)) if is_trusted(uid) => Ok(Owner::Uid(uid)),
-        Ok(Some(uid)) => Err(Failure::forbidden(format!(
+    let unknown = |error: std::io::Error| {
+        tracing::error!(%error, "the caller of a change cannot be found out");
+        Failure::internal("the caller's user could not be found out")
+    };
+    match caller.map_err(unknown)? {
+        Some(caller) if is_trusted(caller.uid) => {
+            if !takes_own && caller.is_this_process().map_err(unknown)? {
+                tracing::warn!("a change that the agent's own process asked for was refused");
+                return Err(Failure::forbidden(
+                    "the agent takes no changes from itself: not by a health check, nor by a redirect",
+                ));
+            }
+            Ok(Owner::Uid(caller.uid))
+        }
+        Some(Caller { uid, .. }) => Err(Failure::forbidden(format!(
             "uid {uid} may not change what is registered here; do it as root or as the agent's \
              user, or bring the register token in the header X-Consul-Token"
         ))),
-        Ok(None) => Err(Failure::forbidden(
+        None => Err(Failure::forbidden(
             "the caller's user is not known: it is not on this machine, or closed its end; \
              bring the register token in the header X-Consul-Token",
         )),
-        Err(error) => {
-            tracing::error!(%error, "the kernel's socket table cannot be read");
-            Err(Failure::internal(
-                "the caller's user could not be found out",
-            ))
-        }
     }
 }
 

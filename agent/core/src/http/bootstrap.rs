@@ -47,7 +47,7 @@ pub(super) async fn post(
             .std()
             .min(MAX_WAIT),
     };
-    let Peer::Uid(uid) = peer else {
+    let Peer::Unix { uid, .. } = peer else {
         return Err(Failure::forbidden("ask at the agent's own socket"));
     };
     let bootstrap = issue(&door, &request, Some(uid), wait).await?;

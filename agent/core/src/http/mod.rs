@@ -57,6 +57,8 @@ pub(crate) struct Door {
     /// The register token, if there is one.
     pub(crate) token: ArcSwapOption<Vec<u8>>,
     pub(crate) register_token_file: Option<PathBuf>,
+    /// Whether connections of this very process may change anything.
+    pub(crate) takes_own_writes: bool,
     pub(crate) instance_dir: Option<PathBuf>,
     /// Why the instance files could not be taken the last time, if so.
     pub(crate) files: ArcSwapOption<String>,
@@ -85,7 +87,7 @@ impl Door {
         blocking(move || {
             let token = self.token.load();
             let token = token.as_ref().map(|token| token.as_slice());
-            let owner = access::writer(peer, &headers, token)?;
+            let owner = access::writer(peer, &headers, token, self.takes_own_writes)?;
             change(&self, owner)
         })
         .await

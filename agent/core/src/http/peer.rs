@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// A process on this machine, of this uid.
-    Uid(u32),
+    /// A process on this machine, at the other end of a Unix socket.
+    Unix { uid: u32, pid: Option<i32> },
     /// A TCP connection: our end and theirs.
     Tcp {
         local: SocketAddr,
@@ -20,12 +20,52 @@ pub(crate) enum Peer {
     },
 }
 
+/// Who made a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) uid: u32,
+    process: Process,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    Id(Option<i32>),
+    /// Whoever has this socket open.
+    Socket(u64),
+}
+
+impl Caller {
+    /// Whether it is the process that we are. Blocks.
+    pub(super) fn is_this_process(self) -> io::Result<bool> {
+        let inode = match self.process {
+            Process::Id(pid) => return Ok(pid == i32::try_from(std::process::id()).ok()),
+            Process::Socket(inode) => format!("socket:[{inode}]"),
+        };
+        for entry in std::fs::read_dir("/proc/self/fd")? {
+            // One that was closed meanwhile is not it.
+            let target = std::fs::read_link(entry?.path());
+            if target.is_ok_and(|target| target.as_os_str() == inode.as_str()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl Peer {
     /// The uid of the caller; `None` when the kernel knows none (a caller from elsewhere, or one
     /// that closed its end). Reads the socket table: blocks.
     pub(crate) fn uid(self) -> io::Result<Option<u32>> {
+        Ok(self.caller()?.map(|caller| caller.uid))
+    }
+
+    /// The same, and what tells its process.
+    pub(super) fn caller(self) -> io::Result<Option<Caller>> {
         let (local, remote) = match self {
-            Self::Uid(uid) => return Ok(Some(uid)),
+            Self::Unix { uid, pid } => {
+                let process = Process::Id(pid);
+                return Ok(Some(Caller { uid, process }));
+            }
             Self::Tcp { local, remote } => (canonical(local), canonical(remote)),
         };
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -37,7 +77,10 @@ impl Peer {
                 if let Some(row) = Row::parse(&line?)
                     && row.is(remote, local)
                 {
-                    return Ok(Some(row.uid));
+                    return Ok(Some(Caller {
+                        uid: row.uid,
+                        process: Process::Socket(row.inode),
+                    }));
                 }
             }
         }
@@ -140,7 +183,10 @@ mod tests {
             };
             let own = nix::unistd::geteuid().as_raw();
             assert_eq!(peer.uid().unwrap(), Some(own));
+            let caller = peer.caller().unwrap().unwrap();
+            assert!(caller.is_this_process().unwrap());
             drop(client);
+            assert!(!caller.is_this_process().unwrap(), "closed");
             assert_eq!(peer.uid().unwrap(), None, "closed by the caller");
         }
     }

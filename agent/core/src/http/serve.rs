@@ -9,6 +9,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +63,7 @@ pub(crate) async fn serve(
                     Ok(())
                 }),
                 Listener::Unix { listener, .. } => listener.accept().await.and_then(|(io, _)| {
-                    let peer = Peer::Uid(io.peer_cred()?.uid());
+                    let peer = unix(&io)?;
                     begin(io, peer, place, &router, &builder, &graceful);
                     Ok(())
                 }),
@@ -76,6 +77,14 @@ pub(crate) async fn serve(
     tokio::select! { () = accept => {}, () = stop.cancelled() => {} }
     drop(listener);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+fn unix(io: &UnixStream) -> std::io::Result<Peer> {
+    let credentials = io.peer_cred()?;
+    Ok(Peer::Unix {
+        uid: credentials.uid(),
+        pid: credentials.pid(),
+    })
 }
 
 fn begin(

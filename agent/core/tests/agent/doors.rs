@@ -9,7 +9,7 @@ use mesh_agent::Agent;
 use mesh_proto::bootstrap::Bootstrap;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, World, register, request, request_unix, web};
+use crate::support::{Answer, World, register, request, request_unix, soon, web};
 
 /// A user that is neither root nor the agent's.
 const NOBODY: u32 = 65534;
@@ -193,7 +193,7 @@ async fn the_own_socket_gives_bootstraps_and_waits_for_them() {
             "",
             json!({"proxy_id": "web-1-sidecar-proxy", "admin": "nowhere"}),
         ),
-        ("", json!({"proxy_id": "web-1-sidecar-proxy", "token": "x"})),
+        ("", json!({"proxy_id": "web-1-sidecar-proxy", "secret": "x"})),
         ("?wait=long", json!({"proxy_id": "web-1-sidecar-proxy"})),
     ] {
         assert_eq!(ask(query, body.clone()).await.status, 400, "{query} {body}");
@@ -300,6 +300,85 @@ async fn another_user_may_read_and_not_write() {
             .status,
         403
     );
+}
+
+/// What a check does it does as the agent, who may change everything; who wrote it may not.
+#[tokio::test]
+async fn a_check_cannot_write_through_the_agent() {
+    let world = World::new();
+    let agent = world.agent(&[]).await;
+    let http = agent.addresses().http;
+    register(&agent, &json!({"Name": "victim"})).await;
+    // An application that sends whoever asks it on to the agent, method and body kept.
+    let to = format!("http://{http}/v1/agent/service/register");
+    let redirect = axum::Router::new()
+        .fallback(move || async move { axum::response::Redirect::temporary(&to) });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let application = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, redirect).await });
+
+    let port = http.port();
+    for (id, url) in [
+        (
+            "straight",
+            format!("http://{http}/v1/agent/service/deregister/victim"),
+        ),
+        (
+            "by-name",
+            format!("http://localhost:{port}/v1/agent/service/deregister/victim"),
+        ),
+        ("redirected", format!("http://{application}/")),
+    ] {
+        let check = json!({"HTTP": url, "Method": "PUT", "Interval": "1h", "Timeout": "20s",
+                           "Body": "{\"Name\": \"planted\"}"});
+        register(&agent, &json!({"Name": id, "Check": check})).await;
+        let of = format!("service:{id}");
+        let ran = async {
+            loop {
+                let get = request(http, "GET", "/v1/agent/checks", &[], String::new());
+                let output = get.await.json()[&of]["Output"].as_str().unwrap().to_owned();
+                if !output.is_empty() {
+                    return output;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let output = soon("the check's run", ran).await;
+        let told = output.contains("the agent's own address") || output.contains("it redirects to");
+        assert!(told, "{output}");
+    }
+    let services = request(http, "GET", "/v1/agent/services", &[], String::new()).await;
+    let services = services.json();
+    assert!(
+        services.get("victim").is_some() && services.get("planted").is_none(),
+        "{services}"
+    );
+}
+
+/// Whatever else might make the agent's process call its own door.
+#[tokio::test]
+async fn the_agents_own_process_may_read_and_not_write() {
+    let world = World::new();
+    let mut options = world.options(&[]);
+    options.takes_own_writes = false;
+    let agent = Agent::start(options).await.unwrap();
+    let http = agent.addresses().http;
+    let socket = agent.addresses().socket.clone().unwrap();
+    let body = json!({"Name": "planted"}).to_string();
+    let path = "/v1/agent/service/register";
+    for answer in [
+        request(http, "PUT", path, &[], body.clone()).await,
+        request_unix(&socket, "PUT", path, body).await,
+    ] {
+        assert_eq!(answer.status, 403, "{}", answer.body);
+        assert!(
+            answer.body.contains("no changes from itself"),
+            "{}",
+            answer.body
+        );
+    }
+    let read = request(http, "GET", "/v1/agent/services", &[], String::new()).await;
+    assert_eq!((read.status, read.json()), (200, json!({})));
 }
 
 #[tokio::test]

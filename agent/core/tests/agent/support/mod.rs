@@ -78,6 +78,7 @@ impl World {
         let tls = Arc::new(self.cluster.cluster_tls("agent", "n1"));
         let mut options = AgentOptions::new(&config, tls).unwrap();
         options.clock = self.clock.clone();
+        options.takes_own_writes = true;
         options
     }
 
