@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use mesh_model::Duration;
+use mesh_model::instance::check_host;
 use serde_json::{Map, Value};
 
 use crate::ConsulError;
@@ -59,6 +60,15 @@ impl<'a> Fields<'a> {
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
             Some(other) => Err(ConsulError::expected(self.place(key), "a string", other)),
         }
+    }
+
+    /// An IP address or a DNS name: what others will be told to connect to, or where to listen.
+    pub(crate) fn host(&self, key: &str) -> Result<Option<String>, ConsulError> {
+        let host = self.text(key)?;
+        if let Some(host) = &host {
+            check_host(host).map_err(|e| self.error(key, e))?;
+        }
+        Ok(host)
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<bool, ConsulError> {

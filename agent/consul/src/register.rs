@@ -74,7 +74,7 @@ pub fn parse(body: &Value, datacenter: Option<&str>) -> Result<Registered, Consu
     Ok(Registered {
         registration: Registration {
             checks: check::of_service(&fields, &id, &service)?,
-            address: fields.text("Address")?,
+            address: fields.host("Address")?,
             port: fields.port("Port")?.unwrap_or(0),
             tagged_addresses: tagged_addresses(&fields)?,
             tags: fields.texts("Tags")?,
@@ -101,7 +101,7 @@ fn read_sidecar(
         Some(proxy) => read_proxy(&proxy, datacenter, warnings)?,
         None => ProxyRegistration::default(),
     };
-    let address = fields.text("Address")?;
+    let address = fields.host("Address")?;
     let port = fields.port("Port")?.unwrap_or(0);
     let name = format!("{service}-sidecar-proxy");
     let mut checks = check::of_service(fields, &id, &name)?;
@@ -138,7 +138,7 @@ fn read_proxy(
     };
     let (mut bind_address, mut bind_port) = (None, None);
     if let Some(config) = fields.object("Config")? {
-        bind_address = config.text("bind_address")?;
+        bind_address = config.host("bind_address")?;
         bind_port = config.port("bind_port")?;
     }
     let mut config = fields.value_map("Config")?;
@@ -152,7 +152,7 @@ fn read_proxy(
     }
     Ok(ProxyRegistration {
         mode,
-        local_service_address: fields.text("LocalServiceAddress")?,
+        local_service_address: fields.host("LocalServiceAddress")?,
         local_service_port: fields.port("LocalServicePort")?,
         bind_address,
         bind_port,
@@ -172,7 +172,7 @@ fn read_upstream(
         .ok_or_else(|| fields.error("DestinationName", "missing; write the service's name"))?;
     let upstream = Upstream {
         destination_namespace: fields.text("DestinationNamespace")?,
-        local_bind_address: fields.text("LocalBindAddress")?,
+        local_bind_address: fields.host("LocalBindAddress")?,
         local_bind_port: fields.port("LocalBindPort")?.unwrap_or(0),
         local_bind_socket_path: fields.text("LocalBindSocketPath")?,
         local_bind_socket_mode: fields.text("LocalBindSocketMode")?,

@@ -157,6 +157,32 @@ fn what_cannot_be_wired_is_echoed_and_said() {
 }
 
 #[test]
+fn an_address_that_is_none_is_refused() {
+    for place in [
+        "/Address",
+        "/Connect/SidecarService/Address",
+        "/Connect/SidecarService/Proxy/LocalServiceAddress",
+        "/Connect/SidecarService/Proxy/Config/bind_address",
+        "/Connect/SidecarService/Proxy/Upstreams/0/LocalBindAddress",
+    ] {
+        let mut body = json!({"Name": "web", "Address": "", "Connect": {"SidecarService": {
+            "Address": "", "Proxy": {"LocalServiceAddress": "", "Config": {"bind_address": ""},
+            "Upstreams": [
+                {"DestinationName": "a", "LocalBindPort": 1, "LocalBindAddress": ""}]}}}});
+        register::parse(&body, None).unwrap();
+        for good in ["10.0.0.1", "::1", "web-1.nodes.example"] {
+            *body.pointer_mut(place).unwrap() = json!(good);
+            register::parse(&body, None).unwrap();
+        }
+        for bad in ["no such host!", "10.0.0.1:80"] {
+            *body.pointer_mut(place).unwrap() = json!(bad);
+            let error = register::parse(&body, None).unwrap_err().to_string();
+            assert!(error.contains("is not an address"), "{place}: {error}");
+        }
+    }
+}
+
+#[test]
 fn errors_name_the_field() {
     let with = |place: &str, value: Value| {
         let mut body = count_dashboard();

@@ -161,6 +161,15 @@ fn id(fields: &mut Fields<'_>) -> Option<String> {
     })
 }
 
+/// Checks what is written where others are told to connect: an IP address or a DNS name, without
+/// a port.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn check_host(text: &str) -> Result<(), String> {
+    host(text).map(drop)
+}
+
 /// An address or a DNS name.
 fn host(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mesh_model::instance::check_host;
 use mesh_model::{Instance, Key, Node, NodeState, Status};
 use serde::Serialize;
 
@@ -31,7 +32,9 @@ const MAX_ROW: usize = 256 << 10;
 
 impl Draft {
     pub(super) fn register_node(&mut self, node: &Node) -> Result<Applied, Refusal> {
-        let fits = check_id(&node.id).and_then(|()| check_size(node));
+        let fits = check_id(&node.id)
+            .and_then(|()| check_host(&node.address).map_err(|e| format!("address: {e}")))
+            .and_then(|()| check_size(node));
         fits.map_err(|e| Refusal::invalid(RowKey::Node(node.id.clone()), e))?;
         let node = Node {
             stream: self.index,
@@ -263,7 +266,9 @@ fn check_instance(node: &str, instance: &Instance) -> Result<(), Refusal> {
     for check in longest.checks.values_mut() {
         check.status = Status::Critical;
     }
-    check_size(&longest).or_else(refuse)
+    check_size(&longest)
+        .and_then(|()| check_addresses(instance))
+        .or_else(refuse)
 }
 
 /// Whether a row is as small as it must be.
@@ -274,6 +279,22 @@ fn check_size(row: &impl Serialize) -> Result<(), String> {
         _ => Err(format!(
             "has {length} bytes; at most {MAX_ROW} are taken: say less in its tags and meta"
         )),
+    }
+}
+
+/// What callers are told to connect to: one that cannot be read would be in all of their configs.
+fn check_addresses(instance: &Instance) -> Result<(), String> {
+    check_host(&instance.address).map_err(|e| format!("address: {e}"))?;
+    let Some(proxy) = &instance.proxy else {
+        return Ok(());
+    };
+    check_host(&proxy.address).map_err(|e| format!("proxy {}: address: {e}", proxy.id))?;
+    match proxy.port {
+        0 => Err(format!(
+            "proxy {}: port: it is 0; write where it listens",
+            proxy.id
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -40,6 +40,39 @@ fn ids(state: &State, service: &str) -> Vec<String> {
 }
 
 #[test]
+fn an_address_that_nobody_can_connect_to_is_refused() {
+    let mut state = two_nodes();
+    let good = || instance("n1", "new", "web", true);
+    let mut bad = [good(), good(), good()];
+    bad[0].address = "no such host!".into();
+    bad[1].proxy.as_mut().unwrap().address = "10.0.0.1:80".into();
+    bad[2].proxy.as_mut().unwrap().port = 0;
+    let says = [
+        "`no such host!`",
+        "proxy new-sidecar-proxy: address",
+        "port: it is 0",
+    ];
+    let node = "n1".to_owned();
+    for (instance, says) in bad.into_iter().zip(says) {
+        let put = Command::PutInstance {
+            node: node.clone(),
+            instance: instance.clone(),
+        };
+        let sync = Command::SyncInstances {
+            node: node.clone(),
+            instances: vec![instance],
+        };
+        for command in [put, sync] {
+            let refusal = run(&mut state, command).unwrap_err().to_string();
+            assert!(refusal.contains(says), "{refusal}");
+        }
+    }
+    let node = crate::make::node("n3", "no such host!");
+    assert!(run(&mut state, Command::RegisterNode { node }).is_err());
+    assert_eq!(ids(&state, "web"), ["n1/web-1", "n1/web-2", "n2/web-1"]);
+}
+
+#[test]
 fn instances_are_found_by_service() {
     let state = two_nodes();
     assert_eq!(ids(&state, "web"), ["n1/web-1", "n1/web-2", "n2/web-1"]);
