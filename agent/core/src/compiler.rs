@@ -3,7 +3,7 @@
 //! A proxy is wired anew only when its registration changed or the body of a topic that it hangs
 //! on did. What falls out besides is what the agent must know: the topics of all its proxies.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,8 +36,20 @@ pub(crate) struct Compiled {
     pub(crate) problems: Vec<String>,
     /// Why the config is older than what the servers said last, if it is.
     pub(crate) behind: Option<String>,
+    /// The facts' version when it was made: all that was marked then is in it.
+    pub(crate) version: Version,
     /// Counts the compilations that changed anything; 0: none was made.
     pub(crate) generation: u64,
+}
+
+impl Compiled {
+    /// Whether both say the same to a proxy, whenever they were made.
+    fn is_as(&self, other: &Self) -> bool {
+        self.config == other.config
+            && self.roots == other.roots
+            && self.problems == other.problems
+            && self.behind == other.behind
+    }
 }
 
 /// What proxies trust, as it is sent.
@@ -64,9 +76,13 @@ pub(crate) struct Compiler {
     facts: Arc<Facts>,
     outputs: Mutex<HashMap<String, watch::Sender<Compiled>>>,
     wanted: watch::Sender<Arc<BTreeSet<Topic>>>,
-    /// Everything that was marked at this version is compiled.
+    /// Everything that was marked at this version is compiled, and what it was compiled of is on
+    /// disk.
     done: watch::Sender<Version>,
 }
+
+/// Versions that are compiled and wait for the disk at most; beyond, the older are left out.
+const MAX_AWAITED: usize = 64;
 
 /// What is kept from one compilation to the next.
 #[derive(Default)]
@@ -74,6 +90,8 @@ struct Memory {
     made: HashMap<String, Made>,
     /// Topics that no proxy hangs on any more, and since when.
     lingering: HashMap<Topic, Instant>,
+    /// Versions that are compiled, each with the count of changes that it takes to be on disk.
+    awaited: VecDeque<(u64, Version)>,
 }
 
 /// What a proxy's last compilation was made of.
@@ -115,7 +133,7 @@ impl Compiler {
         self.wanted.subscribe()
     }
 
-    /// The version as of which everything is compiled.
+    /// The version as of which everything is compiled and will be again after a crash.
     pub(crate) fn done(&self) -> watch::Receiver<Version> {
         self.done.subscribe()
     }
@@ -127,6 +145,7 @@ impl Compiler {
         stop: CancellationToken,
     ) {
         let mut changed = self.facts.watch();
+        let mut persisted = self.facts.persisted();
         let mut memory = Memory::default();
         // What stands on disk is from before a restart: its proxies may come yet.
         let begin = Instant::now();
@@ -142,11 +161,16 @@ impl Compiler {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                it = catalog.changed() => if it.is_err() { return },
-                it = changed.changed() => if it.is_err() { return },
-                () = over => {}
-                () = stop.cancelled() => return,
+            tokio::pin!(over);
+            loop {
+                self.settle(*persisted.borrow_and_update(), &mut memory);
+                tokio::select! {
+                    it = catalog.changed() => if it.is_err() { return } else { break },
+                    it = changed.changed() => if it.is_err() { return } else { break },
+                    it = persisted.changed() => if it.is_err() { return },
+                    () = &mut over => break,
+                    () = stop.cancelled() => return,
+                }
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
@@ -181,6 +205,7 @@ impl Compiler {
             let mut compiled = Compiled {
                 problems: wired.problems,
                 behind,
+                version: mark.clone(),
                 ..Compiled::default()
             };
             match roots {
@@ -233,11 +258,26 @@ impl Compiler {
             }
             changed
         });
-        self.done.send_if_modified(|before| {
-            let changed = *before != mark;
-            *before = mark;
-            changed
-        });
+        // Counted after the facts were read: they are among the changes.
+        if memory.awaited.len() >= MAX_AWAITED {
+            memory.awaited.pop_back();
+        }
+        memory.awaited.push_back((self.facts.changes(), mark));
+    }
+
+    /// Says what is done, now that so many changes are on disk.
+    fn settle(&self, persisted: u64, memory: &mut Memory) {
+        let mut done = None;
+        while let Some((_, version)) = memory.awaited.pop_front_if(|(it, _)| *it <= persisted) {
+            done = Some(version);
+        }
+        if let Some(version) = done {
+            self.done.send_if_modified(|before| {
+                let changed = *before != version;
+                *before = version;
+                changed
+            });
+        }
     }
 
     fn publish(&self, proxy: &str, mut compiled: Compiled) {
@@ -245,7 +285,7 @@ impl Compiler {
         let output = outputs.entry(proxy.to_owned()).or_default();
         output.send_if_modified(|before| {
             compiled.generation = before.generation;
-            let changed = compiled.generation == 0 || *before != compiled;
+            let changed = compiled.generation == 0 || !before.is_as(&compiled);
             if changed {
                 compiled.generation += 1;
                 *before = compiled;

@@ -3,6 +3,10 @@
 //! The agent compiles from these and nothing else, so they outlive the servers and the agent's
 //! own restarts. A fact replaces the one before only when it is whole (its checksum fits) and not
 //! older; "there is none" is a body that says so, never the lack of one.
+//!
+//! What the servers are told of as enforced must outlive the agent too: a version is acknowledged
+//! only when all that was compiled for it is on disk ([`Facts::persisted`]). And where the newest
+//! body is one that this agent cannot use, the last that it could is kept beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,12 +21,20 @@ use mesh_wiring::FactStore;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{AgentError, disk};
 
-/// Changes within this time are one write.
-const WRITE_DELAY: Duration = Duration::from_millis(500);
+/// Changes within this time are one write. An acknowledgement waits for it, and a deny has a
+/// second to be live.
+const WRITE_DELAY: Duration = Duration::from_millis(20);
+/// A disk that is slow is left alone between writes as long as the last one took, but no longer
+/// than this.
+const LONGEST_DELAY: Duration = Duration::from_millis(300);
+/// After a write that failed: twice as long after each, up to the second.
+const RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// What the agent knows of the mesh.
 #[derive(Debug)]
@@ -30,6 +42,7 @@ pub(crate) struct Facts {
     path: PathBuf,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    persisted: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +53,8 @@ struct Inner {
     mark: Version,
     /// Counts bodies that came.
     revision: u64,
+    /// Counts everything that is to be on disk.
+    changes: u64,
     /// What this agent understands.
     features: Features,
 }
@@ -51,8 +66,32 @@ struct Held {
     body: Vec<u8>,
     checksum: Vec<u8>,
     needs: Vec<String>,
+    /// Whether this body is what the store has.
+    usable: bool,
+    /// What the store has instead, where this body is not usable: the last that was.
+    last_usable: Option<Form>,
     /// The count at which this body came.
     revision: u64,
+}
+
+/// A body and what it needs its reader to understand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Form {
+    body: Vec<u8>,
+    needs: Vec<String>,
+}
+
+impl Held {
+    /// The form that is in use, if any is.
+    fn used(self) -> Option<Form> {
+        match self.usable {
+            true => Some(Form {
+                body: self.body,
+                needs: self.needs,
+            }),
+            false => self.last_usable,
+        }
+    }
 }
 
 /// What became of a fact.
@@ -82,6 +121,16 @@ struct KeptFact {
     body: String,
     #[serde(default)]
     needs: Vec<String>,
+    /// The last form that could be used, where this one cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_usable: Option<KeptForm>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptForm {
+    body: String,
+    #[serde(default)]
+    needs: Vec<String>,
 }
 
 impl Facts {
@@ -95,12 +144,18 @@ impl Facts {
             ..Inner::default()
         };
         for fact in kept.facts {
-            if let Ok(topic) = fact.topic.parse() {
-                inner.put(topic, fact.version, fact.body.into_bytes(), fact.needs);
+            let Ok(topic) = fact.topic.parse::<Topic>() else {
+                continue;
+            };
+            if let Some(last) = fact.last_usable {
+                let version = fact.version.clone();
+                inner.put(topic.clone(), version, last.body.into_bytes(), last.needs);
             }
+            inner.put(topic, fact.version, fact.body.into_bytes(), fact.needs);
         }
         Ok(Self {
             path,
+            persisted: watch::Sender::new(inner.changes),
             inner: Mutex::new(inner),
             changed: watch::Sender::new(0),
         })
@@ -112,6 +167,7 @@ impl Facts {
             path: PathBuf::new(),
             inner: Mutex::default(),
             changed: watch::Sender::new(0),
+            persisted: watch::Sender::new(0),
         }
     }
 
@@ -146,6 +202,7 @@ impl Facts {
             return match inner.held.get_mut(&topic) {
                 Some(held) if fact.checksum.is_empty() || fact.checksum == held.checksum => {
                     held.version = version;
+                    inner.changes += 1;
                     drop(inner);
                     self.touch();
                     Put::Taken
@@ -170,6 +227,7 @@ impl Facts {
             return;
         }
         inner.mark = version;
+        inner.changes += 1;
         drop(inner);
         self.touch();
     }
@@ -224,6 +282,7 @@ impl Facts {
         for topic in &gone {
             inner.held.remove(topic);
             inner.store.forget(topic);
+            inner.changes += 1;
         }
         drop(inner);
         if !gone.is_empty() {
@@ -240,12 +299,29 @@ impl Facts {
         known.collect()
     }
 
-    /// What the bodies of these topics need their reader to understand.
+    /// What the bodies of these topics need their reader to understand: those that are used, not
+    /// one that was left aside. Intentions are passed on unread, so theirs always count.
     pub(crate) fn needs(&self, topics: &BTreeSet<Topic>) -> Vec<String> {
         let inner = self.inner();
-        let held = topics.iter().filter_map(|topic| inner.held.get(topic));
-        let needs: BTreeSet<&String> = held.flat_map(|held| &held.needs).collect();
+        let mut needs: BTreeSet<&String> = BTreeSet::new();
+        for (topic, held) in topics.iter().filter_map(|it| inner.held.get_key_value(it)) {
+            let last = held.last_usable.as_ref();
+            match held.usable || matches!(topic, Topic::Intentions(_)) {
+                true => needs.extend(&held.needs),
+                false => needs.extend(last.iter().flat_map(|last| &last.needs)),
+            }
+        }
         needs.into_iter().cloned().collect()
+    }
+
+    /// How many changes there have been. What was read before is among them.
+    pub(crate) fn changes(&self) -> u64 {
+        self.inner().changes
+    }
+
+    /// How many of them are on disk.
+    pub(crate) fn persisted(&self) -> watch::Receiver<u64> {
+        self.persisted.subscribe()
     }
 
     /// Reads from the facts.
@@ -253,47 +329,66 @@ impl Facts {
         read(&self.inner().store)
     }
 
-    /// Writes the facts to disk as they change, and once more at the end.
+    /// Writes the facts to disk as they change, and once more at the end. What cannot be written
+    /// is tried again until it can.
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut changed = self.watch();
+        if *self.persisted.borrow() != self.changes() {
+            changed.mark_changed(); // what came before we listened
+        }
+        let mut delay = WRITE_DELAY;
+        let mut retry = None;
         loop {
+            let news = async {
+                match retry {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => drop(changed.changed().await),
+                }
+            };
             let stopped = tokio::select! {
-                _ = changed.changed() => false,
+                () = news => false,
                 () = stop.cancelled() => true,
             };
             if !stopped {
-                let delay = tokio::time::sleep(WRITE_DELAY);
+                let delay = tokio::time::sleep(delay);
                 tokio::select! { () = delay => {}, () = stop.cancelled() => {} }
                 changed.mark_unchanged();
             }
+            let begin = Instant::now();
             let facts = self.clone();
             let written = tokio::task::spawn_blocking(move || facts.write()).await;
-            if let Ok(Err(error)) = written {
-                tracing::error!(file = %self.path.display(), %error, "facts cannot be kept");
-            }
+            delay = begin.elapsed().clamp(WRITE_DELAY, LONGEST_DELAY);
+            retry = match written {
+                Ok(Ok(changes)) => {
+                    self.persisted.send_replace(changes);
+                    None
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(
+                        file = %self.path.display(), %error,
+                        "facts cannot be kept, so nothing new is acknowledged; trying again"
+                    );
+                    Some(retry.map_or(RETRY, |last| (last * 2).min(LONGEST_RETRY)))
+                }
+                Err(_) => Some(LONGEST_RETRY),
+            };
             if stopped {
                 return;
             }
         }
     }
 
-    fn write(&self) -> std::io::Result<()> {
+    /// Says how many changes are on disk by that.
+    fn write(&self) -> std::io::Result<u64> {
         let inner = self.inner();
-        let facts = inner.held.iter().filter_map(|(topic, held)| {
-            Some(KeptFact {
-                topic: topic.to_string(),
-                version: held.version.clone(),
-                // JSON is UTF-8; what is not will be asked for again.
-                body: String::from_utf8(held.body.clone()).ok()?,
-                needs: held.needs.clone(),
-            })
-        });
+        let changes = inner.changes;
         let kept = Kept {
             mark: inner.mark.clone(),
-            facts: facts.collect(),
+            facts: inner.held.iter().filter_map(KeptFact::of).collect(),
         };
         drop(inner);
-        disk::write(&self.path, &serde_json::to_vec(&kept)?)
+        disk::write(&self.path, &serde_json::to_vec(&kept)?)?;
+        Ok(changes)
     }
 
     fn touch(&self) {
@@ -306,9 +401,36 @@ impl Facts {
     }
 }
 
+impl KeptFact {
+    /// JSON is UTF-8. Of what is not, the last form that could be used is kept, under no version:
+    /// so it is asked for again.
+    fn of((topic, held): (&Topic, &Held)) -> Option<Self> {
+        let form = |body: &[u8], needs: &[String]| {
+            Some(KeptForm {
+                body: String::from_utf8(body.to_vec()).ok()?,
+                needs: needs.to_vec(),
+            })
+        };
+        let last = held.last_usable.as_ref();
+        let last = last.and_then(|last| form(&last.body, &last.needs));
+        let (newest, version, last) = match form(&held.body, &held.needs) {
+            Some(newest) => (newest, held.version.clone(), last),
+            None => (last?, Version::default(), None),
+        };
+        Some(Self {
+            topic: topic.to_string(),
+            version,
+            body: newest.body,
+            needs: newest.needs,
+            last_usable: last,
+        })
+    }
+}
+
 impl Inner {
     fn put(&mut self, topic: Topic, version: Version, body: Vec<u8>, needs: Vec<String>) {
         let checksum = checksum(&body);
+        self.changes += 1;
         if let Some(held) = self.held.get_mut(&topic)
             && held.checksum == checksum
             && held.needs == needs
@@ -321,22 +443,29 @@ impl Inner {
             Topic::Intentions(_) => Vec::new(),
             _ => self.features.missing(needs.iter().map(String::as_str)),
         };
-        if !missing.is_empty() {
+        let usable = if missing.is_empty() {
+            let taken = self.store.put(&topic, &body);
+            taken
+                .inspect_err(|error| tracing::error!(%error, "a fact cannot be read"))
+                .is_ok()
+        } else {
             let reason = format!(
                 "needs {}, which this agent does not have",
                 missing.join(", ")
             );
             tracing::error!(%topic, reason, "a fact is not taken; what was known stays");
             self.store.refuse(&topic, reason);
-        } else if let Err(error) = self.store.put(&topic, &body) {
-            tracing::error!(%error, "a fact cannot be read");
-        }
+            false
+        };
         self.revision += 1;
+        let before = self.held.remove(&topic).filter(|_| !usable);
         let held = Held {
             version,
             body,
             checksum,
             needs,
+            usable,
+            last_usable: before.and_then(Held::used),
             revision: self.revision,
         };
         self.held.insert(topic, held);
@@ -439,15 +568,105 @@ mod tests {
         assert_eq!(facts.put(strange), Put::Unknown);
     }
 
+    /// Writes what is held, as `keep` does, and reads it again.
+    fn reopened(facts: &Facts, folder: &Path, features: Features) -> Facts {
+        facts.write().unwrap();
+        Facts::open(folder, features).unwrap()
+    }
+
     #[test]
     fn a_body_that_cannot_be_read_leaves_what_was() {
         let folder = tempfile::tempdir().unwrap();
         let facts = Facts::open(folder.path(), Features::default()).unwrap();
         facts.put(fact(5, "[]"));
         let first = revision(&facts);
-        facts.put(fact(6, "{\"new\": 1}"));
-        assert!(facts.with(|store| store.has(&web()) && store.unread(&web()).is_some()));
+        for index in [6, 7] {
+            facts.put(fact(index, &format!("{{\"new\": {index}}}")));
+            assert!(facts.with(|store| store.has(&web()) && store.unread(&web()).is_some()));
+        }
         assert_ne!(revision(&facts), first, "its proxies must say so");
+        // Also after a restart, and one more.
+        let mut facts = facts;
+        for _ in 0..2 {
+            facts = reopened(&facts, folder.path(), Features::default());
+            assert!(facts.with(|store| store.has(&web()) && store.unread(&web()).is_some()));
+            assert_eq!(facts.held(&web(), "e").version, version("e", 7));
+        }
+        facts.put(fact(8, "[ ]"));
+        assert!(facts.with(|store| store.unread(&web()).is_none()));
+        let kept = facts.inner().held[&web()].last_usable.clone();
+        assert_eq!(kept, None, "what is read needs none beside it");
+    }
+
+    #[test]
+    fn a_body_that_is_not_text_leaves_what_was_and_is_asked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Facts::open(folder.path(), Features::default()).unwrap();
+        facts.put(fact(5, "[]"));
+        facts.put(pb::Fact {
+            body: vec![0xff],
+            checksum: checksum(&[0xff]),
+            ..fact(6, "")
+        });
+        let facts = reopened(&facts, folder.path(), Features::default());
+        assert!(facts.with(|store| store.has(&web())));
+        assert_eq!(facts.held(&web(), "e").version, None);
+    }
+
+    #[test]
+    fn what_a_refused_body_needs_its_readers_need_not_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let older = || Features::default().without("retries");
+        let facts = Facts::open(folder.path(), older()).unwrap();
+        let route = Topic::Route(Key::of("web"));
+        let intentions = Topic::Intentions(Key::of("web"));
+        let put = |facts: &Facts, topic: &Topic, index: u64, body: &str, needs: &[&str]| {
+            facts.put(pb::Fact {
+                topic: topic.to_string(),
+                needs: needs.iter().map(|it| (*it).to_owned()).collect(),
+                ..fact(index, body)
+            })
+        };
+        put(&facts, &route, 5, "null", &["unheard-of"]);
+        let needs = |facts: &Facts, topic: &Topic| facts.needs(&BTreeSet::from([topic.clone()]));
+        // Nobody has that feature, and nothing was there before: nothing is in use.
+        assert!(needs(&facts, &route).is_empty());
+        put(&facts, &route, 6, "null", &[]);
+        put(&facts, &route, 7, "null", &["retries"]);
+        assert!(needs(&facts, &route).is_empty(), "of the form in use");
+        let facts = reopened(&facts, folder.path(), older());
+        assert!(facts.with(|store| store.has(&route) && store.unread(&route).is_some()));
+        assert!(needs(&facts, &route).is_empty());
+        // What this agent has, its proxies need.
+        let facts = Facts::open(folder.path(), Features::default()).unwrap();
+        assert_eq!(needs(&facts, &route), ["retries"]);
+        // Intentions are passed on, whatever they need.
+        put(&facts, &intentions, 8, "[]", &["unheard-of"]);
+        assert_eq!(needs(&facts, &intentions), ["unheard-of"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_tried_again_and_not_said_to_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Arc::new(Facts::open(folder.path(), Features::default()).unwrap());
+        let stop = CancellationToken::new();
+        // A folder stands where the file is to be.
+        std::fs::create_dir(folder.path().join("facts.json")).unwrap();
+        let task = tokio::spawn(facts.clone().keep(stop.clone()));
+        let mut persisted = facts.persisted();
+        facts.put(fact(5, "[]"));
+        facts.set_mark(version("e", 5).unwrap().into());
+        let early = tokio::time::timeout(RETRY * 4, persisted.changed()).await;
+        assert!(early.is_err(), "it is not on disk");
+        std::fs::remove_dir(folder.path().join("facts.json")).unwrap();
+        let wanted = facts.changes();
+        let kept = persisted.wait_for(|count| *count == wanted);
+        let kept = tokio::time::timeout(Duration::from_secs(20), kept).await;
+        kept.unwrap().unwrap();
+        let again = Facts::open(folder.path(), Features::default()).unwrap();
+        assert_eq!(again.mark().index, 5);
+        stop.cancel();
+        task.await.unwrap();
     }
 
     #[test]

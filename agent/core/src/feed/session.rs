@@ -200,9 +200,8 @@ impl Session {
 
     /// Sends what changed of what the proxy is to run.
     async fn supply(&mut self) -> Result<(), Status> {
-        // The version is read first: what it marks is in the compilation or in a later one.
-        let version = self.feed.parts.compiler.done().borrow().clone();
         let compiled = self.output.borrow_and_update().clone();
+        let version = compiled.version.clone();
         if let Some(roots) = &compiled.roots
             && self.sent.roots.as_ref() != Some(roots)
         {

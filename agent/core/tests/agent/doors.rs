@@ -193,7 +193,10 @@ async fn the_own_socket_gives_bootstraps_and_waits_for_them() {
             "",
             json!({"proxy_id": "web-1-sidecar-proxy", "admin": "nowhere"}),
         ),
-        ("", json!({"proxy_id": "web-1-sidecar-proxy", "secret": "x"})),
+        (
+            "",
+            json!({"proxy_id": "web-1-sidecar-proxy", "secret": "x"}),
+        ),
         ("?wait=long", json!({"proxy_id": "web-1-sidecar-proxy"})),
     ] {
         assert_eq!(ask(query, body.clone()).await.status, 400, "{query} {body}");
