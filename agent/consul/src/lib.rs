@@ -32,7 +32,7 @@ pub fn fuzz(data: &[u8]) {
     };
     let _ = check::parse(&body);
     let _ = check::parse_update(&body);
-    if let Ok(registered) = register::parse(&body, None) {
+    if let Ok(registered) = register::parse(&body) {
         let echoed = echo::service(&registered.registration, Some(&body), "dc1");
         let id = echoed.get("ID").and_then(serde_json::Value::as_str);
         assert_eq!(id, Some(registered.registration.id.as_str()), "id changed");

@@ -25,12 +25,11 @@ pub struct Registered {
     pub warnings: Vec<String>,
 }
 
-/// Reads the body of `PUT /v1/agent/service/register`. `datacenter` is the mesh's own, where it
-/// is known: an upstream in another one is not wired.
+/// Reads the body of `PUT /v1/agent/service/register`.
 ///
 /// # Errors
 /// When a field is missing or wrong.
-pub fn parse(body: &Value, datacenter: Option<&str>) -> Result<Registered, ConsulError> {
+pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
     let fields = Fields::root(body)?;
     let service = fields
         .text("Name")?
@@ -62,13 +61,7 @@ pub fn parse(body: &Value, datacenter: Option<&str>) -> Result<Registered, Consu
         None => None,
     };
     let sidecar = match sidecar {
-        Some(fields) => Some(read_sidecar(
-            &fields,
-            &id,
-            &service,
-            datacenter,
-            &mut warnings,
-        )?),
+        Some(fields) => Some(read_sidecar(&fields, &id, &service, &mut warnings)?),
         None => None,
     };
     Ok(Registered {
@@ -93,12 +86,11 @@ fn read_sidecar(
     fields: &Fields<'_>,
     instance: &str,
     service: &str,
-    datacenter: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Result<Sidecar, ConsulError> {
     let id = Registration::sidecar_id(instance);
     let proxy = match fields.object("Proxy")? {
-        Some(proxy) => read_proxy(&proxy, datacenter, warnings)?,
+        Some(proxy) => read_proxy(&proxy, warnings)?,
         None => ProxyRegistration::default(),
     };
     let address = fields.host("Address")?;
@@ -125,7 +117,6 @@ fn read_sidecar(
 
 fn read_proxy(
     fields: &Fields<'_>,
-    datacenter: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Result<ProxyRegistration, ConsulError> {
     let mode = match fields.text("Mode")?.as_deref() {
@@ -145,7 +136,7 @@ fn read_proxy(
     config.retain(|key, _| !matches!(key.as_str(), "bind_address" | "bind_port"));
     let mut upstreams = Vec::new();
     for upstream in fields.objects("Upstreams")? {
-        match read_upstream(&upstream, datacenter)? {
+        match read_upstream(&upstream)? {
             Ok(upstream) => upstreams.push(upstream),
             Err(why) => warnings.push(why),
         }
@@ -163,10 +154,7 @@ fn read_proxy(
 }
 
 /// The inner error says why the upstream is echoed but not wired.
-fn read_upstream(
-    fields: &Fields<'_>,
-    datacenter: Option<&str>,
-) -> Result<Result<Upstream, String>, ConsulError> {
+fn read_upstream(fields: &Fields<'_>) -> Result<Result<Upstream, String>, ConsulError> {
     let name = fields
         .text("DestinationName")?
         .ok_or_else(|| fields.error("DestinationName", "missing; write the service's name"))?;
@@ -177,6 +165,8 @@ fn read_upstream(
         local_bind_socket_path: fields.text("LocalBindSocketPath")?,
         local_bind_socket_mode: fields.text("LocalBindSocketMode")?,
         config: fields.value_map("Config")?,
+        // Which datacenter is ours may not be known yet; who wires will know.
+        datacenter: fields.text("Datacenter")?,
         destination_name: name,
     };
     let skipped = |why: String| {
@@ -192,11 +182,6 @@ fn read_upstream(
     }
     if let Some(peer) = fields.text("DestinationPeer")? {
         return skipped(format!("it is of the peer {peer}"));
-    }
-    if let Some(dc) = fields.text("Datacenter")?
-        && datacenter != Some(dc.as_str())
-    {
-        return skipped(format!("it is in the datacenter {dc}"));
     }
     check_name(&upstream.destination_name)
         .map_err(|e| fields.error("DestinationName", e.to_string()))?;

@@ -31,7 +31,7 @@ fn count_dashboard() -> Value {
 
 #[test]
 fn golden_registration() {
-    let registered = register::parse(&count_dashboard(), None).unwrap();
+    let registered = register::parse(&count_dashboard()).unwrap();
     assert!(registered.warnings.is_empty());
     insta::assert_json_snapshot!("registration", registered.registration);
 }
@@ -39,7 +39,7 @@ fn golden_registration() {
 #[test]
 fn golden_echo() {
     let body = count_dashboard();
-    let registration = register::parse(&body, None).unwrap().registration;
+    let registration = register::parse(&body).unwrap().registration;
     insta::assert_json_snapshot!("service", echo::service(&registration, Some(&body), "dc1"));
     insta::assert_json_snapshot!("sidecar", echo::sidecar(&registration, Some(&body), "dc1"));
     let check = &registration.sidecar.as_ref().unwrap().checks[1];
@@ -82,7 +82,7 @@ fn snake_case_is_the_same_registration() {
                            "envoy_stats_tags": ["nomad.alloc_id=6f3b", "nomad.group=dashboard"]},
                 "upstreams": [{"destination_name": "count-api", "local_bind_port": 8080}]}}}
     });
-    let read = |body| register::parse(body, None).unwrap().registration;
+    let read = |body| register::parse(body).unwrap().registration;
     assert_eq!(read(&camel), read(&snake));
     let upstreams = |body| {
         let echoed = echo::sidecar(&read(body), Some(body), "dc1").unwrap();
@@ -98,7 +98,7 @@ fn snake_case_is_the_same_registration() {
 fn consuls_defaults_are_filled_in() {
     let body = json!({"Name": "web", "Port": 80, "Connect": {"SidecarService": {}},
                       "Check": {"TCP": "10.0.0.5:80", "Interval": "10s"}});
-    let registration = register::parse(&body, None).unwrap().registration;
+    let registration = register::parse(&body).unwrap().registration;
     assert_eq!(registration.id, "web");
     assert_eq!(registration.checks[0].id, "service:web");
     assert_eq!(registration.checks[0].name, "Service 'web' check");
@@ -132,8 +132,8 @@ fn what_cannot_be_wired_is_echoed_and_said() {
         {"DestinationName": "e"},
     ]);
     body["Kind"] = json!("ingress-gateway");
-    let registered = register::parse(&body, Some("dc1")).unwrap();
-    assert_eq!(registered.warnings.len(), 5, "{:?}", registered.warnings);
+    let registered = register::parse(&body).unwrap();
+    assert_eq!(registered.warnings.len(), 4, "{:?}", registered.warnings);
     let registration = registered.registration;
     let names = registration
         .sidecar
@@ -146,8 +146,10 @@ fn what_cannot_be_wired_is_echoed_and_said() {
         names
             .map(|it| it.destination_name.as_str())
             .collect::<Vec<_>>(),
-        ["b"]
+        ["a", "b"]
     );
+    let upstreams = &registration.sidecar.as_ref().unwrap().proxy.upstreams;
+    assert_eq!(upstreams[0].datacenter.as_deref(), Some("dc2"));
     let echoed = echo::sidecar(&registration, Some(&body), "dc1").unwrap();
     assert_eq!(echoed["Proxy"]["Upstreams"].as_array().unwrap().len(), 5);
     assert_eq!(
@@ -169,14 +171,14 @@ fn an_address_that_is_none_is_refused() {
             "Address": "", "Proxy": {"LocalServiceAddress": "", "Config": {"bind_address": ""},
             "Upstreams": [
                 {"DestinationName": "a", "LocalBindPort": 1, "LocalBindAddress": ""}]}}}});
-        register::parse(&body, None).unwrap();
+        register::parse(&body).unwrap();
         for good in ["10.0.0.1", "::1", "web-1.nodes.example"] {
             *body.pointer_mut(place).unwrap() = json!(good);
-            register::parse(&body, None).unwrap();
+            register::parse(&body).unwrap();
         }
         for bad in ["no such host!", "10.0.0.1:80"] {
             *body.pointer_mut(place).unwrap() = json!(bad);
-            let error = register::parse(&body, None).unwrap_err().to_string();
+            let error = register::parse(&body).unwrap_err().to_string();
             assert!(error.contains("is not an address"), "{place}: {error}");
         }
     }
@@ -187,7 +189,7 @@ fn errors_name_the_field() {
     let with = |place: &str, value: Value| {
         let mut body = count_dashboard();
         *body.pointer_mut(place).unwrap() = value;
-        register::parse(&body, None).unwrap_err().to_string()
+        register::parse(&body).unwrap_err().to_string()
     };
     for (place, value, error) in [
         (
@@ -395,7 +397,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn nomad_never_has_to_register_again(body in nomad_body()) {
-        let registration = register::parse(&body, Some("dc1")).unwrap().registration;
+        let registration = register::parse(&body).unwrap().registration;
         let parent = echo::service(&registration, Some(&body), "dc1");
         let sidecar = echo::sidecar(&registration, Some(&body), "dc1");
         prop_assert_eq!(nomad_sees_a_difference(&body, &parent, sidecar.as_ref()), None);

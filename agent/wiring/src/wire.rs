@@ -57,6 +57,16 @@ pub fn wire(input: &Input<'_>) -> Wired {
             input.registration.id
         ));
     }
+    if let Some(mesh) = facts.mesh() {
+        let elsewhere = input.sidecar.proxy.upstreams.iter();
+        problems.extend(elsewhere.filter(|it| !is_here(it, mesh)).map(|it| {
+            let dc = it.datacenter.as_deref().unwrap_or_default();
+            format!(
+                "upstream {}: it is in datacenter {dc}, and this mesh is {}; it is not wired",
+                it.destination_name, mesh.datacenter
+            )
+        }));
+    }
     let config = match (missing.is_empty(), facts.mesh()) {
         (true, Some(mesh)) => Some(config(input, mesh)),
         _ => None,
@@ -80,7 +90,10 @@ fn topics(input: &Input<'_>) -> BTreeSet<Topic> {
         Topic::Service(own.clone()),
         Topic::Intentions(own),
     ]);
-    for upstream in &input.sidecar.proxy.upstreams {
+    // Before the mesh is known nothing is wired, so all may be asked for.
+    let mesh = input.facts.mesh();
+    let upstreams = input.sidecar.proxy.upstreams.iter();
+    for upstream in upstreams.filter(|it| mesh.is_none_or(|mesh| is_here(it, mesh))) {
         let called = destination(input.registration, upstream);
         if let Some(Some(route)) = input.facts.route(&called) {
             for to in route.rules.iter().flat_map(|rule| &rule.to) {
@@ -94,6 +107,12 @@ fn topics(input: &Input<'_>) -> BTreeSet<Topic> {
         topics.insert(Topic::Route(called));
     }
     topics
+}
+
+/// Whether an upstream is of this mesh's own datacenter.
+fn is_here(upstream: &Upstream, mesh: &MeshFact) -> bool {
+    let wanted = upstream.datacenter.as_ref();
+    wanted.is_none_or(|wanted| *wanted == mesh.datacenter)
 }
 
 fn destination(registration: &Registration, upstream: &Upstream) -> Key {
@@ -112,6 +131,7 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
         .proxy
         .upstreams
         .iter()
+        .filter(|upstream| is_here(upstream, mesh))
         .filter_map(|upstream| outbound(input, upstream, &mut clusters))
         .collect();
     ProxyConfig {

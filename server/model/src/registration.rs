@@ -149,6 +149,10 @@ pub struct Upstream {
     pub destination_namespace: Option<String>,
     /// The service's name.
     pub destination_name: String,
+    /// The mesh's datacenter that is meant; `None` is this one. Another one's
+    /// services are not called: whoever wires knows which this is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub datacenter: Option<String>,
     /// The address that the application calls; `None` is 127.0.0.1.
     #[serde(default, skip_serializing_if = "is_default")]
     pub local_bind_address: Option<String>,

@@ -20,7 +20,7 @@ fn bound(folder: &Path, bind: Option<IpAddr>) -> Catalog {
 fn web(id: &str) -> (Registration, Option<Value>) {
     let body = json!({"ID": id, "Name": "web", "Port": 80, "Unknown": 1,
                       "Check": {"TTL": "10s"}, "Connect": {"SidecarService": {}}});
-    (parse(&body, None).unwrap().registration, Some(body))
+    (parse(&body).unwrap().registration, Some(body))
 }
 
 fn put(catalog: &Catalog, id: &str, owner: Owner) -> Result<(), CatalogError> {
@@ -97,11 +97,7 @@ fn another_owner_is_refused() {
         "instance a was registered by uid 1000; only its owner may change it"
     );
     let (_, body) = web("a");
-    let check = parse(&body.unwrap(), None)
-        .unwrap()
-        .registration
-        .checks
-        .remove(0);
+    let check = parse(&body.unwrap()).unwrap().registration.checks.remove(0);
     assert!(catalog.add_check("a", check, &Owner::Token).is_err());
     assert!(catalog.remove_check("service:a", &Owner::Token).is_err());
     assert!(catalog.deregister("a", &Owner::Token).is_err());

@@ -229,9 +229,7 @@ mod tests {
     }
 
     fn registration(body: serde_json::Value) -> Registration {
-        mesh_consul::register::parse(&body, None)
-            .unwrap()
-            .registration
+        mesh_consul::register::parse(&body).unwrap().registration
     }
 
     impl Rig {

@@ -74,8 +74,7 @@ pub(super) async fn register(
     let replace = asked.replace.is_some_and(|value| value != "false");
     door.change(peer, headers, move |door, owner| {
         let body = read(&body)?;
-        let datacenter = door.membership.datacenter();
-        let registered = consul::parse(&body, datacenter.as_deref())?;
+        let registered = consul::parse(&body)?;
         let id = registered.registration.id.clone();
         for warning in &registered.warnings {
             tracing::warn!(
@@ -84,9 +83,9 @@ pub(super) async fn register(
                 "a registration asks for what is not done"
             );
         }
-        tracing::info!(instance = id, %owner, "registered");
         door.catalog
-            .register(registered.registration, Some(body), owner, replace)?;
+            .register(registered.registration, Some(body), owner.clone(), replace)?;
+        tracing::info!(instance = id, %owner, "registered");
         Ok(())
     })
     .await?;

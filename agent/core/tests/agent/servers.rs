@@ -5,7 +5,7 @@ use mesh_proto::servers::v1 as pb;
 use mesh_proto::servers::v1::to_agent::Message as To;
 use serde_json::json;
 
-use crate::support::{Fake, World, register, request, soon, web};
+use crate::support::{Fake, Proxy, World, bootstrap, register, request, soon, web};
 
 #[tokio::test]
 async fn the_catalog_is_synced_and_follows() {
@@ -112,6 +112,40 @@ async fn topics_are_those_of_the_registered_proxies() {
         "{topics:?}"
     );
     assert_eq!(topics.len(), 9);
+}
+
+#[tokio::test]
+async fn an_upstream_that_names_the_datacenter_is_wired_once_that_is_known() {
+    let world = World::new();
+    let server = world.server().await;
+    let mut body = web("web-1");
+    body["Connect"]["SidecarService"]["Proxy"]["Upstreams"] = json!([
+        {"DestinationName": "api", "LocalBindPort": 9001, "Datacenter": "dc1"},
+        {"DestinationName": "far", "LocalBindPort": 9002, "Datacenter": "dc2"},
+    ]);
+    // Before any server was ever spoken with.
+    let agent = world.agent(&[]).await;
+    register(&agent, &body).await;
+    agent.shutdown().await;
+    let agent = world.agent(&[&server]).await;
+    let key = mesh_tls::LeafKey::generate().unwrap();
+    let id = "web-1-sidecar-proxy";
+    let ticket = bootstrap(&agent, id).await.ticket.unwrap();
+    let at = agent.addresses().grpc;
+    let mut proxy = Proxy::with_ticket(at, id, &key, &ticket).await.unwrap();
+    let (_, config) = proxy.config().await;
+    let called: Vec<&str> = config
+        .outbound
+        .iter()
+        .map(|it| it.service.name.as_str())
+        .collect();
+    assert_eq!(called, ["api"]);
+    server
+        .until("what is left out", |state| {
+            let problem = state.reports.first().map(|it| it.problem.as_str());
+            problem.is_some_and(|it| it.contains("upstream far: it is in datacenter dc2"))
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -129,6 +129,7 @@ fn upstream(mut fields: Fields<'_>) -> Option<Upstream> {
             check_name(text).map(|()| text.to_owned())
         }),
         destination_name: name.clone().unwrap_or_default(),
+        datacenter: None,
         local_bind_address: fields.parsed("local_bind_address", super::host),
         local_bind_port: fields.port("local_bind_port", 1).unwrap_or_default(),
         local_bind_socket_path: fields.parsed("local_bind_socket_path", socket_path),
