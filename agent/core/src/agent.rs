@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
-use crate::catalog::{Catalog, Settings, View};
+use crate::catalog::{Catalog, Settings};
 use crate::checks::{self, Board, Network};
 use crate::compiler::Compiler;
 use crate::facts::Facts;
@@ -174,12 +174,7 @@ impl Agent {
         tasks.spawn(state.board.keep(stop.clone()));
         tasks.spawn(state.facts.keep(stop.clone()));
         tasks.spawn(compiler.run(state.catalog.watch(), stop.clone()));
-        tasks.spawn(forget(
-            state.catalog.watch(),
-            state.keys,
-            records,
-            stop.clone(),
-        ));
+        tasks.spawn(forget(state.catalog, state.keys, records, stop.clone()));
         let proxies = options.limits.proxies as usize;
         for listener in [Some(grpc), grpc_socket_listener].into_iter().flatten() {
             tasks.spawn(serve_feed(listener, feed.clone(), proxies, stop.clone()));
@@ -326,6 +321,9 @@ impl State {
             tracing::error!(%error, "the instance files were not taken; what they said before stays");
             files_error = Some(error.to_string());
         }
+        if options.instance_dir.is_none() {
+            catalog.forget_files()?;
+        }
         let datacenter = options.datacenter.clone();
         Ok(Self {
             lock,
@@ -342,18 +340,18 @@ impl State {
 
 /// Forgets the keys and states of proxies that are no longer registered.
 async fn forget(
-    mut catalog: watch::Receiver<View>,
+    catalog: Arc<Catalog>,
     keys: Arc<Keys>,
     records: Arc<Records>,
     stop: CancellationToken,
 ) {
+    let mut changed = catalog.watch();
     loop {
-        let view = catalog.borrow_and_update().clone();
-        records.retain(&view);
-        let keys = keys.clone();
-        let _ = tokio::task::spawn_blocking(move || keys.retain(&view)).await;
+        records.retain(&changed.borrow_and_update().clone());
+        let (keys, catalog) = (keys.clone(), catalog.clone());
+        let _ = tokio::task::spawn_blocking(move || keys.retain(|| catalog.view())).await;
         tokio::select! {
-            it = catalog.changed() => if it.is_err() { return },
+            it = changed.changed() => if it.is_err() { return },
             () = stop.cancelled() => return,
         }
     }

@@ -61,6 +61,17 @@ pub(crate) enum CatalogError {
     Disk { id: String, source: io::Error },
 }
 
+impl CatalogError {
+    /// Somebody else made what is to be changed.
+    pub(crate) fn not_owner(entry: &Entry, what: &'static str) -> Self {
+        Self::Owner {
+            what,
+            id: entry.registration.id.clone(),
+            owner: entry.owner.clone(),
+        }
+    }
+}
+
 /// What the catalog fills in and how much it takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -170,7 +181,7 @@ impl Catalog {
             .or_else(|| view.sidecar(instance).map(|(entry, _)| entry))
             .ok_or_else(|| CatalogError::NoInstance(instance.to_owned()))?;
         if !entry.owner.may_be_replaced_by(by) {
-            return Err(not_owner(entry, "instance"));
+            return Err(CatalogError::not_owner(entry, "instance"));
         }
         if let Some((other, _)) = view.check(&check.id)
             && other.registration.id != entry.registration.id
@@ -251,6 +262,25 @@ impl Catalog {
         Ok(count)
     }
 
+    /// Takes away what instance files registered, for an agent that has none any more: nobody else
+    /// may. Blocks.
+    pub(crate) fn forget_files(&self) -> Result<(), AgentError> {
+        let _writing = self.writing();
+        let mut entries = self.entries();
+        let files = |entry: &Arc<Entry>| matches!(entry.owner, Owner::File(_));
+        for id in self.entries().into_values().filter(files) {
+            let id = &id.registration.id;
+            disk::remove(&self.path(id)).map_err(AgentError::disk(self.path(id)))?;
+            entries.remove(id);
+            tracing::info!(
+                instance = id,
+                "gone, since there is no instance_dir any more"
+            );
+        }
+        self.publish(entries);
+        Ok(())
+    }
+
     /// Whether anything is registered from instance files.
     pub(crate) fn has_files(&self) -> bool {
         let view = self.view();
@@ -270,7 +300,7 @@ impl Catalog {
         let known = entries.get(&registration.id);
         match known {
             Some(known) if !known.owner.may_be_replaced_by(&owner) => {
-                return Err(not_owner(known, "instance"));
+                return Err(CatalogError::not_owner(known, "instance"));
             }
             None if entries.len() >= self.settings.limit => {
                 return Err(CatalogError::TooMany(self.settings.limit));
@@ -443,15 +473,7 @@ fn unique(entries: &BTreeMap<String, Arc<Entry>>, entry: &Entry) -> Result<(), C
 fn may_remove(entry: &Entry, what: &'static str, by: &Owner) -> Result<(), CatalogError> {
     match entry.owner.may_be_removed_by(by) {
         true => Ok(()),
-        false => Err(not_owner(entry, what)),
-    }
-}
-
-fn not_owner(entry: &Entry, what: &'static str) -> CatalogError {
-    CatalogError::Owner {
-        what,
-        id: entry.registration.id.clone(),
-        owner: entry.owner.clone(),
+        false => Err(CatalogError::not_owner(entry, what)),
     }
 }
 

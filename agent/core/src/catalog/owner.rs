@@ -24,6 +24,12 @@ impl Owner {
         matches!((self, other), (Self::File(_), Self::File(_))) || self == other
     }
 
+    /// Whether `other`, who may register, may say how a TTL check of what this one made is. A file
+    /// names nobody who would: whoever may register speaks for its checks.
+    pub(crate) fn may_be_checked_by(&self, other: &Self) -> bool {
+        matches!(self, Self::File(_)) || self.may_be_replaced_by(other)
+    }
+
     /// Whether `other` may take away what this one made. Root may, so that nothing stays for
     /// good; what stands in a file would come back with the next reload.
     pub(crate) fn may_be_removed_by(&self, other: &Self) -> bool {

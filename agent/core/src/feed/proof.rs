@@ -89,30 +89,33 @@ impl Verifier<'_> {
         let Some((entry, _)) = self.view.sidecar(&hello.proxy) else {
             return Err(Refused::NotRegistered);
         };
-        let disk = |e: std::io::Error| Refused::Disk(e.to_string());
-        if !hello.ticket.is_empty() && self.tickets.redeem(&hello.proxy, &hello.ticket) {
-            self.keys
-                .replace(&hello.proxy, &hello.public_key)
-                .map_err(disk)?;
+        let (proxy, owner) = (hello.proxy.as_str(), &entry.owner);
+        let replace = || {
+            let replaced = self.keys.replace(proxy, owner, &hello.public_key);
+            replaced.map_err(|e| Refused::Disk(e.to_string()))
+        };
+        if !hello.ticket.is_empty()
+            && let Some(ticket) = self.tickets.redeem(proxy, owner, &hello.ticket)
+        {
+            // The proxy has nothing else to come again with.
+            replace().inspect_err(|_| self.tickets.give_back(proxy, ticket))?;
             return Ok(Proof::Ticket);
         }
         // One whose first hello was taken, but who did not hear so, comes with the used ticket.
-        if self.keys.is_known(&hello.proxy, &hello.public_key) {
+        if self.keys.is_known(proxy, owner, &hello.public_key) {
             return Ok(Proof::RememberedKey);
         }
         if !hello.ticket.is_empty() {
             return Err(Refused::Ticket);
         }
-        if self.keys.has(&hello.proxy) {
+        if self.keys.has(proxy) {
             return Err(Refused::Key);
         }
         if hello.leaf.is_empty() {
             return Err(Refused::Nothing);
         }
         self.leaf(&entry.registration, hello)?;
-        self.keys
-            .replace(&hello.proxy, &hello.public_key)
-            .map_err(disk)?;
+        replace()?;
         Ok(Proof::Leaf)
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn serve(
         Ok(hello) => {
             let _held = connection.hold();
             let (stream, replaced) = feed.open(&hello);
-            let session = Session::new(feed.clone(), &hello.proxy, stream, out.clone());
+            let session = Session::new(feed.clone(), &hello, stream, out.clone());
             let result = tokio::select! {
                 it = session.run(inbound) => it,
                 () = replaced.cancelled() => {
@@ -136,6 +136,8 @@ async fn send(out: &Outbox, message: To) -> Result<(), Status> {
 struct Session {
     feed: Arc<Feed>,
     proxy: String,
+    /// The newest key that is known to be the proxy's by this stream.
+    proved: Vec<u8>,
     stream: u64,
     out: Outbox,
     output: watch::Receiver<Compiled>,
@@ -161,12 +163,13 @@ struct Signing {
 }
 
 impl Session {
-    fn new(feed: Arc<Feed>, proxy: &str, stream: u64, out: Outbox) -> Self {
-        let mut output = feed.parts.compiler.output(proxy);
+    fn new(feed: Arc<Feed>, hello: &pb::Hello, stream: u64, out: Outbox) -> Self {
+        let mut output = feed.parts.compiler.output(&hello.proxy);
         output.mark_changed();
         Self {
             feed,
-            proxy: proxy.to_owned(),
+            proxy: hello.proxy.clone(),
+            proved: hello.public_key.clone(),
             stream,
             out,
             output,
@@ -316,10 +319,19 @@ impl Session {
                 // From now on the proxy may come with this key. Where that cannot be written, a
                 // leaf is worth more than the memory of its key.
                 let (feed, proxy) = (self.feed.clone(), self.proxy.clone());
+                let (proved, key) = (self.proved.clone(), signing.key.clone());
                 let kept =
-                    tokio::task::spawn_blocking(move || feed.parts.keys.add(&proxy, &signing.key));
-                if let Ok(Err(error)) = kept.await {
-                    tracing::error!(proxy = %self.proxy, %error, "a proxy's key cannot be remembered");
+                    tokio::task::spawn_blocking(move || feed.parts.keys.add(&proxy, &proved, &key));
+                match kept.await {
+                    Ok(Ok(true)) => self.proved = signing.key,
+                    Ok(Err(error)) => {
+                        tracing::error!(proxy = %self.proxy, %error, "a proxy's key cannot be remembered");
+                    }
+                    Ok(Ok(false)) | Err(_) => {
+                        return Err(Status::aborted(
+                            "another start of this proxy took its place, or it is gone",
+                        ));
+                    }
                 }
                 let error = String::new();
                 send(&self.out, To::Leaf(pb::Leaf { chain, error })).await

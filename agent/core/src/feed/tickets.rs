@@ -13,6 +13,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::{Digest, Sha256};
 
+use crate::catalog::Owner;
 use crate::clock::Clock;
 
 /// How long a ticket is good.
@@ -28,9 +29,12 @@ pub(crate) struct Tickets {
     out: Mutex<HashMap<String, Vec<Out>>>,
 }
 
+/// A ticket that is out, or was used up.
 #[derive(Debug)]
-struct Out {
+pub(crate) struct Out {
     hash: [u8; 32],
+    /// Whose instance it was when the ticket was given out.
+    owner: Owner,
     until: SystemTime,
 }
 
@@ -42,9 +46,9 @@ impl Tickets {
         }
     }
 
-    /// A new ticket for a proxy. Others of it, and the proxy that runs, are left alone.
-    /// `None` when the system gives no randomness.
-    pub(crate) fn issue(&self, proxy: &str) -> Option<Ticket> {
+    /// A new ticket for the proxy of an owner's instance. Others of it, and the proxy that runs, are
+    /// left alone. `None` when the system gives no randomness.
+    pub(crate) fn issue(&self, proxy: &str, owner: &Owner) -> Option<Ticket> {
         let mut bits = [0; 32];
         OsRng.try_fill_bytes(&mut bits).ok()?;
         let ticket = Ticket::new(bits);
@@ -60,26 +64,33 @@ impl Tickets {
         }
         tickets.push(Out {
             hash: hash(&bits),
+            owner: owner.clone(),
             until: now + LIFETIME,
         });
         Some(ticket)
     }
 
-    /// Whether this is a ticket of this proxy. It is used up by that.
-    pub(crate) fn redeem(&self, proxy: &str, ticket: &[u8]) -> bool {
+    /// The ticket, where it is one of this proxy while its instance is this owner's. It is used up
+    /// by that.
+    pub(crate) fn redeem(&self, proxy: &str, owner: &Owner, ticket: &[u8]) -> Option<Out> {
         let now = self.clock.now();
         let given = hash(ticket);
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tickets) = out.get_mut(proxy) else {
-            return false;
-        };
+        let tickets = out.get_mut(proxy)?;
         let mut found = None;
         for (index, ticket) in tickets.iter().enumerate() {
             if same(&ticket.hash, &given) {
                 found = Some(index);
             }
         }
-        found.is_some_and(|index| now < tickets.remove(index).until)
+        let used = tickets.remove(found?);
+        (now < used.until && used.owner.may_be_replaced_by(owner)).then_some(used)
+    }
+
+    /// What a ticket was used up for could not be done: it is good again.
+    pub(crate) fn give_back(&self, proxy: &str, ticket: Out) {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        out.entry(proxy.to_owned()).or_default().push(ticket);
     }
 }
 
@@ -102,34 +113,51 @@ mod tests {
     use super::*;
     use crate::testing::TestClock;
 
+    const ROOT: Owner = Owner::Uid(0);
+
+    fn redeems(tickets: &Tickets, proxy: &str, ticket: &[u8]) -> bool {
+        tickets.redeem(proxy, &ROOT, ticket).is_some()
+    }
+
     #[test]
     fn a_ticket_opens_one_proxy_once_in_time() {
         let clock = Arc::new(TestClock::default());
         let tickets = Tickets::new(clock.clone());
-        let ticket = tickets.issue("a").unwrap();
-        assert!(
-            !tickets.redeem("b", ticket.as_bytes()),
-            "another proxy's id"
-        );
-        assert!(!tickets.redeem("a", &[0; 32]), "not a ticket");
-        assert!(!tickets.redeem("a", b""), "nothing");
-        assert!(tickets.redeem("a", ticket.as_bytes()));
-        assert!(!tickets.redeem("a", ticket.as_bytes()), "a second use");
+        let ticket = tickets.issue("a", &ROOT).unwrap();
+        let ticket = ticket.as_bytes();
+        assert!(!redeems(&tickets, "b", ticket), "another proxy's id");
+        assert!(!redeems(&tickets, "a", &[0; 32]), "not a ticket");
+        assert!(!redeems(&tickets, "a", b""), "nothing");
+        let used = tickets.redeem("a", &ROOT, ticket).unwrap();
+        assert!(!redeems(&tickets, "a", ticket), "a second use");
+        tickets.give_back("a", used);
+        assert!(redeems(&tickets, "a", ticket) && !redeems(&tickets, "a", ticket));
 
-        let (first, second) = (tickets.issue("a").unwrap(), tickets.issue("a").unwrap());
+        let issue = || tickets.issue("a", &ROOT).unwrap();
+        let (first, second) = (issue(), issue());
         assert_ne!(first, second);
         clock.advance(LIFETIME - Duration::from_secs(1));
-        assert!(tickets.redeem("a", first.as_bytes()));
+        assert!(redeems(&tickets, "a", first.as_bytes()));
         clock.advance(Duration::from_secs(1));
-        assert!(!tickets.redeem("a", second.as_bytes()), "expired");
+        assert!(!redeems(&tickets, "a", second.as_bytes()), "expired");
+    }
+
+    #[test]
+    fn a_ticket_is_for_the_owner_that_it_was_given_for() {
+        let tickets = Tickets::new(Arc::new(TestClock::default()));
+        let ticket = tickets.issue("a", &ROOT).unwrap();
+        // The instance went, and another user registered one under its id.
+        let other = tickets.redeem("a", &Owner::Uid(7), ticket.as_bytes());
+        assert!(other.is_none());
     }
 
     #[test]
     fn the_number_is_bounded() {
         let tickets = Tickets::new(Arc::new(TestClock::default()));
-        let all: Vec<_> = (0..40).map(|_| tickets.issue("a").unwrap()).collect();
-        assert!(!tickets.redeem("a", all[0].as_bytes()));
-        assert!(tickets.redeem("a", all[39].as_bytes()));
+        let issue = |_| tickets.issue("a", &ROOT).unwrap();
+        let all: Vec<_> = (0..40).map(issue).collect();
+        assert!(!redeems(&tickets, "a", all[0].as_bytes()));
+        assert!(redeems(&tickets, "a", all[39].as_bytes()));
         assert_eq!(tickets.out.lock().unwrap()["a"].len(), MAX_OF_ONE - 1);
     }
 

@@ -88,7 +88,7 @@ pub(crate) async fn issue(
             }
             let ticket = door
                 .tickets
-                .issue(&proxy_id)
+                .issue(&proxy_id, &owner)
                 .ok_or_else(|| Failure::internal("the system gives no randomness"))?;
             tracing::info!(proxy = proxy_id, ?uid, "a ticket was given out");
             return Ok(Bootstrap {

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 
 use super::answer::{Answer, done, json, read};
 use super::services::Listing;
-use super::{Caller, Door, Failure, Peer};
+use super::{Caller, Door, Failure, Peer, is_trusted};
+use crate::catalog::{CatalogError, Owner};
 
 /// `GET /v1/agent/checks`
 pub(super) async fn list(State(door): State<Arc<Door>>, Query(asked): Query<Listing>) -> Answer {
@@ -125,11 +126,15 @@ async fn set(
     status: Status,
     output: String,
 ) -> Answer {
-    door.change(peer, headers, move |door, _| {
+    door.change(peer, headers, move |door, by| {
         let view = door.view();
-        let Some((_, check)) = view.check(&id) else {
+        let Some((entry, check)) = view.check(&id) else {
             return Err(Failure::not_found(format!("unknown check ID: {id}")));
         };
+        let trusted = matches!(by, Owner::Uid(uid) if is_trusted(uid));
+        if !trusted && !entry.owner.may_be_checked_by(&by) {
+            return Err(CatalogError::not_owner(entry, "check").into());
+        }
         if !matches!(check.kind, CheckKind::Ttl { .. }) {
             return Err(Failure::bad(format!(
                 "check {id} is not a TTL check: the agent runs it and says what it is"

@@ -286,6 +286,29 @@ async fn another_user_may_read_and_not_write() {
         taken.body
     );
 
+    // Nor does the token speak for the checks of another's instance, but for its user's own.
+    let fail = "/v1/agent/check/fail/service:web-1";
+    let spoken = other.ask(&http, "PUT", fail, "0123456789abcdef", "").await;
+    assert_eq!(spoken.status, 403, "{}", spoken.body);
+    let own = json!({"Name": "ttl", "ID": "ttl-1", "Check": {"TTL": "1h"}}).to_string();
+    let path = "/v1/agent/check/pass/service:ttl-1";
+    for (path, body) in [(register_path, own.as_str()), (path, "")] {
+        let done = other
+            .ask(&http, "PUT", path, "0123456789abcdef", body)
+            .await;
+        assert_eq!(done.status, 200, "{path}: {}", done.body);
+    }
+    let checks = request(
+        agent.addresses().http,
+        "GET",
+        "/v1/agent/checks",
+        &[],
+        String::new(),
+    );
+    let checks = checks.await.json();
+    assert_eq!(checks["service:web-1"]["Status"], "passing");
+    assert_eq!(checks["service:ttl-1"]["Status"], "passing");
+
     // The agent's socket: no bootstrap of another's proxy, and not a word whether it exists.
     for id in ["web-1-sidecar-proxy", "nobody"] {
         let ask = json!({"proxy_id": id}).to_string();

@@ -337,3 +337,33 @@ async fn without_facts_there_is_no_config() {
     server.set("endpoints/default/api", "[]").await;
     proxy.config().await;
 }
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_does_not_burn_the_ticket() {
+    let world = World::new();
+    let agent = world.agent(&[]).await;
+    register(&agent, &web("web-1")).await;
+    let ticket = bootstrap(&agent, WEB).await.ticket.unwrap();
+    let key = LeafKey::generate().unwrap();
+    let at = agent.addresses().grpc;
+    // Where the proxies' keys are to be kept stands a file.
+    let folder = world.data().join("data/proxies");
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    let refused = Proxy::with_ticket(at, WEB, &key, &ticket).await;
+    assert_eq!(
+        refused.err().unwrap().code(),
+        Code::Unavailable,
+        "come again"
+    );
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    Proxy::with_ticket(at, WEB, &key, &ticket).await.unwrap();
+    let other = LeafKey::generate().unwrap();
+    let used = Proxy::with_ticket(at, WEB, &other, &ticket).await;
+    assert_eq!(
+        used.err().unwrap().code(),
+        Code::Unauthenticated,
+        "and used up then"
+    );
+}
