@@ -104,7 +104,8 @@ class Continuity(unittest.TestCase):
             agent.restart()
             until("the agent answers without servers",
                   lambda: b"users" in mesh.agent_api("GET", "/v1/agent/services")[1])
-            # And wires a sidecar that starts then, but for its leaf.
+            # The sidecars come back to it, and run what it compiles of its disk.
+            until("the sidecars are back", lambda: sidecars(mesh) == 2)
             load.more(100)
             server.restart()
             mesh.ready()
@@ -140,6 +141,25 @@ class Continuity(unittest.TestCase):
                 load.more(100)
             self.assertEqual(load.stop(), [])
 
+    def test_an_acked_deny_survives_a_crash_of_the_agent(self):
+        with Mesh("acked-deny", default="allow") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            facts = mesh.folder / "a10" / "facts.json"
+            until("no write of the agent's is under way", lambda: time.time() - facts.stat().st_mtime > 1)
+            mesh.command("intention", "create", "-wait", "-deny", "web", "users")
+            # At once: what was not on disk when it was acked is lost.
+            mesh.processes["a10"].kill()
+            mesh.processes["s1"].kill()
+            self.assertEqual(http_get(f"http://{host}:{port}/")[0], 403)
+            mesh.processes["a10"].restart()
+            until("the agent answers without servers", lambda: mesh.agent_api("GET", "/ready")[0] == 200)
+            until("the sidecars are back", lambda: sidecars(mesh) == 2)
+            # What they are sent now, they have soon.
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                self.assertEqual(http_get(f"http://{host}:{port}/")[0], 403)
+
     def test_a_sidecar_drains(self):
         with Mesh("drain", default="allow") as mesh:
             mesh.servers()
@@ -153,6 +173,11 @@ class Continuity(unittest.TestCase):
             self.assertEqual(mesh.processes["users-2-proxy"].stop(), 0)
             load.more(100)
             self.assertEqual(load.stop(), [])
+
+
+def sidecars(mesh):
+    """How many have a stream to the agent, by its own word."""
+    return json.loads(mesh.agent_api("GET", "/ready")[1])["proxies_connected"]
 
 
 def connected(mesh, proxy):

@@ -1,11 +1,13 @@
 //! A restart of the agent is not felt, with the servers away or not.
 
+use std::time::Duration;
+
 use mesh_agent::{Agent, AgentError};
 use mesh_proto::proxies::v1::ack::What;
 use mesh_tls::LeafKey;
 use serde_json::json;
 
-use crate::support::{Proxy, World, bootstrap, register, request, web};
+use crate::support::{Proxy, World, bootstrap, register, request, soon, web};
 
 const WEB: &str = "web-1-sidecar-proxy";
 
@@ -49,6 +51,48 @@ async fn it_answers_from_its_disk_at_once() {
     // A bootstrap, too, needs no server.
     bootstrap(&agent, WEB).await;
     agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_ack_waits_for_the_disk() {
+    let world = World::new();
+    let server = world.server().await;
+    let agent = world.agent(&[&server]).await;
+    register(&agent, &web("web-1")).await;
+    server.until("an ack", |state| !state.acks.is_empty()).await;
+    // Where the agent would write its facts stands something else.
+    let obstacle = world.data().join("data/facts.json.tmp");
+    let placed = async {
+        // Not while a write is under way.
+        while std::fs::create_dir(&obstacle).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a pause of the writes", placed).await;
+    let deny = json!([{"namespace": "default", "name": "web", "source": {"name": "api"}, "action": "deny"}]);
+    let key = LeafKey::generate().unwrap();
+    let ticket = bootstrap(&agent, WEB).await.ticket.unwrap();
+    let at = agent.addresses().grpc;
+    let mut proxy = Proxy::with_ticket(at, WEB, &key, &ticket).await.unwrap();
+    let (first, _) = proxy.config().await;
+    proxy.ack(What::Config(first.serial), "").await;
+    let version = server
+        .set("intentions/default/web", &deny.to_string())
+        .await;
+    let (config, read) = proxy.config().await;
+    assert_eq!(read.policy.intentions.len(), 1, "the proxy has it at once");
+    proxy.ack(What::Config(config.serial), "").await;
+    let is_acked = |state: &crate::support::State| {
+        let last = state.acks.last().unwrap();
+        last.version == Some(version.clone()) && last.lagging.is_empty()
+    };
+    let early = server.until("its ack", is_acked);
+    let early = tokio::time::timeout(Duration::from_millis(500), early).await;
+    assert!(early.is_err(), "acked, and not on disk");
+    std::fs::remove_dir(&obstacle).unwrap();
+    server.until("its ack", is_acked).await;
+    let kept = std::fs::read_to_string(world.data().join("data/facts.json")).unwrap();
+    assert!(kept.contains("deny"), "{kept}");
 }
 
 #[tokio::test]
@@ -120,6 +164,36 @@ async fn a_bad_instance_file_keeps_a_first_start_and_not_a_restart() {
         json!(null)
     );
     agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_its_folder_what_files_registered_is_gone() {
+    let world = World::new();
+    let files = world.data().join("instances.d");
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("a.hcl"), "instance \"api\" {\n  port = 82\n}\n").unwrap();
+    let mut options = world.options(&[]);
+    options.instance_dir = Some(files);
+    let agent = Agent::start(options).await.unwrap();
+    register(&agent, &web("web-1")).await;
+    assert_eq!(agent.status().instances, 2);
+    agent.shutdown().await;
+    for _ in 0..2 {
+        let agent = world.agent(&[]).await;
+        let get = request(
+            agent.addresses().http,
+            "GET",
+            "/v1/agent/services",
+            &[],
+            String::new(),
+        );
+        let services = get.await.json();
+        assert!(
+            services.get("api").is_none() && services.get("web-1").is_some(),
+            "{services}"
+        );
+        agent.shutdown().await;
+    }
 }
 
 #[tokio::test]

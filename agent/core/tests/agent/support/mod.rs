@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 pub use ca::{Ca, spiffe};
 pub use http::{Answer, request, request_unix};
 pub use proxy::Proxy;
-pub use server::Fake;
+pub use server::{Fake, State};
 
 /// The longest that anything awaited here takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(20);
