@@ -20,7 +20,7 @@ use crate::checks::{self, Board, Network};
 use crate::compiler::Compiler;
 use crate::facts::Facts;
 use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
-use crate::http::{self, Door};
+use crate::http::{self, Door, Places};
 use crate::uplink::{self, Link, Membership, Uplink};
 use crate::{AgentError, AgentOptions, disk};
 
@@ -181,10 +181,12 @@ impl Agent {
         }
         let limit = options.limits.http_connections as usize;
         let router = http::router(door.clone());
-        tasks.spawn(http::serve(http, router, limit, stop.clone()));
+        let places = Places::new(limit);
+        tasks.spawn(http::serve(http, router, places, stop.clone()));
         if let Some(own) = own {
             let router = http::own_router(door.clone());
-            tasks.spawn(http::serve(own, router, limit, stop.clone()));
+            let places = Places::new(limit);
+            tasks.spawn(http::serve(own, router, places, stop.clone()));
         }
         tasks.spawn(uplink.run());
         tasks.close();

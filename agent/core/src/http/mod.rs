@@ -29,7 +29,7 @@ pub(crate) use access::{is_trusted, read_token};
 pub(crate) use answer::Failure;
 pub(crate) use bootstrap::issue;
 pub(crate) use peer::Peer;
-pub(crate) use serve::serve;
+pub(crate) use serve::{Places, serve};
 
 use crate::catalog::{Catalog, Owner, View};
 use crate::checks::Board;
