@@ -307,6 +307,8 @@ impl State {
             bind: options.sidecar_bind,
             ports: options.sidecar_ports.clone(),
             limit: options.limits.instances as usize,
+            node: options.node_id.clone(),
+            address: options.advertise.clone(),
         };
         let catalog = Catalog::open(folder, settings)?;
         let token = options.register_token_file.as_deref();

@@ -3,15 +3,16 @@
 //! A proxy is wired anew only when its registration changed or the body of a topic that it hangs
 //! on did. What falls out besides is what the agent must know: the topics of all its proxies.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_model::{Registration, Version};
 use mesh_proto::fact::{RootsFact, Topic};
+use mesh_proto::servers::MAX_TOPICS;
 use mesh_tls::pem;
-use mesh_wiring::{Input, wire};
+use mesh_wiring::{FactStore, Input, wire};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +134,8 @@ impl Compiler {
         self.wanted.subscribe()
     }
 
-    /// The version as of which everything is compiled and will be again after a crash.
+    /// The version as of which everything is compiled and will be again after a crash. Word comes
+    /// also when only a config or its problems changed: both are said to the servers.
     pub(crate) fn done(&self) -> watch::Receiver<Version> {
         self.done.subscribe()
     }
@@ -176,21 +178,43 @@ impl Compiler {
         }
     }
 
+    /// What a proxy is told that hangs on more than servers say to one node: it keeps what it has,
+    /// and its status says why.
+    fn leave_out(&self, proxy: &str) {
+        let reason = format!(
+            "with it the sidecars of this node hang on more than {MAX_TOPICS} topics, which is what \
+             servers tell one node; it keeps the config that it has. Move some instances elsewhere"
+        );
+        tracing::error!(proxy, reason, "a proxy is not wired");
+        let compiled = Compiled {
+            problems: vec![reason.clone()],
+            behind: Some(reason),
+            ..Compiled::default()
+        };
+        self.publish(proxy, compiled);
+    }
+
     fn compile(&self, view: &View, memory: &mut Memory) {
         let made = &mut memory.made;
         let before: BTreeSet<Topic> = made.values().flat_map(|it| it.topics.clone()).collect();
         // Read before the facts are: what it marks is in them then.
         let mark = self.facts.mark();
-        made.retain(|proxy, _| view.sidecar(proxy).is_some());
+        let registered: HashSet<&str> = view.sidecars().map(|(_, it)| it.id.as_str()).collect();
+        made.retain(|proxy, _| registered.contains(proxy.as_str()));
+        let mut wanted = BTreeSet::new();
         for (entry, sidecar) in view.sidecars() {
             let registration = &entry.registration;
             if let Some(before) = made.get(&sidecar.id)
                 && before.registration == *registration
                 && before.revisions == self.facts.revisions(&before.topics)
             {
+                if !add(&mut wanted, &before.topics) {
+                    made.remove(&sidecar.id);
+                    self.leave_out(&sidecar.id);
+                }
                 continue;
             }
-            let (wired, behind, roots) = self.facts.with(|facts| {
+            let wire = |facts: &FactStore| {
                 let wired = wire(&Input {
                     registration,
                     sidecar,
@@ -200,8 +224,14 @@ impl Compiler {
                 let mut topics = wired.topics.iter();
                 let behind = topics.find_map(|it| Some(format!("{it}: {}", facts.unread(it)?)));
                 (wired, behind, facts.roots().map(roots))
-            });
-            let revisions = self.facts.revisions(&wired.topics);
+            };
+            let (made_of, (wired, behind, roots)) =
+                self.facts.read(wire, |(wired, ..)| &wired.topics);
+            if !add(&mut wanted, &wired.topics) {
+                made.remove(&sidecar.id);
+                self.leave_out(&sidecar.id);
+                continue;
+            }
             let mut compiled = Compiled {
                 problems: wired.problems,
                 behind,
@@ -217,7 +247,7 @@ impl Compiler {
                 Some(Ok(json)) => {
                     compiled.config = Some(Config {
                         json: json.into(),
-                        needs: self.facts.needs(&wired.topics),
+                        needs: made_of.needs,
                     });
                 }
                 Some(Err(error)) => compiled.problems.push(error.to_string()),
@@ -231,7 +261,7 @@ impl Compiler {
             self.publish(&sidecar.id, compiled);
             let now = Made {
                 registration: registration.clone(),
-                revisions,
+                revisions: made_of.revisions,
                 topics: wired.topics,
             };
             made.insert(sidecar.id.clone(), now);
@@ -239,9 +269,8 @@ impl Compiler {
         // One that is waited for may have been registered since the view was taken.
         self.outputs().retain(|proxy, output| {
             let awaited = output.receiver_count() > 0 && output.borrow().generation == 0;
-            awaited || made.contains_key(proxy)
+            awaited || registered.contains(proxy.as_str())
         });
-        let mut wanted: BTreeSet<Topic> = made.values().flat_map(|it| it.topics.clone()).collect();
         let now = Instant::now();
         for topic in before.difference(&wanted) {
             memory.lingering.insert(topic.clone(), now);
@@ -249,6 +278,14 @@ impl Compiler {
         memory
             .lingering
             .retain(|topic, since| !wanted.contains(topic) && now < *since + LINGER);
+        // What is wanted comes before what lingers.
+        while wanted.len() + memory.lingering.len() > MAX_TOPICS {
+            let oldest = memory.lingering.iter().min_by_key(|(_, since)| **since);
+            let Some(oldest) = oldest.map(|(topic, _)| topic.clone()) else {
+                break;
+            };
+            memory.lingering.remove(&oldest);
+        }
         wanted.extend(memory.lingering.keys().cloned());
         self.facts.retain(&wanted);
         self.wanted.send_if_modified(|before| {
@@ -268,8 +305,12 @@ impl Compiler {
     /// Says what is done, now that so many changes are on disk.
     fn settle(&self, persisted: u64, memory: &mut Memory) {
         let mut done = None;
-        while let Some((_, version)) = memory.awaited.pop_front_if(|(it, _)| *it <= persisted) {
-            done = Some(version);
+        while memory
+            .awaited
+            .front()
+            .is_some_and(|(it, _)| *it <= persisted)
+        {
+            done = memory.awaited.pop_front().map(|(_, version)| version);
         }
         if let Some(version) = done {
             self.done.send_if_modified(|before| {
@@ -283,7 +324,7 @@ impl Compiler {
     fn publish(&self, proxy: &str, mut compiled: Compiled) {
         let mut outputs = self.outputs();
         let output = outputs.entry(proxy.to_owned()).or_default();
-        output.send_if_modified(|before| {
+        let changed = output.send_if_modified(|before| {
             compiled.generation = before.generation;
             let changed = compiled.generation == 0 || !before.is_as(&compiled);
             if changed {
@@ -292,11 +333,25 @@ impl Compiler {
             }
             changed
         });
+        drop(outputs);
+        if changed {
+            self.done.send_modify(|_| {});
+        }
     }
 
     fn outputs(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Compiled>>> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds topics to those of the node, all or none; whether there was room for them.
+fn add(wanted: &mut BTreeSet<Topic>, topics: &BTreeSet<Topic>) -> bool {
+    let more = topics.difference(wanted).count();
+    let fits = wanted.len() + more <= MAX_TOPICS;
+    if fits {
+        wanted.extend(topics.iter().cloned());
+    }
+    fits
 }
 
 fn roots(fact: &RootsFact) -> Result<Roots, String> {

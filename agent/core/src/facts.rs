@@ -107,6 +107,15 @@ pub(crate) enum Put {
     Unknown,
 }
 
+/// What something was made of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MadeOf {
+    /// As [`Facts::revisions`].
+    pub(crate) revisions: BTreeMap<Topic, u64>,
+    /// What the bodies need their reader to understand.
+    pub(crate) needs: Vec<String>,
+}
+
 /// The form on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
@@ -292,26 +301,7 @@ impl Facts {
 
     /// The count at which each topic's body came; a change of one is a change of its body.
     pub(crate) fn revisions(&self, topics: &BTreeSet<Topic>) -> BTreeMap<Topic, u64> {
-        let inner = self.inner();
-        let known = topics
-            .iter()
-            .filter_map(|topic| Some((topic.clone(), inner.held.get(topic)?.revision)));
-        known.collect()
-    }
-
-    /// What the bodies of these topics need their reader to understand: those that are used, not
-    /// one that was left aside. Intentions are passed on unread, so theirs always count.
-    pub(crate) fn needs(&self, topics: &BTreeSet<Topic>) -> Vec<String> {
-        let inner = self.inner();
-        let mut needs: BTreeSet<&String> = BTreeSet::new();
-        for (topic, held) in topics.iter().filter_map(|it| inner.held.get_key_value(it)) {
-            let last = held.last_usable.as_ref();
-            match held.usable || matches!(topic, Topic::Intentions(_)) {
-                true => needs.extend(&held.needs),
-                false => needs.extend(last.iter().flat_map(|last| &last.needs)),
-            }
-        }
-        needs.into_iter().cloned().collect()
+        self.inner().revisions(topics)
     }
 
     /// How many changes there have been. What was read before is among them.
@@ -322,6 +312,23 @@ impl Facts {
     /// How many of them are on disk.
     pub(crate) fn persisted(&self) -> watch::Receiver<u64> {
         self.persisted.subscribe()
+    }
+
+    /// Reads from the facts, and says what of: of those topics that turn out to matter, as they are
+    /// in the same moment.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&FactStore) -> T,
+        topics: impl FnOnce(&T) -> &BTreeSet<Topic>,
+    ) -> (MadeOf, T) {
+        let inner = self.inner();
+        let made = read(&inner.store);
+        let topics = topics(&made);
+        let made_of = MadeOf {
+            revisions: inner.revisions(topics),
+            needs: inner.needs(topics),
+        };
+        (made_of, made)
     }
 
     /// Reads from the facts.
@@ -428,6 +435,27 @@ impl KeptFact {
 }
 
 impl Inner {
+    fn revisions(&self, topics: &BTreeSet<Topic>) -> BTreeMap<Topic, u64> {
+        let known = topics
+            .iter()
+            .filter_map(|topic| Some((topic.clone(), self.held.get(topic)?.revision)));
+        known.collect()
+    }
+
+    /// What the bodies that are used need; not one that was left aside. Intentions are passed on
+    /// unread, so theirs always count.
+    fn needs(&self, topics: &BTreeSet<Topic>) -> Vec<String> {
+        let mut needs: BTreeSet<&String> = BTreeSet::new();
+        for (topic, held) in topics.iter().filter_map(|it| self.held.get_key_value(it)) {
+            let last = held.last_usable.as_ref();
+            match held.usable || matches!(topic, Topic::Intentions(_)) {
+                true => needs.extend(&held.needs),
+                false => needs.extend(last.iter().flat_map(|last| &last.needs)),
+            }
+        }
+        needs.into_iter().cloned().collect()
+    }
+
     fn put(&mut self, topic: Topic, version: Version, body: Vec<u8>, needs: Vec<String>) {
         let checksum = checksum(&body);
         self.changes += 1;
@@ -628,7 +656,8 @@ mod tests {
             })
         };
         put(&facts, &route, 5, "null", &["unheard-of"]);
-        let needs = |facts: &Facts, topic: &Topic| facts.needs(&BTreeSet::from([topic.clone()]));
+        let needs =
+            |facts: &Facts, topic: &Topic| facts.inner().needs(&BTreeSet::from([topic.clone()]));
         // Nobody has that feature, and nothing was there before: nothing is in use.
         assert!(needs(&facts, &route).is_empty());
         put(&facts, &route, 6, "null", &[]);

@@ -12,6 +12,14 @@ pub mod fact;
 
 /// Messages between servers and agents, and among servers.
 pub mod servers {
+    /// The longest message of an agent that a server takes, in bytes.
+    pub const MAX_FROM_AGENT: usize = 4 << 20;
+    /// The longest catalog of one node, in bytes of its JSON: it must go in one message, with room
+    /// for what stands around it.
+    pub const MAX_CATALOG: usize = MAX_FROM_AGENT - (64 << 10);
+    /// Topics that one agent may ask for.
+    pub const MAX_TOPICS: usize = 8192;
+
     /// Version 1.
     #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)] // generated
     pub mod v1 {

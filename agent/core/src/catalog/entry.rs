@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_consul::echo;
-use mesh_model::{CheckDefinition, Registration, Sidecar};
+use mesh_model::{Check, CheckDefinition, Instance, ProxyEndpoint, Registration, Sidecar, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +39,41 @@ impl Entry {
     /// Those of the instance itself.
     pub(crate) fn own_checks(&self) -> impl Iterator<Item = &CheckDefinition> {
         self.registration.checks.iter().chain(&self.extra)
+    }
+
+    /// What the servers should have of it. `address` is where other nodes reach this one.
+    pub(crate) fn instance(
+        &self,
+        node: &str,
+        address: &str,
+        status: impl Fn(&CheckDefinition) -> Status,
+    ) -> Instance {
+        let registration = &self.registration;
+        let or_node = |given: &Option<String>| given.clone().unwrap_or_else(|| address.to_owned());
+        let checks = self.checks().map(|(_, check)| {
+            let state = Check {
+                name: check.name.clone(),
+                status: status(check),
+            };
+            (check.id.clone(), state)
+        });
+        Instance {
+            namespace: registration.namespace.clone(),
+            service: registration.service.clone(),
+            id: registration.id.clone(),
+            node: node.to_owned(),
+            address: or_node(&registration.address),
+            port: registration.port,
+            tags: registration.tags.clone(),
+            meta: registration.meta.clone(),
+            weights: registration.weights,
+            proxy: registration.sidecar.as_ref().map(|sidecar| ProxyEndpoint {
+                id: sidecar.id.clone(),
+                address: or_node(&sidecar.address),
+                port: sidecar.port,
+            }),
+            checks: checks.collect(),
+        }
     }
 
     /// As Consul shows them: the instance, and its sidecar, each under its id.

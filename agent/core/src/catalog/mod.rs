@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_model::instance::{host_port, set_sidecar_port};
-use mesh_model::{CheckDefinition, CheckKind, Registration, Sidecar};
+use mesh_model::{CheckDefinition, CheckKind, Registration, Sidecar, Status};
+use mesh_proto::servers::MAX_CATALOG;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -52,6 +53,11 @@ pub(crate) enum CatalogError {
     TooMany(usize),
     #[error("instance {0}: has {MAX_EXTRA_CHECKS} added checks, and no more are allowed")]
     TooManyChecks(String),
+    #[error(
+        "instance {id}: with it this node's catalog has {bytes} bytes, more than the {MAX_CATALOG} \
+         that servers take of one node; register fewer instances here, or with less meta, tags and checks"
+    )]
+    TooLarge { id: String, bytes: usize },
     #[error("instance {id}: no port from {} to {} is free for its sidecar; give it one", range.start(), range.end())]
     NoPort {
         id: String,
@@ -79,6 +85,9 @@ pub(crate) struct Settings {
     pub(crate) bind: Option<IpAddr>,
     /// Ports for sidecars that have none.
     pub(crate) ports: RangeInclusive<u16>,
+    /// The node's id and address, as its instances are told to the servers.
+    pub(crate) node: String,
+    pub(crate) address: String,
     /// Instances at once.
     pub(crate) limit: usize,
 }
@@ -197,12 +206,18 @@ impl Catalog {
         if entry.extra.len() >= MAX_EXTRA_CHECKS {
             return Err(CatalogError::TooManyChecks(entry.registration.id));
         }
-        // One that the registration has is replaced where it stands.
-        let own = &mut entry.registration.checks;
-        match own.iter_mut().find(|other| other.id == check.id) {
+        // One that the registration has, of its own or its sidecar's, is replaced where it stands.
+        let registration = &mut entry.registration;
+        let sidecar = registration
+            .sidecar
+            .iter_mut()
+            .flat_map(|it| &mut it.checks);
+        let mut own = registration.checks.iter_mut().chain(sidecar);
+        match own.find(|other| other.id == check.id) {
             Some(place) => *place = check,
             None => entry.extra.push(check),
         }
+        self.fits(&entries, &entry)?;
         self.put(&mut entries, entry)?;
         self.publish(entries);
         Ok(())
@@ -324,7 +339,14 @@ impl Catalog {
             set_sidecar_port(sidecar, port);
             picked = true;
         }
-        extra.retain(|extra| registration.checks.iter().all(|check| check.id != extra.id));
+        let sidecar = registration.sidecar.iter().flat_map(|it| &it.checks);
+        let ids: BTreeSet<&str> = registration
+            .checks
+            .iter()
+            .chain(sidecar)
+            .map(|it| it.id.as_str())
+            .collect();
+        extra.retain(|extra| !ids.contains(extra.id.as_str()));
         let entry = Entry {
             registration,
             owner,
@@ -333,7 +355,38 @@ impl Catalog {
             extra,
         };
         unique(entries, &entry)?;
+        self.fits(entries, &entry)?;
         Ok(entry)
+    }
+
+    /// Whether all instances together, this one with them, can be told to a server. A stream that
+    /// begins with more than it takes would end, and begin again, for good.
+    fn fits(
+        &self,
+        entries: &BTreeMap<String, Arc<Entry>>,
+        entry: &Entry,
+    ) -> Result<(), CatalogError> {
+        let id = &entry.registration.id;
+        if entries.get(id).is_some_and(|known| **known == *entry) {
+            return Ok(());
+        }
+        let others = entries.values().map(|it| &**it);
+        let all = others.filter(|it| it.registration.id != *id).chain([entry]);
+        let bytes = all.map(|it| self.bytes(it)).fold(0, usize::saturating_add);
+        match bytes <= MAX_CATALOG {
+            true => Ok(()),
+            false => Err(CatalogError::TooLarge {
+                id: id.clone(),
+                bytes,
+            }),
+        }
+    }
+
+    /// What an instance takes in a catalog, with the longest of states.
+    fn bytes(&self, entry: &Entry) -> usize {
+        let (node, address) = (&self.settings.node, &self.settings.address);
+        let instance = entry.instance(node, address, |_| Status::Critical);
+        serde_json::to_vec(&instance).map_or(usize::MAX, |json| json.len() + 1)
     }
 
     fn free_port(

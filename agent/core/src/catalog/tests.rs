@@ -13,6 +13,8 @@ fn bound(folder: &Path, bind: Option<IpAddr>) -> Catalog {
         bind,
         ports: 21000..=21255,
         limit: 8,
+        node: "n1".into(),
+        address: "10.0.0.1".into(),
     };
     Catalog::open(folder, settings).unwrap()
 }
@@ -200,4 +202,55 @@ fn a_bad_file_changes_nothing() {
     assert!(view.instance("b").is_none() && view.instance("c").is_some());
     drop(catalog);
     assert_eq!(*open(folder.path()).view().0, *view.0);
+}
+
+#[test]
+fn no_more_is_registered_than_a_server_takes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = open(folder.path());
+    let register = |id: &str, bytes: usize| {
+        let (mut registration, body) = web(id);
+        let meta = [("filler".to_owned(), "x".repeat(bytes))];
+        registration.meta = meta.into();
+        catalog.register(registration, body, Owner::Uid(0), true)
+    };
+    let third = MAX_CATALOG / 3;
+    register("a", third).unwrap();
+    register("b", third).unwrap();
+    let error = register("c", third).unwrap_err();
+    assert!(matches!(error, CatalogError::TooLarge { .. }), "{error}");
+    register("c", 1000).unwrap();
+    register("a", third).unwrap(); // anew: it takes its own place
+    assert!(register("c", third).is_err());
+    // What is registered is what a stream begins with.
+    let view = catalog.view();
+    let all: Vec<_> = view
+        .iter()
+        .map(|it| it.instance("n1", "10.0.0.1", |_| Status::Critical))
+        .collect();
+    assert!(serde_json::to_vec(&all).unwrap().len() <= MAX_CATALOG);
+}
+
+#[test]
+fn an_added_check_with_the_id_of_a_sidecars_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = open(folder.path());
+    put(&catalog, "a", Owner::Uid(0)).unwrap();
+    let id = "service:a-sidecar-proxy:2";
+    let body = json!({"ServiceID": "a", "ID": id, "Name": "mine", "TTL": "9s"});
+    let check = mesh_consul::check::parse(&body).unwrap().check;
+    catalog.add_check("a", check, &Owner::Uid(0)).unwrap();
+    let view = catalog.view();
+    let all: Vec<_> = view
+        .iter()
+        .flat_map(|it| it.checks())
+        .filter(|(_, it)| it.id == id)
+        .collect();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].1.name, "mine");
+    // And what Nomad registers anew, without replacing, is taken.
+    let (registration, body) = web("a");
+    catalog
+        .register(registration, body, Owner::Uid(0), false)
+        .unwrap();
 }

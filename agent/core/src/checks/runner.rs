@@ -79,20 +79,18 @@ async fn repeat(
     slots: Arc<Semaphore>,
 ) {
     let mut thresholds = Thresholds::default();
-    let timeout = check.timeout.std();
+    // Longer than the interval, and those that do not answer would keep the places of all others.
+    let timeout = check.timeout.min(check.interval);
     let asked = board.updated(&check.id);
     loop {
         let Ok(slot) = slots.acquire().await else {
             return;
         };
-        let outcome = tokio::time::timeout(timeout, prober.probe(&check)).await;
+        let outcome = tokio::time::timeout(timeout.std(), prober.probe(&check)).await;
         drop(slot);
         let (result, output) = match outcome {
             Ok(outcome) => (outcome.status, outcome.output),
-            Err(_) => (
-                Status::Critical,
-                format!("no answer within {}", check.timeout),
-            ),
+            Err(_) => (Status::Critical, format!("no answer within {timeout}")),
         };
         match thresholds.observe(&check, result) {
             Some(status) => board.set(&check.id, status, &output),
@@ -200,6 +198,8 @@ mod tests {
         let catalog = Catalog::open(
             folder.path(),
             Settings {
+                node: "n1".into(),
+                address: "10.0.0.1".into(),
                 bind: None,
                 ports: 21000..=21255,
                 limit: 9,
@@ -282,6 +282,17 @@ mod tests {
         rig.until("service:web", Status::Critical).await;
         assert_eq!((Instant::now() - asked).as_secs(), 2);
         assert_eq!(rig.output("service:web"), "no answer within 2s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_takes_its_interval_at_most() {
+        let mut rig = rig(&[None]);
+        rig.register(
+            json!({"Name": "web", "Check": {"TCP": "a:1", "Interval": "2s", "Timeout": "1h"}}),
+        );
+        let begin = rig.asked.recv().await.unwrap();
+        let next = rig.asked.recv().await.unwrap();
+        assert!(next - begin < Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mesh_model::Version;
+use mesh_proto::servers::MAX_FROM_AGENT;
 use mesh_proto::servers::v1 as pb;
+use prost::Message;
 use tokio::sync::watch;
 
 use super::keys::Keys;
 use crate::catalog::View;
 use crate::compiler::{Compiled, Compiler};
 
+/// What is said of all proxies at most, in bytes, but for what each must have: who it is.
+const MAX_REPORT: usize = MAX_FROM_AGENT / 2;
 /// Configs that were sent and not acked yet, of one stream.
 const MAX_SENT: usize = 64;
 
@@ -37,8 +41,34 @@ pub(crate) struct Record {
     /// The serials of the last roots that were sent and acked.
     roots: (u64, u64),
     leaf_not_after: i64,
-    problem: String,
+    problems: Problems,
     not_understood: Vec<String>,
+}
+
+/// What it did not take last, of each kind; empty: it took it.
+#[derive(Clone, Debug, Default)]
+struct Problems {
+    config: String,
+    roots: String,
+    leaf: String,
+}
+
+impl Problems {
+    fn first(&self) -> Option<&str> {
+        self.all().next()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &str> {
+        let all = [&self.config, &self.roots, &self.leaf].into_iter();
+        all.map(String::as_str).filter(|it| !it.is_empty())
+    }
+}
+
+fn problem(kind: &str, error: &str) -> String {
+    match error.is_empty() {
+        true => String::new(),
+        false => format!("{kind}{error}"),
+    }
 }
 
 impl Record {
@@ -80,24 +110,22 @@ impl Record {
                 self.acked = version;
             }
         }
-        self.problem = error.to_owned();
+        self.problems.config = problem("", error);
         self.not_understood = not_understood;
     }
 
     pub(crate) fn acked_roots(&mut self, serial: u64, error: &str) {
         if error.is_empty() {
             self.roots.1 = serial;
-        } else {
-            self.problem = format!("roots: {error}");
         }
+        self.problems.roots = problem("roots: ", error);
     }
 
     pub(crate) fn acked_leaf(&mut self, not_after: i64, error: &str) {
         if error.is_empty() {
             self.leaf_not_after = not_after;
-        } else {
-            self.problem = format!("leaf: {error}");
         }
+        self.problems.leaf = problem("leaf: ", error);
     }
 
     /// Why the proxy does not run what was compiled for it; `None`: it does.
@@ -105,8 +133,8 @@ impl Record {
         if self.stream.is_none() {
             return Some("its stream to the agent is not open".to_owned());
         }
-        if !self.problem.is_empty() {
-            return Some(self.problem.clone());
+        if let Some(problem) = self.problems.first() {
+            return Some(problem.to_owned());
         }
         if let Some(reason) = &compiled.behind {
             return Some(reason.clone());
@@ -179,10 +207,8 @@ impl Records {
             let known = |version: &Version| {
                 Some(version.clone().into()).filter(|_| !version.epoch.is_empty())
             };
-            let mut problems = compiled.problems;
-            if !record.problem.is_empty() {
-                problems.insert(0, record.problem.clone());
-            }
+            let own = record.problems.all().map(str::to_owned);
+            let problems: Vec<String> = own.chain(compiled.problems).collect();
             pb::ProxyStatus {
                 proxy: sidecar.id.clone(),
                 namespace: entry.registration.namespace.clone(),
@@ -198,7 +224,7 @@ impl Records {
                 not_understood: record.not_understood.clone(),
             }
         });
-        statuses.collect()
+        bounded(statuses.collect())
     }
 
     /// The proxies that do not run what they should. One that was never started (no key of it is
@@ -229,9 +255,66 @@ impl Records {
     }
 }
 
+/// Leaves out what proxies said where all of it would be more than a server takes at once: their
+/// own words are no reason to end the stream.
+fn bounded(mut statuses: Vec<pb::ProxyStatus>) -> Vec<pb::ProxyStatus> {
+    let mut bytes = 0;
+    for status in &mut statuses {
+        // With its tag and length.
+        if bytes + status.encoded_len() + 16 > MAX_REPORT {
+            status.not_understood.clear();
+            status.problem =
+                "there is too much to say of this node's proxies; see the agent's log".to_owned();
+        }
+        bytes += status.encoded_len() + 16;
+    }
+    statuses
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_never_more_than_a_server_takes() {
+        let wordy = |number: usize| pb::ProxyStatus {
+            proxy: format!("{number}-{}", "p".repeat(400)),
+            instance: "i".repeat(400),
+            problem: "x".repeat(2000),
+            not_understood: vec!["y".repeat(500); 64],
+            ..pb::ProxyStatus::default()
+        };
+        let proxies = bounded((0..1024).map(wordy).collect());
+        assert_eq!(proxies.len(), 1024);
+        assert_eq!(proxies.first(), Some(&wordy(0)), "those that fit are whole");
+        let report = pb::ProxyReport { proxies };
+        assert!(
+            report.encoded_len() < MAX_FROM_AGENT,
+            "{}",
+            report.encoded_len()
+        );
+    }
+
+    #[test]
+    fn each_kind_of_problem_is_for_itself() {
+        let mut record = Record::default();
+        record.begin(1, "0");
+        record.acked_leaf(0, "expired");
+        record.acked_config(1, "", Vec::new());
+        record.acked_roots(1, "");
+        assert_eq!(
+            record.lags(&Compiled::default()).as_deref(),
+            Some("leaf: expired")
+        );
+        record.acked_roots(2, "none");
+        record.acked_leaf(7, "");
+        assert_eq!(
+            record.lags(&Compiled::default()).as_deref(),
+            Some("roots: none")
+        );
+        record.acked_roots(3, "");
+        assert_eq!(record.lags(&Compiled::default()), None);
+    }
 
     fn version(index: u64) -> Version {
         Version {

@@ -63,6 +63,7 @@ impl From<CatalogError> for Failure {
             CatalogError::Taken { .. } => StatusCode::CONFLICT,
             CatalogError::TooMany(_)
             | CatalogError::TooManyChecks(_)
+            | CatalogError::TooLarge { .. }
             | CatalogError::NoPort { .. } => StatusCode::INSUFFICIENT_STORAGE,
             CatalogError::Disk { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };

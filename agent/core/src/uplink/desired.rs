@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use mesh_model::{Check, Instance, ProxyEndpoint};
+use mesh_model::Instance;
 
-use crate::catalog::{Entry, View};
+use crate::catalog::View;
 use crate::checks::Board;
 
 /// Every instance of this node, by id. `address` is where other nodes reach it.
@@ -17,37 +17,8 @@ pub(super) fn desired(
 ) -> BTreeMap<String, Instance> {
     view.iter()
         .map(|entry| {
-            let instance = instance(entry, board, node, address);
+            let instance = entry.instance(node, address, |check| board.status(check));
             (instance.id.clone(), instance)
         })
         .collect()
-}
-
-fn instance(entry: &Entry, board: &Board, node: &str, address: &str) -> Instance {
-    let registration = &entry.registration;
-    let or_node = |given: &Option<String>| given.clone().unwrap_or_else(|| address.to_owned());
-    let checks = entry.checks().map(|(_, check)| {
-        let state = Check {
-            name: check.name.clone(),
-            status: board.status(check),
-        };
-        (check.id.clone(), state)
-    });
-    Instance {
-        namespace: registration.namespace.clone(),
-        service: registration.service.clone(),
-        id: registration.id.clone(),
-        node: node.to_owned(),
-        address: or_node(&registration.address),
-        port: registration.port,
-        tags: registration.tags.clone(),
-        meta: registration.meta.clone(),
-        weights: registration.weights,
-        proxy: registration.sidecar.as_ref().map(|sidecar| ProxyEndpoint {
-            id: sidecar.id.clone(),
-            address: or_node(&sidecar.address),
-            port: sidecar.port,
-        }),
-        checks: checks.collect(),
-    }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use mesh_proto::servers::MAX_FROM_AGENT;
 use mesh_proto::servers::v1::servers_client::ServersClient;
 use mesh_tls::{ClusterTls, Expect, Role};
 use rand::seq::SliceRandom;
@@ -36,8 +37,6 @@ use session::{End, Session};
 
 /// The largest message from a server: a fact.
 const MAX_FACT: usize = 64 * 1024 * 1024;
-/// The largest message to a server: a catalog.
-const MAX_CATALOG: usize = 64 * 1024 * 1024;
 /// A stream that lasted this long was a good one: the next failure is a first one.
 const GOOD: Duration = Duration::from_secs(10);
 /// A connection on which nothing comes for so long is asked, and given up after as much again.
@@ -135,7 +134,7 @@ impl Uplink {
         };
         let mut client = ServersClient::new(channel)
             .max_decoding_message_size(MAX_FACT)
-            .max_encoding_message_size(MAX_CATALOG);
+            .max_encoding_message_size(MAX_FROM_AGENT);
         let session = match Session::open(self, &mut client).await {
             Ok(session) => session,
             Err(reason) => return reason.into(),

@@ -318,6 +318,12 @@ async fn another_user_may_read_and_not_write() {
         assert_eq!(refused.status, 403, "{}", refused.body);
         let expected = format!("uid 65534: proxy {id} is not one that this user registered");
         assert!(refused.body.starts_with(&expected), "{}", refused.body);
+        // Nor does the time that it takes say so.
+        let begin = std::time::Instant::now();
+        let waited = "/v1/proxy/bootstrap?wait=1s";
+        let refused = other.ask(socket, "POST", waited, "", &ask).await;
+        assert_eq!(refused.status, 403, "{}", refused.body);
+        assert!(begin.elapsed() >= Duration::from_secs(1), "{id}");
     }
     assert_eq!(
         other

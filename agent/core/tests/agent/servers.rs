@@ -149,34 +149,69 @@ async fn an_upstream_that_names_the_datacenter_is_wired_once_that_is_known() {
 }
 
 #[tokio::test]
+async fn a_sidecar_beyond_the_nodes_topics_is_left_out_and_the_others_are_not() {
+    let world = World::new();
+    let server = world.server().await;
+    let agent = world.agent(&[&server]).await;
+    register(&agent, &web("web-1")).await;
+    let many = mesh_proto::servers::MAX_TOPICS / 3 + 1;
+    let upstreams: Vec<_> = (0..many)
+        .map(|number| json!({"DestinationName": format!("s{number}"), "LocalBindPort": 1}))
+        .collect();
+    let mut greedy = web("web-2");
+    greedy["Connect"]["SidecarService"]["Proxy"]["Upstreams"] = json!(upstreams);
+    register(&agent, &greedy).await;
+    server
+        .until("why it is not wired", |state| {
+            let problem = |it: &pb::ProxyStatus| {
+                it.instance == "web-2" && it.problem.contains("more than 8192 topics")
+            };
+            state.reports.iter().any(problem)
+        })
+        .await;
+    // The stream goes on, and the other follows.
+    let version = server.set("intentions/default/web", "[ ]").await;
+    server
+        .until("an ack", |state| {
+            let last = state.acks.last().and_then(|ack| ack.version.as_ref());
+            last == Some(&version)
+        })
+        .await;
+    assert_eq!(
+        server.change(|state| (state.hellos.len(), state.subscribed.len())),
+        (1, 7)
+    );
+}
+
+#[tokio::test]
 async fn another_server_takes_over() {
     let world = World::new();
-    let (one, two) = (world.server().await, world.server().await);
-    let agent = world.agent(&[&one, &two]).await;
+    let mut servers = vec![world.server().await, world.server().await];
+    let agent = world.agent(&[&servers[0], &servers[1]]).await;
     register(&agent, &web("web-1")).await;
     let has = |server: &Fake| server.change(|state| state.instances.contains_key("web-1"));
-    let both = || [&one, &two].into_iter().filter(|it| has(it)).count();
     let first = async {
-        while both() == 0 {
+        loop {
+            if let Some(used) = servers.iter().position(has) {
+                return used;
+            }
             tokio::task::yield_now().await;
         }
     };
-    soon("a server", first).await;
-    let (used, other) = if has(&one) {
-        (&one, &two)
-    } else {
-        (&two, &one)
-    };
-    used.hang_up().await;
-    // Whoever is next gets the whole set; in the end it may be the same again.
-    let hellos = |server: &Fake| server.change(|state| state.hellos.len());
-    let before = hellos(used) + hellos(other);
-    let again = async {
-        while hellos(used) + hellos(other) == before {
+    let used = soon("a server", first).await;
+    drop(servers.remove(used));
+    let other = &servers[0];
+    other
+        .until("the whole set", |state| {
+            state.syncs == 1 && state.instances.contains_key("web-1")
+        })
+        .await;
+    let linked = async {
+        while agent.status().server != Some(other.address.to_string()) {
             tokio::task::yield_now().await;
         }
     };
-    soon("another stream", again).await;
+    soon("its word of it", linked).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod session;
 mod subscriptions;
 
 pub(crate) use facts::Facts;
+pub(crate) use mesh_proto::servers::{MAX_FROM_AGENT as MAX_MESSAGE, MAX_TOPICS};
 pub(crate) use registry::Registry;
 pub(crate) use service::{FeedService, certified};
 
@@ -49,9 +50,5 @@ pub(crate) fn read_any(message: wire::FromAgent) {
     }
 }
 
-/// Topics that one agent may ask for.
-pub(crate) const MAX_TOPICS: usize = 8192;
-/// The longest message of an agent, in bytes.
-pub(crate) const MAX_MESSAGE: usize = 4 << 20;
 /// The longest message to an agent, in bytes.
 pub(crate) const MAX_FACT: usize = 64 << 20;

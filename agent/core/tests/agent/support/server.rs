@@ -223,7 +223,10 @@ impl Servers for Service {
                     }
                 }
             };
-            tokio::select! { () = serve => {}, () = stop.cancelled() => {} }
+            tokio::select! {
+                () = serve => {}
+                () = stop.cancelled() => shared.state.lock().unwrap().streams.clear(),
+            }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
     }
