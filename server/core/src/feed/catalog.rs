@@ -134,20 +134,24 @@ impl Writer {
                 ..wire::CatalogResult::default()
             }),
             Err(WriteFailure::Refused(Refusal::Superseded { .. })) => Err(Superseded),
+            // Removed while its agent lives. This change alone would bring back a part of what was
+            // there; the stream ends by it, and the next begins with all.
+            Err(WriteFailure::Refused(Refusal::NotFound {
+                key: RowKey::Node(_),
+            })) => failed(
+                "the node was removed; its stream begins anew".to_owned(),
+                true,
+            ),
             Err(error) => failed(error.to_string(), error.may_pass()),
         }
     }
 
-    /// A node that was removed while its agent lived comes back with its next word; so does one
-    /// whose state was replaced by a restore, which knows other streams.
+    /// A node whose state was replaced by a restore, which knows other streams, begins again.
     async fn write(&self, change: Change) -> Result<Applied, WriteFailure> {
         let stream = lock(&self.stream).clone();
         if let Some(stream) = stream {
             let command = change.clone().command(&self.node.id, stream.index);
             match self.core.write(command).await {
-                Err(WriteFailure::Refused(Refusal::NotFound {
-                    key: RowKey::Node(_),
-                })) => {}
                 Err(WriteFailure::Refused(Refusal::Superseded { .. }))
                     if self.core.store.state().version().epoch != stream.epoch => {}
                 other => return other,

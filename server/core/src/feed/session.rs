@@ -164,6 +164,8 @@ impl Session {
         let mut versions = core.versions.clone();
         versions.mark_changed();
         let mut news = false;
+        // A follower may not have applied yet what the hello had registered.
+        let mut known = false;
         let asks_late = tokio::time::sleep(ASKS_LATE);
         tokio::pin!(asks_late);
         let mut resync = interval(timing.resync);
@@ -202,6 +204,12 @@ impl Session {
                 changed = versions.changed() => {
                     changed.map_err(|_| Status::unavailable("the server stops"))?;
                     news = true;
+                    let was_known = known;
+                    known = core.store.state().node(&self.place.node).is_some();
+                    if was_known && !known {
+                        // The agent lives: a stream that begins anew brings all of it back.
+                        return Err(Status::aborted("this node was removed; say hello again"));
+                    }
                 }
                 () = tokio::time::sleep_until(self.mark_at), if mark_due => {
                     news = !self.mark();

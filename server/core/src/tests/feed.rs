@@ -311,10 +311,12 @@ async fn the_catalog_follows_the_agent() {
     let detail = ok(&client.get("/v1/catalog/nodes/n1").await);
     assert_eq!(detail["instances"][0]["id"], "web-2");
 
-    // Force leave: gone, until the agent's next word.
+    // Force leave: gone, until the agent, if it lives, begins anew.
     let left = ok(&client.delete("/v1/catalog/nodes/n1").await);
     assert_eq!(left["change"], "deleted");
     assert_eq!(watcher.body("endpoints/default/web").await, json!([]));
+    assert_eq!(end(&mut agent).await, Code::Aborted);
+    let mut agent = Agent::connect(&server, "n1").await;
     agent.put(&two[0]).await;
     assert_eq!(
         watcher
@@ -403,6 +405,40 @@ async fn streams_that_may_not_be_are_ended() {
     let stopping = tokio::spawn(server.shutdown());
     assert_eq!(end(&mut left).await, Code::Unavailable);
     soon(stopping).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_node_that_lives_begins_anew() {
+    let (server, client) = one().await;
+    let mut agent = Agent::connect(&server, "n1").await;
+    agent.put(&instance("n1", "web", "web-1")).await;
+    ok(&client.delete("/v1/catalog/nodes/n1").await);
+    assert_eq!(end(&mut agent).await, Code::Aborted);
+    let mut agent = Agent::connect(&server, "n1").await;
+    let all = serde_json::to_vec(&[instance("n1", "web", "web-1")]).unwrap();
+    assert_eq!(agent.change(Change::Sync(all)).await.error, "");
+    let node = ok(&client.get("/v1/catalog/nodes/n1").await);
+    assert!(node.to_string().contains("web-1"), "{node}");
+}
+
+#[tokio::test]
+async fn the_largest_catalog_that_an_agent_may_have_is_taken() {
+    let (server, _) = one().await;
+    let mut agent = Agent::connect(&server, "n1").await;
+    let mut all = Vec::new();
+    let mut bytes = 2;
+    for number in 0.. {
+        let mut one = instance("n1", "web", &format!("web-{number}"));
+        one.meta.insert("filler".into(), "x".repeat(20_000));
+        let more = serde_json::to_vec(&one).unwrap().len() + 1;
+        if bytes + more > mesh_proto::servers::MAX_CATALOG {
+            break;
+        }
+        bytes += more;
+        all.push(one);
+    }
+    let sync = Change::Sync(serde_json::to_vec(&all).unwrap());
+    assert_eq!(agent.change(sync).await.error, "");
 }
 
 /// Reads until the stream ends, and says how.
