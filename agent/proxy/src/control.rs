@@ -328,7 +328,7 @@ impl Control {
     }
 }
 
-fn trust(roots: wire::Roots) -> Result<Trust, String> {
+pub(crate) fn trust(roots: wire::Roots) -> Result<Trust, String> {
     let domain: TrustDomain = roots
         .trust_domain
         .parse()

@@ -24,6 +24,7 @@ mod exchange;
 mod feed;
 mod fixed;
 mod flow;
+pub mod fuzz;
 mod http;
 mod inbound;
 mod lifecycle;
