@@ -147,6 +147,67 @@ fn a_canary_with_retries() {
     insta::assert_json_snapshot!(wired(&registration, &store).config.unwrap());
 }
 
+/// Default subset, a namespace, IPv6, exposed paths, a route on a byte stream, weights of 0.
+#[test]
+fn the_corners() {
+    let mut registration = registration(json!([
+        {"destination_name": "api", "destination_namespace": "team", "local_bind_port": 9001,
+         "local_bind_address": "::1"},
+        {"destination_name": "db", "local_bind_port": 9002, "datacenter": "dc1"},
+        {"destination_name": "far", "local_bind_port": 9003, "datacenter": "dc2"},
+    ]));
+    let proxy = &mut registration.sidecar.as_mut().unwrap().proxy;
+    proxy.bind_address = Some("::".into());
+    proxy.local_service_address = Some("::1".into());
+    proxy.expose = serde_json::from_value(json!([
+        {"path": "/healthz", "local_path_port": 8080, "listener_port": 21500, "protocol": "http"},
+    ]))
+    .unwrap();
+    let api = json!({"namespace": "team", "name": "api", "protocol": "http", "default_subset": "v1",
+        "subsets": {"v1": {"meta": {"version": "v1"}}, "v2": {"meta": {"version": "v2"}}}});
+    let route = |rules: Value| json!({"name": "db", "rules": rules});
+    let mut never = endpoint("never", "v1", "passing", false);
+    never["weights"] = json!({"passing": 0, "warning": 1});
+    let mut v6 = endpoint("v6", "v1", "passing", false);
+    v6["address"] = json!("2001:db8::1");
+    let store = facts(&[
+        (
+            "service/default/frontend",
+            json!({"name": "frontend", "protocol": "http"}),
+        ),
+        ("intentions/default/frontend", json!([])),
+        ("service/team/api", api),
+        (
+            "route/team/api",
+            json!({"namespace": "team", "name": "api", "rules": [
+                {"name": "some", "match": [{"path_prefix": "/new/"}],
+                 "to": [{"subset": "v2", "weight": 0}, {"weight": 100}]}]}),
+        ),
+        (
+            "endpoints/team/api",
+            json!([v6, never, endpoint("v2", "v2", "passing", false)]),
+        ),
+        ("service/default/db", Value::Null),
+        // The servers refuse it, but the protocol may have changed under it.
+        (
+            "route/default/db",
+            route(json!([{"name": "all", "to": [{"subset": "v1"}]}])),
+        ),
+        (
+            "endpoints/default/db",
+            json!([endpoint("db", "v1", "passing", false)]),
+        ),
+    ]);
+    let wired = wired(&registration, &store);
+    assert_eq!(
+        wired.problems,
+        ["upstream far: it is in datacenter dc2, and this mesh is dc1; it is not wired"]
+    );
+    let far = |topic: &&Topic| topic.to_string().ends_with("/far");
+    assert_eq!(wired.topics.iter().find(far), None);
+    insta::assert_json_snapshot!(wired.config.unwrap());
+}
+
 #[test]
 fn a_fact_that_cannot_be_read_leaves_the_last_one() {
     let registration = registration(json!([]));
