@@ -473,4 +473,56 @@ mod tests {
             unknown.output
         );
     }
+
+    /// A gRPC service behind TLS; says for which name it was asked.
+    async fn tls_server(router: Router) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+        let made = rcgen::generate_simple_self_signed(vec!["grpc.internal".into()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let mut config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (names, asked) = tokio::sync::mpsc::channel(8);
+        tokio::spawn(async move {
+            loop {
+                let (io, _) = listener.accept().await.unwrap();
+                let Ok(io) = acceptor.accept(io).await else {
+                    continue; // it does not believe us
+                };
+                let name = io.get_ref().1.server_name().unwrap_or_default().to_owned();
+                names.send(name).await.unwrap();
+                let service = hyper_util::service::TowerToHyperService::new(router.clone());
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let serving = hyper::server::conn::http2::Builder::new(executor)
+                    .serve_connection(hyper_util::rt::TokioIo::new(io), service);
+                tokio::spawn(serving);
+            }
+        });
+        (at, asked)
+    }
+
+    #[tokio::test]
+    async fn grpc_over_tls_asks_for_the_name_that_is_told() {
+        let answer = || async {
+            let headers = [("content-type", "application/grpc")];
+            (headers, vec![0, 0, 0, 0, 2, 0x08, 1])
+        };
+        let path = "/grpc.health.v1.Health/Check";
+        let (at, mut asked) = tls_server(Router::new().route(path, post(answer))).await;
+        let check = json!({"GRPC": at.to_string(), "GRPCUseTLS": true,
+                           "TLSServerName": "grpc.internal", "TLSSkipVerify": true});
+        let outcome = run(check.clone()).await;
+        assert_eq!(outcome.status, Status::Passing, "{}", outcome.output);
+        assert_eq!(asked.recv().await.unwrap(), "grpc.internal");
+        // Nobody whom this machine trusts signed its certificate.
+        let mut strict = check;
+        strict["TLSSkipVerify"] = json!(false);
+        let outcome = run(strict).await;
+        assert_eq!(outcome.status, Status::Critical);
+        assert!(outcome.output.contains("certificate"), "{}", outcome.output);
+    }
 }

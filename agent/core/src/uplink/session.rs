@@ -17,6 +17,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::Uplink;
+use super::backoff::Backoff;
 use super::desired::desired;
 use super::sync::Sync;
 use crate::facts::Put;
@@ -67,6 +68,32 @@ pub(super) struct Session<'a> {
     sync: Sync,
     reported: Option<Vec<pb::ProxyStatus>>,
     acked: Option<pb::Ack>,
+    again: Again,
+}
+
+/// Facts that did not come as they should, to be asked for again: later each time, since a server
+/// may have nothing better.
+#[derive(Default)]
+struct Again {
+    topics: BTreeSet<Topic>,
+    at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Again {
+    fn ask(&mut self, topic: Topic) {
+        self.topics.insert(topic);
+        if self.at.is_none() {
+            self.at = Some(Instant::now() + self.backoff.step());
+        }
+    }
+
+    fn came(&mut self, topic: &str) {
+        self.topics.retain(|it| it.to_string() != topic);
+        if self.topics.is_empty() {
+            *self = Self::default();
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -124,6 +151,7 @@ impl<'a> Session<'a> {
             sync: Sync::default(),
             reported: None,
             acked: None,
+            again: Again::default(),
         })
     }
 
@@ -182,6 +210,11 @@ impl<'a> Session<'a> {
                     look_at = None;
                     self.catalog().await?;
                 }
+                () = at(self.again.at) => {
+                    self.again.at = None;
+                    let topics: Vec<Topic> = self.again.topics.iter().cloned().collect();
+                    self.ask_anew(&topics).await?;
+                }
                 () = at(self.sync.wakes_at()) => self.catalog().await?,
                 () = at(self.sync.late_at()) => {
                     return Err("it did not answer a change of the catalog in time".to_owned().into());
@@ -204,8 +237,11 @@ impl<'a> Session<'a> {
         match message.message {
             Some(To::Fact(fact)) => {
                 self.same_epoch(fact.version.as_ref())?;
-                if let Put::AskAgain(topic) = facts.put(fact) {
-                    self.ask_anew(&[topic]).await?;
+                let topic = fact.topic.clone();
+                match facts.put(fact) {
+                    Put::AskAgain(topic) => self.again.ask(topic),
+                    Put::Taken | Put::Older => self.again.came(&topic),
+                    Put::Unknown => {}
                 }
             }
             Some(To::Mark(mark)) => {

@@ -367,3 +367,46 @@ async fn a_disk_that_cannot_be_written_does_not_burn_the_ticket() {
         "and used up then"
     );
 }
+
+#[tokio::test]
+async fn streams_that_prove_nothing_are_few() {
+    let world = World::new();
+    let agent = world.agent(&[]).await;
+    let at = agent.addresses().grpc;
+    let mut held = Vec::new();
+    let refused = loop {
+        match Proxy::silent(at).await {
+            Ok(stream) => held.push(stream),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(held.len(), 256);
+    // One that goes leaves its place to the next.
+    held.pop();
+    let next = async {
+        while Proxy::silent(at).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    crate::support::soon("a place", next).await;
+}
+
+#[tokio::test]
+async fn connections_of_proxies_are_as_many_as_allowed() {
+    let world = World::new();
+    let mut options = world.options(&[]);
+    options.limits.proxies = 1;
+    let agent = mesh_agent::Agent::start(options).await.unwrap();
+    register(&agent, &web("web-1")).await;
+    let at = agent.addresses().grpc;
+    let key = LeafKey::generate().unwrap();
+    let ticket = bootstrap(&agent, WEB).await.ticket.unwrap();
+    let first = Proxy::with_ticket(at, WEB, &key, &ticket).await.unwrap();
+    let second = Proxy::open(at, Proxy::hello(WEB, &key));
+    tokio::pin!(second);
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut second).await;
+    assert!(early.is_err(), "there is one place");
+    drop(first);
+    second.await.unwrap();
+}

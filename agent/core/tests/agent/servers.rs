@@ -301,6 +301,34 @@ async fn what_is_held_is_not_sent_again_unless_it_differs() {
 }
 
 #[tokio::test]
+async fn a_fact_that_never_comes_whole_is_asked_for_more_and_more_seldom() {
+    let world = World::new();
+    let server = world.server().await;
+    let topic = "endpoints/default/api";
+    server.change(|state| state.damaged = Some(topic.into()));
+    let agent = world.agent(&[&server]).await;
+    register(&agent, &web("web-1")).await;
+    let asked = |state: &crate::support::State, times: usize| {
+        state.held.iter().filter(|it| it.topic == topic).count() >= times
+    };
+    server.until("the first", |state| asked(state, 1)).await;
+    let begin = std::time::Instant::now();
+    server.until("the fifth", |state| asked(state, 5)).await;
+    // At least the half of 100, 200, 400 and 800 ms.
+    let took = begin.elapsed();
+    assert!(took >= std::time::Duration::from_millis(700), "{took:?}");
+    // One that is whole at last is taken.
+    server.change(|state| state.damaged = None);
+    server
+        .until("an ack of all", |state| {
+            let last = state.acks.last();
+            last.is_some_and(|ack| ack.version.is_some() && ack.lagging.is_empty())
+        })
+        .await;
+    assert_eq!(server.change(|state| state.hellos.len()), 1);
+}
+
+#[tokio::test]
 async fn another_cluster_is_refused_until_told() {
     let world = World::new();
     let one = world.server().await;

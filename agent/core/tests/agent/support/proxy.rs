@@ -60,17 +60,27 @@ impl Proxy {
         .await
     }
 
-    /// Opens a stream; done when the agent has accepted it, or with its reason.
-    pub async fn open(at: SocketAddr, hello: Hello<'_>) -> Result<Self, Status> {
+    /// Opens a stream, reads the challenge and says nothing.
+    pub async fn silent(at: SocketAddr) -> Result<Self, Status> {
+        Ok(Self::challenged(at).await?.0)
+    }
+
+    async fn challenged(at: SocketAddr) -> Result<(Self, pb::Challenge), Status> {
         let mut client = ProxiesClient::connect(format!("http://{at}"))
             .await
             .unwrap();
         let (out, outbox) = mpsc::channel(8);
         let inbound = client.open(ReceiverStream::new(outbox)).await?.into_inner();
         let mut stream = Self { out, inbound };
-        let Some(To::Challenge(challenge)) = stream.next().await? else {
-            panic!("the first message is not a challenge");
-        };
+        match stream.next().await? {
+            Some(To::Challenge(challenge)) => Ok((stream, challenge)),
+            other => panic!("the first message is not a challenge: {other:?}"),
+        }
+    }
+
+    /// Opens a stream; done when the agent has accepted it, or with its reason.
+    pub async fn open(at: SocketAddr, hello: Hello<'_>) -> Result<Self, Status> {
+        let (mut stream, challenge) = Self::challenged(at).await?;
         let key = hello.signed_by.unwrap_or(hello.key);
         let hello = pb::Hello {
             proxy: hello.proxy.into(),
