@@ -56,8 +56,8 @@ pub struct AgentOptions {
     /// What this agent understands: all that its build does, but where a test plays an older one.
     pub features: Features,
     /// Takes changes also from connections that this very process made. The agent makes none
-    /// itself, so in service such a one is somebody's who has it speak for them; a test in one
-    /// process with its agent is another matter.
+    /// itself, so in service such a one is somebody's who has it speak for them; `meshctl dev` and
+    /// tests, whose process the agent only lives in, are another matter.
     pub takes_own_writes: bool,
     /// The time of day.
     pub clock: Arc<dyn Clock>,

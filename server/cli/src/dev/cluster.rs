@@ -190,7 +190,9 @@ async fn agent(bind: IpAddr, folder: &Path, tls: Arc<ClusterTls>) -> Result<Agen
         socket: socket(folder),
         ..AgentConfig::default()
     };
-    let options = AgentOptions::new(&config, tls).map_err(refused)?;
+    let mut options = AgentOptions::new(&config, tls).map_err(refused)?;
+    // The demo's instances are registered by this very process.
+    options.takes_own_writes = true;
     let started = Agent::start(options).await;
     started.map_err(|error| CliError::refused(error, busy(bind)))
 }
