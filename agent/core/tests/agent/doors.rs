@@ -114,6 +114,13 @@ async fn what_is_wrong_is_said() {
         ),
         (
             "PUT",
+            "/v1/agent/service/register",
+            "{\"Name\":\"x\",\"Connect\":{\"SidecarService\":{\"Address\":\"no such host!\"}}}",
+            400,
+            "Connect.SidecarService.Address: `no such host!` is not an address",
+        ),
+        (
+            "PUT",
             "/v1/agent/check/register",
             "{\"ServiceID\":\"x\",\"Name\":\"y\",\"TTL\":\"1s\"}",
             404,
