@@ -163,6 +163,8 @@ impl Feed {
             Down::Leaf(leaf) => Event::Leaf(leaf),
             Down::Roots(roots) => Event::Roots(roots),
             Down::Config(config) => Event::Config(config),
+            // No question was asked.
+            Down::Dns(_) => return None,
         };
         match self.events.send(event).await {
             Ok(()) => None,

@@ -110,6 +110,7 @@ pub(crate) fn example() -> StaticFile {
                 application: "127.0.0.1:8080".to_owned(),
                 connect_timeout: Duration::from_secs(5),
             }),
+            transparent: None,
             outbound: vec![Outbound {
                 service: backend.clone(),
                 bind: Bind::Tcp {

@@ -145,6 +145,7 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
         },
         inbound: inbound(input),
         outbound,
+        transparent: None,
         expose: sidecar.proxy.expose.clone(),
         clusters: clusters.into_map(),
         service: own,

@@ -44,11 +44,18 @@ pub enum Feature {
     Query,
     /// Retries in routes.
     Retries,
+    /// Calls to any address, redirected by the kernel.
+    Transparent,
 }
 
 impl Feature {
     /// All that this build knows.
-    pub const ALL: [Self; 3] = [Self::Permissions, Self::Query, Self::Retries];
+    pub const ALL: [Self; 4] = [
+        Self::Permissions,
+        Self::Query,
+        Self::Retries,
+        Self::Transparent,
+    ];
 
     /// As it is written on the wire.
     pub fn as_str(self) -> &'static str {
@@ -56,6 +63,7 @@ impl Feature {
             Self::Permissions => "permissions",
             Self::Query => "query",
             Self::Retries => "retries",
+            Self::Transparent => "transparent",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use mesh_model::{
     Duration, ExposePath, Key, LoadBalancer, OutlierDetection, Protocol, RequestMatch, Retries,
+    VirtualAddress,
 };
 use mesh_policy::{Feature, Features, Policy, PolicyForm};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,10 @@ pub struct ProxyConfig {
     /// Where the application calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbound: Vec<Outbound>,
+    /// How the application's calls to any address are taken; absent: they are
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transparent: Option<Transparent>,
     /// Paths that are open without mTLS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expose: Vec<ExposePath>,
@@ -77,8 +82,47 @@ impl ProxyConfig {
         {
             needs.push(Feature::Query);
         }
+        if self.transparent.is_some() {
+            needs.push(Feature::Transparent);
+        }
         needs
     }
+}
+
+/// How the application's calls to any address are taken: the kernel redirects
+/// them to the sidecar, which goes by where they were going.
+///
+/// A call to a virtual address is one of the service that has it: the
+/// [`Outbound`] with that [`Bind::Virtual`]. What the application asks for first
+/// (a name, or a virtual address) the sidecar tells the agent, and the next
+/// config answers: in `names`, and with the outbound; or in `absent`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transparent {
+    /// Where the kernel sends connections, on 127.0.0.1 and ::1.
+    pub outbound_port: u16,
+    /// Where the kernel sends DNS, UDP and TCP, on the same.
+    pub dns_port: u16,
+    /// Whether addresses outside the mesh are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mesh_only: bool,
+    /// The services that were asked for, as far as there is an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameAnswer>,
+    /// Virtual addresses that were asked for and that no service has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<VirtualAddress>,
+}
+
+/// What a name means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameAnswer {
+    /// The service.
+    pub service: Key,
+    /// Its virtual address; absent: there is no such service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<VirtualAddress>,
 }
 
 /// Where other sidecars call.
@@ -135,6 +179,12 @@ pub enum Bind {
         /// Its mode, octal; empty: as the umask makes it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         mode: String,
+    },
+    /// Nothing is bound: what comes to [`Transparent::outbound_port`] and was
+    /// going to this address, whatever the port.
+    Virtual {
+        /// The address, in both families.
+        address: VirtualAddress,
     },
 }
 

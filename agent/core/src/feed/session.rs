@@ -249,6 +249,10 @@ impl Session {
                 self.acked(ack);
                 Ok(())
             }
+            // Nothing is transparent here so far, so nobody has a reason to say these.
+            Some(From::Wants(_) | From::Dns(_)) => Err(Status::failed_precondition(
+                "this sidecar is not transparent",
+            )),
             // A newer proxy's; it knows from our features that we do not have it.
             None => Ok(()),
         }

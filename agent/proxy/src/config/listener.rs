@@ -114,6 +114,12 @@ impl Outbound {
             ));
         }
         let key = match &form.bind {
+            form::Bind::Virtual { .. } => {
+                return Err(invalid(
+                    &place,
+                    "this sidecar does not take redirected calls",
+                ));
+            }
             form::Bind::Tcp { address, port } => {
                 ListenKey::tcp(bind_address(&place, address, *port)?, place.clone())
             }

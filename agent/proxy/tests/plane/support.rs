@@ -177,6 +177,7 @@ pub(crate) fn calling(
         node: String::new(),
         policy: PolicyForm::default(),
         inbound: None,
+        transparent: None,
         outbound,
         expose: Vec::new(),
         clusters: clusters
