@@ -105,14 +105,17 @@ impl Verifier<'_> {
         if self.keys.is_known(proxy, owner, &hello.public_key) {
             return Ok(Proof::RememberedKey);
         }
-        if !hello.ticket.is_empty() {
-            return Err(Refused::Ticket);
-        }
+        let refused = |without: Refused| match hello.ticket.is_empty() {
+            true => Err(without),
+            false => Err(Refused::Ticket),
+        };
         if self.keys.has(proxy) {
-            return Err(Refused::Key);
+            return refused(Refused::Key);
         }
+        // A proxy goes on bringing the ticket that it began with, long after an agent that lost its
+        // data forgot it: its leaf still proves it.
         if hello.leaf.is_empty() {
-            return Err(Refused::Nothing);
+            return refused(Refused::Nothing);
         }
         self.leaf(&entry.registration, hello)?;
         replace()?;

@@ -56,10 +56,12 @@ fn an_address_that_nobody_can_connect_to_is_refused() {
     for (instance, says) in bad.into_iter().zip(says) {
         let put = Command::PutInstance {
             node: node.clone(),
+            stream: LAST,
             instance: instance.clone(),
         };
         let sync = Command::SyncInstances {
             node: node.clone(),
+            stream: LAST,
             instances: vec![instance],
         };
         for command in [put, sync] {
