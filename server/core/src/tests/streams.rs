@@ -93,7 +93,7 @@ async fn a_stream_that_is_not_the_nodes_last_ends_with_its_next_word() {
 }
 
 #[tokio::test]
-async fn a_stream_speaks_on_through_a_restore_and_a_removal() {
+async fn a_stream_speaks_on_through_a_restore_and_ends_with_its_node() {
     let servers = cluster(1).await;
     let (server, client) = &servers[0];
     let mut agent = Agent::connect(server, "n1").await;
@@ -106,7 +106,10 @@ async fn a_stream_speaks_on_through_a_restore_and_a_removal() {
     ok(&super::restore::restore(client, snapshot).await);
     assert_eq!(agent.change(sync(&["two"])).await.error, "");
     assert_eq!(registered(client).await, ["two"]);
+    // What is removed while it lives says all of it again, by another stream.
     ok(&client.delete("/v1/catalog/nodes/n1").await);
+    assert_eq!(end(&mut agent).await, Code::Aborted);
+    let mut agent = Agent::connect(server, "n1").await;
     assert_eq!(agent.change(sync(&["three"])).await.error, "");
     assert_eq!(registered(client).await, ["three"]);
     assert_eq!(
