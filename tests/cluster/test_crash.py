@@ -302,7 +302,7 @@ class Crash(unittest.TestCase):
             # It reads a command that it does not know, and skips nothing.
             until("it ends", lambda: not older.running())
             self.assertNotEqual(older.process.returncode, 0)
-            self.assertIn("this server speaks up to 0; upgrade it", older.log.read_text())
+            self.assertIn("this server speaks up to 0; run a version of this server that knows it", older.log.read_text())
             # Nor is it let in, when it comes with nothing.
             shutil.rmtree(mesh.folder / "s3")
             older.restart()

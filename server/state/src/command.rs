@@ -268,12 +268,12 @@ pub enum Restore {
 pub enum CommandError {
     /// This build does not know it: the server must stop.
     #[error(
-        "the log has a command that this version does not know ({0}); run the version that the other servers run"
+        "the log has a command that this version does not know ({0})"
     )]
     Unknown(String),
     /// Of a level that this server does not speak: it must stop.
     #[error(
-        "the log has a command of level {needs}, and this server speaks up to {level}; run the version that the other servers run"
+        "the log has a command of level {needs}, and this server speaks up to {level}"
     )]
     Level {
         /// The command's.
