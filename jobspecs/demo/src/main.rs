@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -28,6 +28,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a call of the API may take.
 const CALL: Duration = Duration::from_secs(10);
+/// How long a batch tries until its first call is answered, and how often.
+const READY: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(250);
 /// How many calls a batch makes.
 const BATCH: u32 = 10;
 
@@ -114,6 +117,18 @@ impl Counting {
         Ok(Self { client, url })
     }
 
+    /// Nomad starts a program when its sidecar runs, which is before it is ready.
+    async fn first(&self) -> Result<Value, Failure> {
+        let began = Instant::now();
+        loop {
+            match self.call().await {
+                Err(error) if began.elapsed() > READY => return Err(error),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(body) => return Ok(body),
+            }
+        }
+    }
+
     async fn call(&self) -> Result<Value, Failure> {
         let response = self.client.get(&self.url).send().await?;
         let status = response.status();
@@ -127,8 +142,11 @@ impl Counting {
 
 async fn batch() -> Result<(), Failure> {
     let counting = Counting::new()?;
+    let mut body = counting.first().await?;
     for number in 1..=BATCH {
-        let body = counting.call().await?;
+        if number > 1 {
+            body = counting.call().await?;
+        }
         println!("call {number}: {body}");
     }
     Ok(())

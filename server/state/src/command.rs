@@ -267,14 +267,10 @@ pub enum Restore {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// This build does not know it: the server must stop.
-    #[error(
-        "the log has a command that this version does not know ({0})"
-    )]
+    #[error("the log has a command that this version does not know ({0})")]
     Unknown(String),
     /// Of a level that this server does not speak: it must stop.
-    #[error(
-        "the log has a command of level {needs}, and this server speaks up to {level}"
-    )]
+    #[error("the log has a command of level {needs}, and this server speaks up to {level}")]
     Level {
         /// The command's.
         needs: u32,
