@@ -136,7 +136,7 @@ disable_update_check = true
     def run_job(self, path, deadline=90, variables=None):
         """`nomad job run`, to the deployment's end; its output."""
         arguments = [binary(), "job", "run"]
-        for key, value in {"bin": BIN, **(variables or {})}.items():
+        for key, value in ({"bin": BIN} if variables is None else variables).items():
             arguments += ["-var", f"{key}={value}"]
         run = subprocess.run([*map(str, arguments), str(path)], capture_output=True, text=True, timeout=deadline,
                              env={**os.environ, "NOMAD_ADDR": f"http://{NODE}:4646"})

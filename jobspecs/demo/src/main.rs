@@ -7,7 +7,8 @@
 //!   ends: 0 when all were answered.
 //!
 //! `$PORT` is where they listen (9001 and 9002), `$VERSION` is told in each
-//! answer. `GET /health` says that they run. On SIGTERM they stop.
+//! answer. `GET /health` says that they run. On SIGTERM they finish what runs and
+//! end.
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use http::{Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +33,8 @@ const CALL: Duration = Duration::from_secs(10);
 /// How long a batch tries until its first call is answered, and how often.
 const READY: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(250);
+/// How long calls that run may take after SIGTERM.
+const FINISH: Duration = Duration::from_secs(5);
 /// How many calls a batch makes.
 const BATCH: u32 = 10;
 
@@ -163,19 +167,25 @@ async fn serve(port: u16, app: App) -> Result<(), Failure> {
     let app = Arc::new(app);
     let mut stop = signal(SignalKind::terminate())?;
     println!("listening at {}", listener.local_addr()?);
+    let graceful = GracefulShutdown::new();
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
-            _ = stop.recv() => return Ok(()),
+            _ = stop.recv() => {
+                drop(listener);
+                let _ = tokio::time::timeout(FINISH, graceful.shutdown()).await;
+                return Ok(());
+            }
         };
         let app = app.clone();
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let app = app.clone();
+            async move { Ok::<_, Infallible>(app.answer(request.uri().path()).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let app = app.clone();
-                async move { Ok::<_, Infallible>(app.answer(request.uri().path()).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service);
             // A caller that goes away ends only its connection.
             let _ = connection.await;
         });
