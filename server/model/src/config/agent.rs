@@ -56,8 +56,36 @@ pub struct AgentConfig {
     pub log_level: LogLevel,
     /// How it is logged. Default text.
     pub log_format: LogFormat,
+    /// Where it asks and answers DNS.
+    pub dns: DnsConfig,
     /// What it takes at most.
     pub limits: AgentLimits,
+}
+
+/// The `dns` block of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Whether it answers, and so whether Nomad redirects DNS to sidecars.
+    /// Default yes.
+    pub enabled: bool,
+    /// The address on which it answers, one that allocations reach. Default:
+    /// the advertised one, unless that is loopback's.
+    pub bind: Option<IpAddr>,
+    /// The port, UDP and TCP. Default 8600.
+    pub port: u16,
+    /// The name servers that it asks. Default: those of `/etc/resolv.conf`.
+    pub recursors: Vec<SocketAddr>,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            bind: None,
+            port: 8600,
+            recursors: Vec::new(),
+        }
+    }
 }
 
 /// The `limits` block of an agent.
@@ -103,6 +131,7 @@ impl Default for AgentConfig {
             sidecar_max_port: 21_255,
             log_level: LogLevel::default(),
             log_format: LogFormat::default(),
+            dns: DnsConfig::default(),
             limits: AgentLimits::default(),
         }
     }
@@ -112,6 +141,41 @@ impl AgentConfig {
     /// Reads files, as (name, text), over the defaults; a later one wins.
     pub fn parse(files: &[(&str, &str)]) -> Result<Self, Diagnostics> {
         load(Self::default(), files)
+    }
+}
+
+impl DnsConfig {
+    fn read(&mut self, fields: &mut Fields<'_>) {
+        set(&mut self.enabled, fields.bool("enabled"));
+        let one = |text: &str| match text.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => Err(format!(
+                "`{text}` is every address, and Nomad must be told of one; write that"
+            )),
+            Ok(ip) => Ok(ip),
+            Err(_) => Err(format!(
+                "`{text}` is not an address; write one without a port, which is `port`"
+            )),
+        };
+        some(&mut self.bind, fields.parsed("bind", one));
+        set(&mut self.port, fields.port("port", 1));
+        if fields.where_is("recursors").is_some() {
+            self.recursors.clear();
+        }
+        for (text, at) in fields.texts("recursors") {
+            let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+            match text.parse::<SocketAddr>().or(bare) {
+                Ok(address) if !address.ip().is_unspecified() && address.port() != 0 => {
+                    self.recursors.push(address);
+                }
+                _ => {
+                    let text: String = text.chars().take(64).collect();
+                    let message = format!(
+                        "`{text}` is not a name server; write its address, with the port where it is not 53"
+                    );
+                    fields.wrong(at, "recursors", message);
+                }
+            }
+        }
     }
 }
 
@@ -154,6 +218,10 @@ impl Readable for AgentConfig {
             fields.port("sidecar_max_port", 1),
         );
         log(&mut self.log_level, &mut self.log_format, fields);
+        if let Some(mut inner) = fields.block("dns") {
+            self.dns.read(&mut inner);
+            inner.finish();
+        }
         if let Some(mut inner) = fields.block("limits") {
             let limits = &mut self.limits;
             set(

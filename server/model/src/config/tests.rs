@@ -39,6 +39,11 @@ meta { rack = "r1" }
 sidecar_max_port = 21010
 log_format = "json"
 limits { proxies = 5 }
+dns {
+  bind = "10.0.0.5"
+  port = 53
+  recursors = ["1.1.1.1", "[fd00::1]:5353", "fd00::2"]
+}
 "#;
     insta::assert_debug_snapshot!(AgentConfig::parse(&[("agent.hcl", text)]).unwrap());
 }
@@ -84,6 +89,8 @@ fn what_is_said_of_mistakes() {
         "server = [\"x\"]\nretry_join = \"x\"\nsidecar_min_port = 0",
         "servers = [\"a\"]\nretry_join = [\"b\"]",
         "sidecar_min_port = 30000",
+        "dns {\n  bind = \"0.0.0.0\"\n  port = 0\n  recursors = [\"x\", \"1.1.1.1:0\", \"0.0.0.0\"]\n}",
+        "dns { bind = \"10.0.0.1:53\" }",
         "node_id = \"a/b\"\nnode_name = \"a b\"\nadvertise_addr = \"x\"",
     ];
     let mut said = Vec::new();
