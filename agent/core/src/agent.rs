@@ -18,11 +18,13 @@ use tonic::transport::Server;
 use crate::catalog::{Catalog, Settings};
 use crate::checks::{self, Board, Network};
 use crate::compiler::Compiler;
+use crate::dns;
 use crate::facts::Facts;
 use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
 use crate::http::{self, Door, Places};
 use crate::uplink::{self, Link, Membership, Uplink};
-use crate::{AgentError, AgentOptions, disk};
+use crate::wants::Asked;
+use crate::{AgentError, AgentOptions, DnsOptions, disk};
 
 /// How long the end may take.
 const END: Duration = Duration::from_secs(8);
@@ -53,6 +55,8 @@ pub struct Addresses {
     pub grpc_socket: Option<PathBuf>,
     /// The agent's own socket.
     pub socket: Option<PathBuf>,
+    /// DNS, UDP and TCP.
+    pub dns: Option<SocketAddr>,
 }
 
 /// How an agent is.
@@ -92,16 +96,22 @@ impl Agent {
         let grpc_socket_listener = grpc_socket.map(|at| unix("grpc_socket", at)).transpose()?;
         let own = options.socket.as_deref();
         let own = own.map(|at| unix("socket", at)).transpose()?;
+        let dns_listener = dns_listener(&options.dns).await?;
+        let dns = dns_listener.as_ref().map(dns::Listener::address);
+        let forwarder = options.dns.forwarder(dns);
         let addresses = Addresses {
+            dns,
             http: bound("http_addr", &http, options.http)?,
             grpc: grpc_address,
             grpc_socket: options.grpc_socket.clone(),
             socket: options.socket.clone(),
         };
 
+        let asked = Arc::new(Asked::default());
         let compiler = Arc::new(Compiler::new(
             options.node_name.clone(),
             state.facts.clone(),
+            asked.clone(),
         ));
         let records = Arc::new(Records::default());
         let tickets = Arc::new(Tickets::new(options.clock.clone()));
@@ -124,6 +134,7 @@ impl Agent {
             files: ArcSwapOption::from(state.files_error.map(Arc::new)),
             socket: addresses.socket.clone(),
             grpc: addresses.grpc,
+            dns: addresses.dns,
             feed: match &options.grpc_socket {
                 Some(path) => AgentAddress::Unix(path.clone()),
                 None => AgentAddress::Tcp(reachable(addresses.grpc)),
@@ -136,6 +147,8 @@ impl Agent {
             board: state.board.clone(),
             facts: state.facts.clone(),
             compiler: compiler.clone(),
+            asked,
+            dns: forwarder.clone(),
             tickets,
             keys: state.keys.clone(),
             records: records.clone(),
@@ -178,6 +191,9 @@ impl Agent {
         let proxies = options.limits.proxies as usize;
         for listener in [Some(grpc), grpc_socket_listener].into_iter().flatten() {
             tasks.spawn(serve_feed(listener, feed.clone(), proxies, stop.clone()));
+        }
+        if let Some(listener) = dns_listener {
+            tasks.spawn(dns::serve(listener, forwarder, stop.clone()));
         }
         let limit = options.limits.http_connections as usize;
         let router = http::router(door.clone());
@@ -372,6 +388,31 @@ async fn serve_feed(listener: Listener, feed: Arc<Feed>, limit: usize, stop: Can
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the feed to proxies ended");
+    }
+}
+
+/// Binds the DNS listener, if there is to be one. Where its place is the default and taken, by a
+/// Consul that is being moved away from, say, the node does without: jobs run as before, but
+/// Nomad then has no DNS redirected.
+async fn dns_listener(options: &DnsOptions) -> Result<Option<dns::Listener>, AgentError> {
+    let Some(at) = options.listen else {
+        return Ok(None);
+    };
+    match dns::Listener::bind(at).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) if options.must_listen => Err(AgentError::Bind {
+            what: "dns",
+            address: at.to_string(),
+            source,
+        }),
+        Err(error) => {
+            tracing::warn!(
+                address = %at, %error,
+                "DNS is not answered, and in jobs with transparent_proxy not redirected to their \
+                 sidecars; free the address, or name another with dns {{ bind = \"…\" }}"
+            );
+            Ok(None)
+        }
     }
 }
 

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_model::{Registration, Version};
+use mesh_proto::config::ProxyConfig;
 use mesh_proto::fact::{RootsFact, Topic};
 use mesh_proto::servers::MAX_TOPICS;
 use mesh_tls::pem;
-use mesh_wiring::{FactStore, Input, wire};
+use mesh_wiring::{FactStore, Input, Wants, wire};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::View;
 use crate::facts::Facts;
+use crate::wants::Asked;
 
 /// Changes within this time are compiled together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -35,6 +37,8 @@ pub(crate) struct Compiled {
     pub(crate) roots: Option<Arc<Roots>>,
     /// Why there is no config, or what it leaves out; for the proxy's status.
     pub(crate) problems: Vec<String>,
+    /// What its application had asked for when it was made.
+    pub(crate) wants: Arc<Wants>,
     /// Why the config is older than what the servers said last, if it is.
     pub(crate) behind: Option<String>,
     /// The facts' version when it was made: all that was marked then is in it.
@@ -48,6 +52,7 @@ impl Compiled {
     fn is_as(&self, other: &Self) -> bool {
         self.config == other.config
             && self.roots == other.roots
+            && self.wants == other.wants
             && self.problems == other.problems
             && self.behind == other.behind
     }
@@ -75,6 +80,7 @@ pub(crate) struct Config {
 pub(crate) struct Compiler {
     node: String,
     facts: Arc<Facts>,
+    asked: Arc<Asked>,
     outputs: Mutex<HashMap<String, watch::Sender<Compiled>>>,
     wanted: watch::Sender<Arc<BTreeSet<Topic>>>,
     /// Everything that was marked at this version is compiled, and what it was compiled of is on
@@ -100,13 +106,17 @@ struct Made {
     registration: Registration,
     revisions: BTreeMap<Topic, u64>,
     topics: BTreeSet<Topic>,
+    wants: Arc<Wants>,
+    /// What it was wired to, where it is transparent.
+    config: Option<ProxyConfig>,
 }
 
 impl Compiler {
-    pub(crate) fn new(node: String, facts: Arc<Facts>) -> Self {
+    pub(crate) fn new(node: String, facts: Arc<Facts>, asked: Arc<Asked>) -> Self {
         Self {
             node,
             facts,
+            asked,
             outputs: Mutex::default(),
             wanted: watch::Sender::default(),
             done: watch::Sender::default(),
@@ -148,6 +158,7 @@ impl Compiler {
     ) {
         let mut changed = self.facts.watch();
         let mut persisted = self.facts.persisted();
+        let mut asked = self.asked.watch();
         let mut memory = Memory::default();
         // What stands on disk is from before a restart: its proxies may come yet.
         let begin = Instant::now();
@@ -155,8 +166,11 @@ impl Compiler {
         loop {
             let view = catalog.borrow_and_update().clone();
             changed.mark_unchanged();
+            asked.mark_unchanged();
+            let forgotten = self.asked.forget(Instant::now());
             self.compile(&view, &mut memory);
             let first = memory.lingering.values().min().map(|since| *since + LINGER);
+            let first = first.into_iter().chain(forgotten).min();
             let over = async {
                 match first {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -164,17 +178,24 @@ impl Compiler {
                 }
             };
             tokio::pin!(over);
-            loop {
+            let patient = loop {
                 self.settle(*persisted.borrow_and_update(), &mut memory);
                 tokio::select! {
-                    it = catalog.changed() => if it.is_err() { return } else { break },
-                    it = changed.changed() => if it.is_err() { return } else { break },
+                    // An application waits for it.
+                    it = asked.changed() => if it.is_err() { return } else { break false },
+                    it = catalog.changed() => if it.is_err() { return } else { break true },
+                    it = changed.changed() => if it.is_err() { return } else { break true },
                     it = persisted.changed() => if it.is_err() { return },
-                    () = &mut over => break,
+                    () = &mut over => break true,
                     () = stop.cancelled() => return,
                 }
+            };
+            if patient {
+                tokio::select! {
+                    () = tokio::time::sleep(DEBOUNCE) => {}
+                    it = asked.changed() => if it.is_err() { return },
+                }
             }
-            tokio::time::sleep(DEBOUNCE).await;
         }
     }
 
@@ -204,8 +225,10 @@ impl Compiler {
         let mut wanted = BTreeSet::new();
         for (entry, sidecar) in view.sidecars() {
             let registration = &entry.registration;
+            let mut wants = self.asked.of(&sidecar.id);
             if let Some(before) = made.get(&sidecar.id)
                 && before.registration == *registration
+                && before.wants == wants
                 && before.revisions == self.facts.revisions(&before.topics)
             {
                 if !add(&mut wanted, &before.topics) {
@@ -214,20 +237,36 @@ impl Compiler {
                 }
                 continue;
             }
-            let wire = |facts: &FactStore| {
-                let wired = wire(&Input {
-                    registration,
-                    sidecar,
-                    node: &self.node,
-                    facts,
-                });
-                let mut topics = wired.topics.iter();
-                let behind = topics.find_map(|it| Some(format!("{it}: {}", facts.unread(it)?)));
-                (wired, behind, facts.roots().map(roots))
+            let before = made.get(&sidecar.id).and_then(|it| it.config.as_ref());
+            let wire = |wants: &Wants| {
+                let wire = |facts: &FactStore| {
+                    let wired = wire(&Input {
+                        registration,
+                        sidecar,
+                        node: &self.node,
+                        facts,
+                        wants,
+                        before,
+                    });
+                    let mut topics = wired.topics.iter();
+                    let behind = topics.find_map(|it| Some(format!("{it}: {}", facts.unread(it)?)));
+                    (wired, behind, facts.roots().map(roots))
+                };
+                self.facts.read(wire, |(wired, ..)| &wired.topics)
             };
-            let (made_of, (wired, behind, roots)) =
-                self.facts.read(wire, |(wired, ..)| &wired.topics);
-            if !add(&mut wanted, &wired.topics) {
+            let (mut made_of, (mut wired, mut behind, mut roots)) = wire(&wants);
+            let mut fits = add(&mut wanted, &wired.topics);
+            if !fits && !wants.is_empty() {
+                // Who may call it must not hang on what its application asks for.
+                tracing::error!(
+                    proxy = sidecar.id,
+                    "what a transparent sidecar is asked for is left out: with it the sidecars of                      this node hang on more than {MAX_TOPICS} topics"
+                );
+                wants = Arc::default();
+                (made_of, (wired, behind, roots)) = wire(&wants);
+                fits = add(&mut wanted, &wired.topics);
+            }
+            if !fits {
                 made.remove(&sidecar.id);
                 self.leave_out(&sidecar.id);
                 continue;
@@ -235,6 +274,7 @@ impl Compiler {
             let mut compiled = Compiled {
                 problems: wired.problems,
                 behind,
+                wants: wants.clone(),
                 version: mark.clone(),
                 ..Compiled::default()
             };
@@ -263,6 +303,8 @@ impl Compiler {
                 registration: registration.clone(),
                 revisions: made_of.revisions,
                 topics: wired.topics,
+                wants,
+                config: wired.config.filter(|it| it.transparent.is_some()),
             };
             made.insert(sidecar.id.clone(), now);
         }

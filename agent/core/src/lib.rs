@@ -12,6 +12,7 @@ mod checks;
 mod clock;
 mod compiler;
 mod disk;
+mod dns;
 mod error;
 mod facts;
 mod feed;
@@ -19,12 +20,14 @@ pub mod fuzz;
 mod http;
 mod options;
 mod uplink;
+mod wants;
 
 #[cfg(test)]
 mod testing;
 
 pub use agent::{Addresses, Agent, AgentStatus};
 pub use clock::{Clock, SystemClock};
+pub use dns::DnsOptions;
 pub use error::AgentError;
 pub use mesh_proto::bootstrap::BootstrapRequest;
 pub use options::AgentOptions;

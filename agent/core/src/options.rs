@@ -6,12 +6,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh_model::config::{AgentConfig, AgentLimits, GRPC_PORT};
+use mesh_model::config::{AgentConfig, AgentLimits, DnsConfig, GRPC_PORT};
 use mesh_policy::Features;
 use mesh_tls::{ClusterTls, Role};
 
 use crate::AgentError;
 use crate::clock::{Clock, SystemClock};
+use crate::dns::DnsOptions;
 
 /// What an agent is started with. [`AgentOptions::new`] takes it from the configuration; tests and
 /// `meshctl dev` change single fields.
@@ -49,6 +50,8 @@ pub struct AgentOptions {
     pub sidecar_bind: Option<IpAddr>,
     /// Ports for sidecars that come without one.
     pub sidecar_ports: RangeInclusive<u16>,
+    /// Where it asks and answers DNS.
+    pub dns: DnsOptions,
     /// What is taken at most.
     pub limits: AgentLimits,
     /// Joins another cluster than the one that was joined first.
@@ -93,12 +96,11 @@ impl AgentOptions {
         let servers: Vec<String> = config.servers.iter().map(|at| with_port(at)).collect();
         let bind = Some(config.bind_addr).filter(|ip| !ip.is_unspecified());
         let advertise = config.advertise_addr.or(bind);
+        let advertise = advertise.unwrap_or_else(|| own_address(&servers));
         Ok(Self {
             node_id: id.id().to_owned(),
             node_name: config.node_name.clone().unwrap_or_else(host_name),
-            advertise: advertise
-                .unwrap_or_else(|| own_address(&servers))
-                .to_string(),
+            advertise: advertise.to_string(),
             meta: config.meta.clone(),
             datacenter: config.datacenter.clone(),
             servers,
@@ -112,12 +114,25 @@ impl AgentOptions {
             socket: Some(config.socket.clone()),
             sidecar_bind: Some(config.bind_addr).filter(|ip| *ip != Ipv4Addr::UNSPECIFIED),
             sidecar_ports: config.sidecar_min_port..=config.sidecar_max_port,
+            dns: dns(&config.dns, advertise),
             limits: config.limits.clone(),
             rejoin: false,
             features: Features::default(),
             takes_own_writes: false,
             clock: Arc::new(SystemClock),
         })
+    }
+}
+
+/// On loopback no allocation would reach it, so only who says so gets it there.
+fn dns(config: &DnsConfig, advertise: IpAddr) -> DnsOptions {
+    let default = Some(advertise).filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    let ip = config.bind.or(default).filter(|_| config.enabled);
+    DnsOptions {
+        listen: ip.map(|ip| (ip, config.port).into()),
+        must_listen: config.bind.is_some(),
+        recursors: config.recursors.clone(),
+        ..DnsOptions::default()
     }
 }
 

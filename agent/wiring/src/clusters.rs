@@ -47,6 +47,13 @@ impl<'a> Clusters<'a> {
         name
     }
 
+    /// Takes one over as it was, unless it is made anew already.
+    pub(crate) fn keep(&mut self, name: &str, cluster: &Cluster) {
+        if !self.made.contains_key(name) {
+            self.made.insert(name.to_owned(), cluster.clone());
+        }
+    }
+
     fn cluster(&self, service: &Service, key: &Key, subset: Option<&str>) -> Cluster {
         let known = self.facts.endpoints(key).unwrap_or_default();
         let endpoints = match subset {

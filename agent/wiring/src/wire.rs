@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use mesh_model::{Key, ProxyMode, Registration, Service, Sidecar, Upstream};
+use mesh_model::{Key, ProxyMode, Registration, Sidecar, Upstream};
 use mesh_policy::PolicyForm;
-use mesh_proto::config::{Bind, Inbound, Outbound, ProxyConfig, Rule, WeightedCluster};
+use mesh_proto::config::{Bind, Inbound, Outbound, ProxyConfig};
 use mesh_proto::fact::{MeshFact, Topic};
 
-use crate::FactStore;
 use crate::clusters::Clusters;
+use crate::transparent::{self, Wants};
+use crate::{FactStore, called};
 
 /// What a config is made of.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,29 @@ pub struct Input<'a> {
     pub node: &'a str,
     /// What the agent knows.
     pub facts: &'a FactStore,
+    /// What the proxy was asked for; it counts for nothing where it is not
+    /// transparent.
+    pub wants: &'a Wants,
+    /// What the proxy was wired to before. Where a route of a wanted service
+    /// has just turned to another of which nothing is known yet, its calls go
+    /// on as they did.
+    pub before: Option<&'a ProxyConfig>,
+}
+
+impl Input<'_> {
+    pub(crate) fn is_transparent(&self) -> bool {
+        self.sidecar.proxy.mode == ProxyMode::Transparent
+    }
+
+    /// The services that the registration names as upstreams of this mesh.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = (&Upstream, Key)> {
+        // Before the mesh is known nothing is wired, so all may be asked for.
+        let mesh = self.facts.mesh();
+        let upstreams = self.sidecar.proxy.upstreams.iter();
+        upstreams
+            .filter(move |it| mesh.is_none_or(|mesh| is_here(it, mesh)))
+            .map(|it| (it, destination(self.registration, it)))
+    }
 }
 
 /// What came of it.
@@ -29,7 +53,8 @@ pub struct Wired {
     /// What the proxy hangs on, as far as is known: a route that arrives may
     /// lead further.
     pub topics: BTreeSet<Topic>,
-    /// Those that have had no answer yet. The config is there when it is empty.
+    /// Those that hold the config back because they have had no answer yet: it
+    /// is there when this is empty. What was only asked for (the wants) does not.
     pub missing: Vec<Topic>,
     /// The config.
     pub config: Option<ProxyConfig>,
@@ -40,23 +65,27 @@ pub struct Wired {
 
 /// Wires one proxy.
 pub fn wire(input: &Input<'_>) -> Wired {
-    let topics = topics(input);
     let facts = input.facts;
+    let mut topics = needed(input);
     let missing: Vec<Topic> = topics
         .iter()
         .filter(|one| !facts.has(one))
         .cloned()
         .collect();
+    if input.is_transparent() {
+        topics.extend(transparent::asked(input));
+    }
     let mut problems: Vec<String> = topics
         .iter()
         .filter_map(|topic| Some(format!("{topic}: {}", facts.unread(topic)?)))
         .collect();
-    if input.sidecar.proxy.mode == ProxyMode::Transparent {
-        problems.push(format!(
-            "instance {}: mode transparent is not supported yet; calls are taken at its upstreams only",
-            input.registration.id
-        ));
-    }
+    problems.extend(topics.iter().filter_map(|topic| {
+        match topic {
+            Topic::Virtual(key) => transparent::mistake(facts.virtual_of(key)??)
+                .map(|mistake| format!("{topic}: {mistake}; upgrade this agent")),
+            _ => None,
+        }
+    }));
     if let Some(mesh) = facts.mesh() {
         let elsewhere = input.sidecar.proxy.upstreams.iter();
         problems.extend(elsewhere.filter(|it| !is_here(it, mesh)).map(|it| {
@@ -79,10 +108,8 @@ pub fn wire(input: &Input<'_>) -> Wired {
     }
 }
 
-/// What the proxy hangs on. A service that is called needs its row, route and
-/// instances; one that a route leads to, its row and instances (routes do not
-/// chain: the rule that matched decides).
-fn topics(input: &Input<'_>) -> BTreeSet<Topic> {
+/// What the proxy cannot be without.
+fn needed(input: &Input<'_>) -> BTreeSet<Topic> {
     let own = input.registration.key();
     let mut topics = BTreeSet::from([
         Topic::Mesh,
@@ -90,21 +117,11 @@ fn topics(input: &Input<'_>) -> BTreeSet<Topic> {
         Topic::Service(own.clone()),
         Topic::Intentions(own),
     ]);
-    // Before the mesh is known nothing is wired, so all may be asked for.
-    let mesh = input.facts.mesh();
-    let upstreams = input.sidecar.proxy.upstreams.iter();
-    for upstream in upstreams.filter(|it| mesh.is_none_or(|mesh| is_here(it, mesh))) {
-        let called = destination(input.registration, upstream);
-        if let Some(Some(route)) = input.facts.route(&called) {
-            for to in route.rules.iter().flat_map(|rule| &rule.to) {
-                let key = to.service.clone().unwrap_or_else(|| called.clone());
-                topics.insert(Topic::Service(key.clone()));
-                topics.insert(Topic::Endpoints(key));
-            }
+    for (_, called) in input.declared() {
+        topics.extend(called::topics(input.facts, &called));
+        if input.is_transparent() {
+            topics.insert(Topic::Virtual(called));
         }
-        topics.insert(Topic::Service(called.clone()));
-        topics.insert(Topic::Endpoints(called.clone()));
-        topics.insert(Topic::Route(called));
     }
     topics
 }
@@ -127,13 +144,17 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
     let (registration, sidecar) = (input.registration, input.sidecar);
     let own = registration.key();
     let mut clusters = Clusters::new(input.facts, mesh);
-    let outbound = sidecar
-        .proxy
-        .upstreams
-        .iter()
-        .filter(|upstream| is_here(upstream, mesh))
-        .filter_map(|upstream| outbound(input, upstream, &mut clusters))
+    let mut outbound: Vec<Outbound> = input
+        .declared()
+        .filter_map(|(upstream, called)| {
+            called::outbound(input.facts, &called, bind(upstream), &mut clusters)
+        })
         .collect();
+    let transparent = input.is_transparent().then(|| {
+        let (transparent, more) = transparent::wire(input, mesh, &mut clusters);
+        outbound.extend(more);
+        transparent
+    });
     ProxyConfig {
         proxy: sidecar.id.clone(),
         identity: mesh.identity(&own),
@@ -145,7 +166,7 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
         },
         inbound: inbound(input),
         outbound,
-        transparent: None,
+        transparent,
         expose: sidecar.proxy.expose.clone(),
         clusters: clusters.into_map(),
         service: own,
@@ -178,14 +199,8 @@ fn host_port(host: &str, port: u16) -> String {
     }
 }
 
-fn outbound(
-    input: &Input<'_>,
-    upstream: &Upstream,
-    clusters: &mut Clusters<'_>,
-) -> Option<Outbound> {
-    let called = destination(input.registration, upstream);
-    let service = input.facts.service(&called)?;
-    let bind = match &upstream.local_bind_socket_path {
+fn bind(upstream: &Upstream) -> Bind {
+    match &upstream.local_bind_socket_path {
         Some(path) => Bind::Unix {
             path: path.clone(),
             mode: upstream.local_bind_socket_mode.clone().unwrap_or_default(),
@@ -197,61 +212,5 @@ fn outbound(
                 .unwrap_or("127.0.0.1".to_owned()),
             port: upstream.local_bind_port,
         },
-    };
-    Some(Outbound {
-        bind,
-        protocol: service.protocol,
-        rules: rules(input, &service, clusters),
-        cluster: clusters.name_of(&service, None),
-        timeout: service.request_timeout(),
-        service: called,
-    })
-}
-
-fn rules(input: &Input<'_>, service: &Service, clusters: &mut Clusters<'_>) -> Vec<Rule> {
-    // Requests cannot be seen in a byte stream; the servers refuse such a
-    // route, but the protocol may have changed under it.
-    let route = input.facts.route(&service.key()).flatten();
-    let Some(route) = route.filter(|_| service.protocol.is_http()) else {
-        return Vec::new();
-    };
-    route
-        .rules
-        .iter()
-        .map(|rule| Rule {
-            name: rule.name.clone(),
-            matches: rule.matches.clone(),
-            to: destinations(input, service, rule, clusters),
-            timeout: rule.timeout.unwrap_or_else(|| service.request_timeout()),
-            retries: rule.retries.clone(),
-        })
-        .collect()
-}
-
-fn destinations(
-    input: &Input<'_>,
-    service: &Service,
-    rule: &mesh_model::Rule,
-    clusters: &mut Clusters<'_>,
-) -> Vec<WeightedCluster> {
-    if rule.to.is_empty() {
-        return vec![WeightedCluster {
-            cluster: clusters.name_of(service, None),
-            weight: 1,
-        }];
     }
-    rule.to
-        .iter()
-        .filter_map(|to| {
-            let other = to.service.as_ref().filter(|key| **key != service.key());
-            let target = match other {
-                Some(key) => input.facts.service(key)?,
-                None => service.clone(),
-            };
-            Some(WeightedCluster {
-                cluster: clusters.name_of(&target, to.subset.as_deref()),
-                weight: to.weight.hundredths(),
-            })
-        })
-        .collect()
 }

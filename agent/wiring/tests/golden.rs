@@ -3,7 +3,7 @@
 
 use mesh_model::Registration;
 use mesh_proto::fact::Topic;
-use mesh_wiring::{FactStore, Input, Wired, wire};
+use mesh_wiring::{FactStore, Input, Wants, Wired, wire};
 use serde_json::{Value, json};
 
 fn registration(upstreams: Value) -> Registration {
@@ -33,6 +33,8 @@ fn wired(registration: &Registration, facts: &FactStore) -> Wired {
         sidecar: registration.sidecar.as_ref().unwrap(),
         node: "node-1",
         facts,
+        wants: &Wants::default(),
+        before: None,
     })
 }
 

@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::Stream;
+use mesh_model::ProxyMode;
 use mesh_proto::proxies::v1 as pb;
 use mesh_proto::proxies::v1::proxies_server::{Proxies, ProxiesServer};
 use tokio::sync::{Semaphore, mpsc};
@@ -33,8 +34,10 @@ use crate::catalog::Catalog;
 use crate::checks::Board;
 use crate::clock::Clock;
 use crate::compiler::Compiler;
+use crate::dns::Forwarder;
 use crate::facts::Facts;
 use crate::uplink::Signer;
+use crate::wants::Asked;
 
 /// The largest message from a proxy: a hello with a leaf's chain.
 const MAX_MESSAGE: usize = 256 * 1024;
@@ -66,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) board: Arc<Board>,
     pub(crate) facts: Arc<Facts>,
     pub(crate) compiler: Arc<Compiler>,
+    pub(crate) asked: Arc<Asked>,
+    pub(crate) dns: Arc<Forwarder>,
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) records: Arc<Records>,
@@ -116,8 +121,16 @@ impl Feed {
         self.parts
             .records
             .change_of(proxy, stream, |record| record.stream = None);
+        self.parts.asked.ended(proxy, stream);
         // Gone, most likely: its peers should know now, and not at the check's next turn.
         self.look_at(proxy, |_| true);
+    }
+
+    /// Whether a proxy is registered as one that takes calls to any address.
+    fn is_transparent(&self, proxy: &str) -> bool {
+        let view = self.parts.catalog.view();
+        let sidecar = view.sidecar(proxy);
+        sidecar.is_some_and(|(_, it)| it.proxy.mode == ProxyMode::Transparent)
     }
 
     /// Runs the checks of a proxy now, those whose state is `of`.

@@ -7,9 +7,11 @@ use mesh_proto::proxies::v1 as pb;
 use mesh_proto::proxies::v1::from_proxy::Message as From;
 use mesh_proto::proxies::v1::to_proxy::Message as To;
 use mesh_tls::csr;
+use mesh_wiring::Wants;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -18,13 +20,21 @@ use super::Feed;
 use super::io::Proved;
 use super::proof::Verifier;
 use crate::compiler::{Compiled, Config, Roots};
+use crate::dns::Room;
 use crate::uplink::SignError;
+use crate::wants;
 
 /// How long the hello may take.
 const HELLO: Duration = Duration::from_secs(10);
 /// Wishes for a leaf: so many at once, and one more in so long.
 const CSR_BURST: u32 = 10;
 const CSR_EVERY: Duration = Duration::from_millis(500);
+
+/// Questions of one proxy that wait for their answer.
+const MAX_QUESTIONS: usize = 128;
+/// How long a proxy that comes again, to an agent that does not remember what it was asked for, may
+/// take to say it. Its first config would be one without what its application calls.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What goes to the proxy.
 pub(super) type Outbox = mpsc::Sender<Result<pb::ToProxy, Status>>;
@@ -144,6 +154,15 @@ struct Session {
     sent: Sent,
     allowance: Allowance,
     signing: Option<Signing>,
+    questions: JoinSet<pb::DnsAnswer>,
+    expected: Option<Expected>,
+}
+
+/// What a proxy's next config should have in it, and until when it is waited for.
+struct Expected {
+    /// None: what it wants is not said yet.
+    wants: Option<Wants>,
+    until: Instant,
 }
 
 /// What the proxy was sent last.
@@ -166,6 +185,9 @@ impl Session {
     fn new(feed: Arc<Feed>, hello: &pb::Hello, stream: u64, out: Outbox) -> Self {
         let mut output = feed.parts.compiler.output(&hello.proxy);
         output.mark_changed();
+        // One that has a leaf has run before.
+        let is_back = !hello.leaf.is_empty() && !feed.parts.asked.has(&hello.proxy);
+        let is_back = is_back && feed.is_transparent(&hello.proxy);
         Self {
             feed,
             proxy: hello.proxy.clone(),
@@ -176,6 +198,11 @@ impl Session {
             sent: Sent::default(),
             allowance: Allowance::new(Instant::now()),
             signing: None,
+            questions: JoinSet::new(),
+            expected: is_back.then(|| Expected {
+                wants: None,
+                until: Instant::now() + PATIENCE,
+            }),
         }
     }
 
@@ -196,6 +223,16 @@ impl Session {
                     })?;
                     self.supply().await?;
                 }
+                () = late(self.expected.as_ref()) => {
+                    self.expected = None;
+                    self.supply().await?;
+                }
+                Some(answer) = self.questions.join_next() => {
+                    // One that was lost in a panic is not answered; who asked asks again.
+                    if let Ok(answer) = answer {
+                        send(&self.out, To::Dns(answer)).await?;
+                    }
+                }
                 result = wait(&mut self.signing) => self.signed(result).await?,
             }
         }
@@ -204,6 +241,12 @@ impl Session {
     /// Sends what changed of what the proxy is to run.
     async fn supply(&mut self) -> Result<(), Status> {
         let compiled = self.output.borrow_and_update().clone();
+        if let Some(expected) = &self.expected {
+            if expected.wants.as_ref() != Some(&*compiled.wants) {
+                return Ok(());
+            }
+            self.expected = None;
+        }
         let version = compiled.version.clone();
         if let Some(roots) = &compiled.roots
             && self.sent.roots.as_ref() != Some(roots)
@@ -249,10 +292,11 @@ impl Session {
                 self.acked(ack);
                 Ok(())
             }
-            // Nothing is transparent here so far, so nobody has a reason to say these.
-            Some(From::Wants(_) | From::Dns(_)) => Err(Status::failed_precondition(
-                "this sidecar is not transparent",
-            )),
+            Some(From::Wants(_) | From::Dns(_)) if !self.feed.is_transparent(&self.proxy) => Err(
+                Status::failed_precondition("this sidecar is not transparent"),
+            ),
+            Some(From::Wants(wants)) => self.want(&wants),
+            Some(From::Dns(question)) => self.question(question).await,
             // A newer proxy's; it knows from our features that we do not have it.
             None => Ok(()),
         }
@@ -281,6 +325,40 @@ impl Session {
             self.feed
                 .look_at(&self.proxy, |status| status != mesh_model::Status::Passing);
         }
+    }
+
+    /// What its application asked for; the next config answers.
+    fn want(&mut self, said: &pb::Wants) -> Result<(), Status> {
+        let wants = wants::read(said).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if let Some(expected) = &mut self.expected {
+            expected.wants = Some(wants.clone());
+            // It may be compiled already.
+            self.output.mark_changed();
+        }
+        let asked = &self.feed.parts.asked;
+        if let Err(error) = asked.set(&self.proxy, self.stream, wants) {
+            tracing::error!(proxy = %self.proxy, %error, "what a sidecar is asked for is not taken");
+        }
+        Ok(())
+    }
+
+    /// A question for the host's name servers.
+    async fn question(&mut self, question: pb::DnsQuestion) -> Result<(), Status> {
+        let id = question.id;
+        if self.questions.len() >= MAX_QUESTIONS {
+            let error = format!("{MAX_QUESTIONS} questions of this sidecar wait already");
+            let message = Vec::new();
+            return send(&self.out, To::Dns(pb::DnsAnswer { id, message, error })).await;
+        }
+        let dns = self.feed.parts.dns.clone();
+        self.questions.spawn(async move {
+            let (message, error) = match dns.ask(&question.message, Room::Whole).await {
+                Ok(answer) => (answer, String::new()),
+                Err(error) => (Vec::new(), error.to_string()),
+            };
+            pb::DnsAnswer { id, message, error }
+        });
+        Ok(())
     }
 
     /// A wish for a leaf; it takes the place of one on its way.
@@ -355,6 +433,14 @@ impl Session {
             .parts
             .records
             .change_of(&self.proxy, self.stream, change);
+    }
+}
+
+/// When what is expected is waited for no longer.
+async fn late(expected: Option<&Expected>) {
+    match expected {
+        Some(expected) => tokio::time::sleep_until(expected.until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) struct Door {
     pub(crate) socket: Option<PathBuf>,
     /// Where proxies open their stream.
     pub(crate) grpc: SocketAddr,
+    /// Where DNS answers, if it does.
+    pub(crate) dns: Option<SocketAddr>,
     /// The same, as a bootstrap names it.
     pub(crate) feed: AgentAddress,
 }

@@ -23,7 +23,7 @@ pub(super) async fn own(State(door): State<Arc<Door>>) -> Answer {
         node_id: &door.node_id,
         version: crate::VERSION,
         grpc_port: door.grpc.port(),
-        dns: None,
+        dns: door.dns,
         mesh: mesh(&door),
     };
     json(self_json(&info))

@@ -6,3 +6,4 @@ mod proxies;
 mod restart;
 mod servers;
 mod support;
+mod transparent;
