@@ -32,7 +32,8 @@ const MAX_UID: u32 = u32::MAX - 1;
 pub struct Config {
     /// The sidecar's port for connections from other sidecars.
     pub inbound: NonZeroU16,
-    /// The sidecar's port for what applications of the allocation open.
+    /// The sidecar's port for what applications of the allocation open: always
+    /// [`OUTBOUND_PORT`].
     pub outbound: NonZeroU16,
     /// Who the sidecar runs as.
     pub proxy_uid: u32,
@@ -161,14 +162,18 @@ fn inbound(sent: Option<i64>) -> Result<NonZeroU16, String> {
 }
 
 fn outbound(sent: Option<i64>) -> Result<NonZeroU16, String> {
-    let port = match sent.unwrap_or(0) {
-        0 => OUTBOUND_PORT.into(),
-        port => port,
-    };
-    to_port(port).ok_or_else(|| {
+    let only = NonZeroU16::new(OUTBOUND_PORT);
+    match sent.unwrap_or(0) {
+        0 => only,
+        port => only.filter(|only| i64::from(only.get()) == port),
+    }
+    .ok_or_else(|| {
+        let port = sent.unwrap_or(0);
         format!(
-            "ProxyOutboundPort is {port}, not {PORT}; see `outbound_port` of the job's \
-             `transparent_proxy`"
+            "ProxyOutboundPort is {port}, and the sidecar listens on {OUTBOUND_PORT} only: Nomad \
+             tells the port to this plugin, and to nobody who could tell the sidecar; take \
+             `outbound_port` out of the job's `transparent_proxy`, and \
+             connect.transparent_proxy.default_outbound_port out of the meta of the Nomad client"
         )
     })
 }
@@ -245,23 +250,16 @@ fn list<T: Ord>(
 
 /// Two listeners cannot have one port.
 fn ports_differ(config: &Config) -> Result<(), String> {
-    let (inbound, outbound) = (config.inbound, config.outbound);
-    if inbound == outbound {
-        return Err(format!(
-            "ProxyInboundPort and ProxyOutboundPort are both {inbound}; give \
-             `transparent_proxy` another `outbound_port`"
-        ));
-    }
-    let taken = [inbound, outbound]
-        .iter()
-        .any(|port| port.get() == DNS_PORT);
-    match config.dns && taken {
-        true => Err(format!(
-            "port {DNS_PORT} is where the sidecar answers DNS; choose another for \
-             `outbound_port`, and for `connect-proxy-<service>`"
-        )),
-        false => Ok(()),
-    }
+    let inbound = config.inbound;
+    let taken = match inbound.get() {
+        OUTBOUND_PORT => "takes its application's calls",
+        DNS_PORT if config.dns => "answers DNS",
+        _ => return Ok(()),
+    };
+    Err(format!(
+        "ProxyInboundPort is {inbound}, where the sidecar {taken}; choose another for the port \
+         `connect-proxy-<service>`"
+    ))
 }
 
 fn to_port(number: i64) -> Option<NonZeroU16> {

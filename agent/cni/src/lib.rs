@@ -40,8 +40,9 @@ pub const MESH_MARK: u32 = 0x6d65;
 /// would not be recognised as one.
 pub const DNS_PORT: u16 = 15053;
 
-/// Where the sidecar takes redirected connections when Nomad names no port, on
-/// 127.0.0.1 and ::1.
+/// Where the sidecar takes redirected connections, on 127.0.0.1 and ::1. Nomad
+/// may name another port to the plugin, but to nobody who could tell the
+/// sidecar, so no other is taken.
 pub const OUTBOUND_PORT: u16 = 15001;
 
 /// The version that the probe of Nomad reads: at least 1.4.2 is wanted.

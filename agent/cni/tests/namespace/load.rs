@@ -163,15 +163,15 @@ fn configs() -> impl Strategy<Value = Value> {
     let v4 = (any::<std::net::Ipv4Addr>(), 0..=32u8).prop_map(|(ip, bits)| format!("{ip}/{bits}"));
     let v6 = (any::<std::net::Ipv6Addr>(), 0..=128u8).prop_map(|(ip, bits)| format!("{ip}/{bits}"));
     let cidrs = prop::collection::vec(prop_oneof![v4, v6], 0..8);
-    let numbers = (0..u32::MAX, 1..15000u16, 15100..=u16::MAX, any::<bool>());
+    let numbers = (0..u32::MAX, 1..15000u16, any::<bool>());
     (numbers, ports(), ports(), cidrs, uids).prop_map(
-        |((uid, inbound, outbound, dns), inside, outside, cidrs, uids)| {
+        |((uid, inbound, dns), inside, outside, cidrs, uids)| {
             json!({
                 "ConsulDNSIP": if dns { "::1" } else { "" },
                 "ConsulDNSPort": if dns { 53 } else { 0 },
                 "ProxyUserID": uid.to_string(),
                 "ProxyInboundPort": inbound,
-                "ProxyOutboundPort": outbound,
+                "ProxyOutboundPort": 15001,
                 "ExcludeInboundPorts": inside,
                 "ExcludeOutboundPorts": outside,
                 "ExcludeOutboundCIDRs": cidrs,
