@@ -24,6 +24,8 @@ use crate::wants::Asked;
 
 /// Changes within this time are compiled together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// The same where an application waits for what changed: for those that come in one go.
+const SHORT_DEBOUNCE: Duration = Duration::from_millis(2);
 /// So long a topic is followed after its last proxy went: an allocation that is restarted while
 /// no server answers finds its facts still there.
 const LINGER: Duration = Duration::from_secs(600);
@@ -178,23 +180,26 @@ impl Compiler {
                 }
             };
             tokio::pin!(over);
-            let patient = loop {
+            let mut waited_for = loop {
                 self.settle(*persisted.borrow_and_update(), &mut memory);
                 tokio::select! {
                     // An application waits for it.
-                    it = asked.changed() => if it.is_err() { return } else { break false },
-                    it = catalog.changed() => if it.is_err() { return } else { break true },
-                    it = changed.changed() => if it.is_err() { return } else { break true },
+                    it = asked.changed() => if it.is_err() { return } else { break true },
+                    it = catalog.changed() => if it.is_err() { return } else { break false },
+                    it = changed.changed() => if it.is_err() { return } else { break false },
                     it = persisted.changed() => if it.is_err() { return },
-                    () = &mut over => break true,
+                    () = &mut over => break false,
                     () = stop.cancelled() => return,
                 }
             };
-            if patient {
-                tokio::select! {
-                    () = tokio::time::sleep(DEBOUNCE) => {}
-                    it = asked.changed() => if it.is_err() { return },
-                }
+            if !waited_for {
+                waited_for = tokio::select! {
+                    () = tokio::time::sleep(DEBOUNCE) => false,
+                    it = asked.changed() => if it.is_err() { return } else { true },
+                };
+            }
+            if waited_for {
+                tokio::time::sleep(SHORT_DEBOUNCE).await;
             }
         }
     }
@@ -321,12 +326,15 @@ impl Compiler {
             .lingering
             .retain(|topic, since| !wanted.contains(topic) && now < *since + LINGER);
         // What is wanted comes before what lingers.
-        while wanted.len() + memory.lingering.len() > MAX_TOPICS {
-            let oldest = memory.lingering.iter().min_by_key(|(_, since)| **since);
-            let Some(oldest) = oldest.map(|(topic, _)| topic.clone()) else {
-                break;
-            };
-            memory.lingering.remove(&oldest);
+        let too_many = (wanted.len() + memory.lingering.len()).saturating_sub(MAX_TOPICS);
+        if too_many > 0 {
+            let lingering = memory.lingering.iter();
+            let mut oldest: Vec<(Instant, Topic)> =
+                lingering.map(|(it, at)| (*at, it.clone())).collect();
+            oldest.sort();
+            for (_, topic) in oldest.into_iter().take(too_many) {
+                memory.lingering.remove(&topic);
+            }
         }
         wanted.extend(memory.lingering.keys().cloned());
         self.facts.retain(&wanted);
