@@ -39,6 +39,32 @@ except OSError as error:
     print("none", error)
 """
 
+# Prints how long the first question for a name took, in seconds.
+TIMED = """
+import socket, sys, time
+begin = time.monotonic()
+try:
+    socket.getaddrinfo(sys.argv[1], 80, type=socket.SOCK_STREAM)
+except socket.gaierror:
+    pass
+print(time.monotonic() - begin)
+"""
+# Calls without a pause for so many seconds; prints how many calls there were, and what failed.
+LOAD = """
+import sys, time, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+end, calls, failed = time.monotonic() + float(sys.argv[2]), 0, []
+while time.monotonic() < end:
+    calls += 1
+    try:
+        with opener.open(sys.argv[1], timeout=10) as answer:
+            answer.read()
+    except Exception as error:
+        failed.append(repr(error))
+    time.sleep(0.01)
+print(calls, failed[:5])
+"""
+
 
 class Names:
     """The host's name server: it knows `outside.test`, and keeps what it was asked."""
@@ -189,6 +215,25 @@ class Transparent(unittest.TestCase):
             until(name, lambda: self.python(RESOLVE, name).startswith(f"none [Errno {socket.EAI_NONAME}]"))
         self.assertIn("nobody.test", self.names.asked)
         self.assertNotIn("ghost.virtual.consul", self.names.asked)
+
+    def test_a_first_question_waits_for_one_turn_to_the_servers(self):
+        for name in ("count-dashboard.virtual.consul", "first-ghost.virtual.consul"):
+            took = float(self.python(TIMED, name))
+            print(f"{name}: {took:.3f} s")
+            # Who asks again does so after 5 s.
+            self.assertLess(took, 4, name)
+
+    def test_no_call_fails_while_the_agent_begins_again(self):
+        until("a count", self.count)
+        url = "http://count-api.virtual.consul/"
+        command = ["nsenter", f"--net=/run/netns/{self.dashboard['ID']}", sys.executable, "-c", LOAD, url, "6"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            agent = self.mesh.processes["a10"]
+            agent.kill()
+            agent.restart()
+            until("the agent answers", lambda: self.mesh.agent_api("GET", "/v1/agent/self")[0] == 200)
+            shown = load.communicate(timeout=60)[0]
+        self.assertRegex(shown, r"^[1-9]\d* \[\]$")
 
     def test_what_is_outside_passes_unless_the_mesh_says_otherwise(self):
         def outside(name=NODE):

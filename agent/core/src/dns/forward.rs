@@ -197,3 +197,33 @@ async fn by_tcp(server: SocketAddr, question: &Question<'_>, id: u16) -> std::io
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::resolvers::Plan;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_silent_are_asked_last_for_a_while_and_rotation_goes_round() {
+        let servers: Vec<SocketAddr> = ["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"]
+            .map(|it| it.parse().unwrap())
+            .to_vec();
+        let plan = Arc::new(Plan::of(servers.clone()));
+        let own = Some("10.0.0.3:53".parse().unwrap());
+        let dns = Forwarder::new(Resolvers::Fixed(plan), own);
+        let order = |rotate| -> Vec<String> {
+            let order = dns.order(&servers, rotate);
+            order.iter().map(|it| it.ip().to_string()).collect()
+        };
+        assert_eq!(order(false), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(order(true), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(order(true), ["10.0.0.2", "10.0.0.1"]);
+        let until = Instant::now() + SHUNNED;
+        dns.shunned()
+            .insert(servers.first().copied().unwrap(), until);
+        assert_eq!(order(false), ["10.0.0.2", "10.0.0.1"]);
+        tokio::time::advance(SHUNNED).await;
+        assert_eq!(order(false), ["10.0.0.1", "10.0.0.2"]);
+    }
+}

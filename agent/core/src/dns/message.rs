@@ -203,6 +203,30 @@ pub(crate) mod tests {
         assert!(!read.is_answered_by(&[], 9));
     }
 
+    proptest::proptest! {
+        /// Nothing that comes makes it stumble, and what it reads it can refuse in its own terms.
+        #[test]
+        fn any_bytes(
+            mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+            at in 0..600usize,
+            name in "[a-z]{0,63}(\\.[a-z]{1,63}){0,3}",
+        ) {
+            let own = question(7, &name);
+            for (place, byte) in own.iter().enumerate().take(at) {
+                if let Some(it) = bytes.get_mut(place) {
+                    *it = *byte;
+                }
+            }
+            let read = Question::read(&own).unwrap();
+            let _ = read.is_answered_by(&bytes, 7);
+            if let Some(read) = Question::read(&bytes) {
+                let _ = read.is_under("consul");
+                let refused = read.refused(Refusal::ServFail);
+                assert!(read.is_answered_by(&refused, read.id()));
+            }
+        }
+    }
+
     #[test]
     fn a_refusal_answers_the_question() {
         let asked = question(7, "web.consul");
