@@ -92,6 +92,9 @@ class Groups(unittest.TestCase):
         for port, side in ((9010, "left"), (9011, "right")):
             until(f"{side} answers", lambda at=port: http_get(f"http://{NODE}:{at}/api")[0] == 200)
             self.assertEqual(json.loads(http_get(f"http://{NODE}:{port}/api")[2])["version"], side)
+        # Nomad dials each sidecar, also of the one that has no port.
+        checks = json.loads(self.mesh.agent_api("GET", "/v1/agent/checks")[1]).values()
+        self.assertEqual({one["Status"] for one in checks}, {"passing"}, checks)
         rows = self.mesh.api("GET", "/v1/catalog/services/left")[1]
         row = (rows if isinstance(rows, list) else rows["instances"])[0]
         self.assertEqual(sorted(row["tags"]), ["a", "b"])
@@ -99,7 +102,10 @@ class Groups(unittest.TestCase):
 
     def test_an_instance_that_stops_fails_no_call(self):
         def group(name):
-            return (name, "", service("many", 9001) + task("web", "api", 9001).replace(
+            # Without a check an instance counts as soon as its sidecar does, before its program listens.
+            check = ('      check {\n        type = "http"\n        path = "/health"\n        expose = true\n'
+                     '        interval = "1s"\n        timeout = "1s"\n      }\n')
+            return (name, "", service("many", 9001, more=check) + task("web", "api", 9001).replace(
                 "driver = \"raw_exec\"", "driver = \"raw_exec\"\n      shutdown_delay = \"3s\"", 1))
         caller = (service("user", 9002, upstream("many", 8080))
                   + task("user", "dashboard", 9002, '        COUNTING_SERVICE_URL = "http://127.0.0.1:8080"'))

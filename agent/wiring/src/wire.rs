@@ -173,12 +173,14 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
     }
 }
 
-/// `None` for an instance without a port: it calls and is not called.
+/// `None` for an instance without a port: it calls and is not called. But where
+/// its sidecar is checked, somebody dials its port to learn that it is there
+/// (Nomad's deployments wait for that), so it is open, with nothing behind it.
 fn inbound(input: &Input<'_>) -> Option<Inbound> {
     let (registration, sidecar) = (input.registration, input.sidecar);
     let proxy = &sidecar.proxy;
     let port = proxy.local_service_port.unwrap_or(registration.port);
-    if port == 0 {
+    if port == 0 && sidecar.checks.is_empty() {
         return None;
     }
     let host = proxy.local_service_address.as_deref();

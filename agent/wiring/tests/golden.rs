@@ -84,6 +84,29 @@ fn a_service_with_nothing_said_of_it() {
 }
 
 #[test]
+fn one_that_only_calls_is_open_where_its_sidecar_is_checked() {
+    let facts = facts(&[
+        ("service/default/frontend", Value::Null),
+        ("intentions/default/frontend", json!([])),
+    ]);
+    let mut registration = registration(json!([]));
+    registration.port = 0;
+    assert_eq!(wired(&registration, &facts).config.unwrap().inbound, None);
+    let check = json!([{"id": "c", "name": "Connect Sidecar Listening", "interval": "10s",
+        "timeout": "1s", "kind": {"tcp": {"address": "10.0.0.1:21000"}}}]);
+    registration.sidecar.as_mut().unwrap().checks = serde_json::from_value(check).unwrap();
+    let inbound = wired(&registration, &facts)
+        .config
+        .unwrap()
+        .inbound
+        .unwrap();
+    assert_eq!(
+        (inbound.port, &*inbound.application),
+        (21000, "127.0.0.1:0")
+    );
+}
+
+#[test]
 fn a_canary_with_retries() {
     let registration = registration(json!([
         {"destination_name": "user-service", "local_bind_port": 9001},
