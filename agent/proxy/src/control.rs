@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mesh_model::Version;
 use mesh_policy::NotUnderstood;
 use mesh_proto::config::ProxyConfig;
 use mesh_proto::proxies::v1 as wire;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use crate::feed::{Event, Wish};
 use crate::lifecycle::at;
 use crate::status::Status;
-use crate::{DataPlane, Options};
+use crate::{Ask, DataPlane, Options, Want};
 
 /// How long after an agent's "not now" a leaf is asked for again.
 const LEAF_RETRY: Duration = Duration::from_secs(5);
@@ -62,17 +63,23 @@ struct Held {
     renew: Option<Instant>,
     connected: bool,
     not_after: Option<SystemTime>,
+    /// Of the config that runs.
+    version: Option<Version>,
 }
 
 struct Pending {
     config: ProxyConfig,
     serial: u64,
-    version: String,
+    version: Version,
 }
 
 impl Control {
     /// Runs until the agent refuses a proxy that can prove nothing.
-    pub(crate) async fn run(self, mut events: mpsc::Receiver<Event>) -> Result<(), Refused> {
+    pub(crate) async fn run(
+        self,
+        mut events: mpsc::Receiver<Event>,
+        mut asks: mpsc::UnboundedReceiver<Ask>,
+    ) -> Result<(), Refused> {
         let mut held = Held::default();
         loop {
             let renew = held.renew.filter(|_| held.connected);
@@ -81,6 +88,7 @@ impl Control {
                     Some(event) => self.take(event, &mut held).await?,
                     None => return Ok(()),
                 },
+                Some(ask) = asks.recv() => self.ask(ask, &held),
                 () = at(renew) => {
                     held.renew = Some(Instant::now() + LEAF_RETRY);
                     self.wish(Wish::Leaf);
@@ -96,6 +104,10 @@ impl Control {
                 self.status.agent(String::new());
                 held.connected = true;
                 let due = held.renew.is_none_or(|at| at <= Instant::now());
+                let wants = self.plane.borrow().as_ref().map(|plane| plane.wants());
+                if let Some(wants) = wants.filter(|wants| !wants.is_empty()) {
+                    self.wish(Wish::Wants(on_the_wire(&wants)));
+                }
                 if held.not_after.is_none() || due {
                     held.renew = Some(Instant::now() + LEAF_RETRY);
                     self.wish(Wish::Leaf);
@@ -108,10 +120,12 @@ impl Control {
                     reason,
                     "no agent; going on with the last config"
                 );
+                self.no_answers(&reason);
                 self.status.agent(reason);
             }
             Event::Refused(reason) => {
                 held.connected = false;
+                self.no_answers(&reason);
                 let alive = held.not_after.is_some_and(|end| end > SystemTime::now());
                 if !alive {
                     return Err(Refused(reason));
@@ -126,8 +140,40 @@ impl Control {
             Event::Roots(roots) => self.roots(roots, held).await,
             Event::Leaf(leaf) => self.leaf(leaf, held).await,
             Event::Config(config) => self.config(config, held).await,
+            Event::Dns(answer) => {
+                let message = match answer.error.is_empty() {
+                    true => Ok(answer.message),
+                    false => Err(answer.error),
+                };
+                if let Some(plane) = &*self.plane.borrow() {
+                    plane.dns_answer(answer.id, message);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// What the data plane asks. While there is no agent nothing is kept for
+    /// it: wants are said when it is back, and a resolver asks again.
+    fn ask(&self, ask: Ask, held: &Held) {
+        match ask {
+            Ask::Wants(wants) if held.connected => self.wish(Wish::Wants(on_the_wire(&wants))),
+            Ask::Wants(_) => {}
+            Ask::Dns { id, message } if held.connected => {
+                self.wish(Wish::Dns(wire::DnsQuestion { id, message }));
+            }
+            Ask::Dns { id, .. } => {
+                if let Some(plane) = &*self.plane.borrow() {
+                    plane.dns_answer(id, Err("there is no agent".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn no_answers(&self, reason: &str) {
+        if let Some(plane) = &*self.plane.borrow() {
+            plane.dns_failed(reason);
+        }
     }
 
     async fn roots(&self, roots: wire::Roots, held: &mut Held) {
@@ -213,15 +259,19 @@ impl Control {
     }
 
     async fn config(&self, came: wire::Config, held: &mut Held) {
+        let version: Version = came.version.clone().map(Into::into).unwrap_or_default();
+        let newest = (held.config.as_ref()).map_or(held.version.as_ref(), |it| Some(&it.version));
+        if let Some(error) = newest.and_then(|newest| older(&version, newest)) {
+            // Nothing of it, its policy neither: it says what held before.
+            tracing::warn!(proxy = self.proxy, error, "config is not taken");
+            return self.ack(What::Config(came.serial), error, &[]);
+        }
         match self.read(&came) {
             Ok(config) => {
                 held.config = Some(Pending {
                     config,
                     serial: came.serial,
-                    version: came
-                        .version
-                        .map(|v| mesh_model::Version::from(v).to_string())
-                        .unwrap_or_default(),
+                    version,
                 });
                 self.start(held).await;
             }
@@ -288,10 +338,11 @@ impl Control {
             Ok(applied) => {
                 tracing::info!(
                     proxy = self.proxy,
-                    version = pending.version,
+                    version = %pending.version,
                     "config in use"
                 );
-                self.status.running(shown, pending.version);
+                self.status.running(shown, shown_version(&pending.version));
+                held.version = Some(pending.version);
                 (String::new(), applied.not_understood)
             }
             Err(error) => {
@@ -328,6 +379,38 @@ impl Control {
     }
 }
 
+/// Why a config of `came` is not taken in place of one of `now`: an agent that
+/// was away may begin with what it had. Of another epoch nothing is known.
+fn older(came: &Version, now: &Version) -> Option<String> {
+    let empty = |version: &Version| *version == Version::default();
+    let older = match empty(came) {
+        true => !empty(now),
+        false => came.epoch == now.epoch && came.index < now.index,
+    };
+    older.then(|| format!("it is of version {came}, and {now} runs"))
+}
+
+/// A version for people; nothing for none.
+fn shown_version(version: &Version) -> String {
+    match *version == Version::default() {
+        true => String::new(),
+        false => version.to_string(),
+    }
+}
+
+fn on_the_wire(wants: &[Want]) -> wire::Wants {
+    use wire::want::What;
+    let wants = wants.iter().map(|want| wire::Want {
+        what: Some(match want {
+            Want::Service(key) => What::Service(format!("{}/{}", key.namespace, key.name)),
+            Want::Address(address) => What::Address(address.to_string()),
+        }),
+    });
+    wire::Wants {
+        wants: wants.collect(),
+    }
+}
+
 pub(crate) fn trust(roots: wire::Roots) -> Result<Trust, String> {
     let domain: TrustDomain = roots
         .trust_domain
@@ -355,7 +438,7 @@ mod tests {
             chain: Arc::default(),
         };
         let (events, incoming) = mpsc::channel(1);
-        let running = tokio::spawn(control.run(incoming));
+        let running = tokio::spawn(control.run(incoming, mpsc::unbounded_channel().1));
         events.send(Event::Connected).await.unwrap();
         tokio::time::sleep(Duration::from_secs(600)).await;
         for _ in 0..40 {

@@ -37,6 +37,8 @@ pub(crate) enum Event {
     Roots(wire::Roots),
     /// A config.
     Config(wire::Config),
+    /// An answer of the host's resolvers.
+    Dns(wire::DnsAnswer),
 }
 
 /// What goes up.
@@ -46,6 +48,10 @@ pub(crate) enum Wish {
     Leaf,
     /// An answer to what came.
     Ack(wire::Ack),
+    /// What the application asked for.
+    Wants(wire::Wants),
+    /// A question for the host's resolvers.
+    Dns(wire::DnsQuestion),
 }
 
 /// Who this proxy is, on every stream that it opens.
@@ -119,18 +125,24 @@ impl Feed {
                         return end;
                     }
                 }
-                wish = self.wishes.recv() => {
-                    let Some(wish) = wish else { return End::Finished };
+                wish = next(&mut self.wishes, &up) => {
+                    let (wish, place) = match wish {
+                        Ok(Some(found)) => found,
+                        Ok(None) => return End::Finished,
+                        Err(Closed) => {
+                            return End::Retry("the agent closed the stream".to_owned());
+                        }
+                    };
                     let message = match wish {
                         Wish::Ack(ack) => Up::Ack(ack),
+                        Wish::Wants(wants) => Up::Wants(wants),
+                        Wish::Dns(question) => Up::Dns(question),
                         Wish::Leaf => match self.key.csr() {
                             Ok(der) => Up::Csr(wire::Csr { der }),
                             Err(error) => return End::Retry(error.to_string()),
                         },
                     };
-                    if up.send(wire::FromProxy { message: Some(message) }).await.is_err() {
-                        return End::Retry("the agent closed the stream".to_owned());
-                    }
+                    place.send(wire::FromProxy { message: Some(message) });
                 }
             }
         }
@@ -163,8 +175,7 @@ impl Feed {
             Down::Leaf(leaf) => Event::Leaf(leaf),
             Down::Roots(roots) => Event::Roots(roots),
             Down::Config(config) => Event::Config(config),
-            // No question was asked.
-            Down::Dns(_) => return None,
+            Down::Dns(answer) => Event::Dns(answer),
         };
         match self.events.send(event).await {
             Ok(()) => None,
@@ -217,6 +228,19 @@ impl Feed {
         };
         connected.map_err(|error| format!("agent at {place}: {}", chain(&error)))
     }
+}
+
+/// The stream is over.
+struct Closed;
+
+/// The next wish, once there is room for it: an agent that does not read for a
+/// while must not keep this side from reading, or both wait for each other.
+async fn next<'a>(
+    wishes: &mut mpsc::UnboundedReceiver<Wish>,
+    up: &'a mpsc::Sender<wire::FromProxy>,
+) -> Result<Option<(Wish, mpsc::Permit<'a, wire::FromProxy>)>, Closed> {
+    let place = up.reserve().await.map_err(|_| Closed)?;
+    Ok(wishes.recv().await.map(|wish| (wish, place)))
 }
 
 /// Nomad's socket path is relative to the task's root, which `raw_exec` does

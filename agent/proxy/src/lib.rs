@@ -45,6 +45,7 @@ mod status;
 mod stderr;
 mod target;
 mod telemetry;
+mod transparent;
 mod tunnel;
 mod worker;
 
@@ -52,6 +53,8 @@ pub use plane::{
     AccessLog, Applied, ApplyError, Bound, BoundAddress, BoundTo, DataPlane, Drained, Limits,
     LogSink, Options, Snapshot,
 };
+
+pub use transparent::{Ask, OriginalDestination, Want};
 
 pub use run::{Ended, raise_open_files, run};
 pub use stderr::StandardError;

@@ -53,6 +53,7 @@ pub(crate) fn bind(key: &ListenKey, workers: usize, may_share: bool) -> io::Resu
     match key {
         ListenKey::Tcp(address, _) => bind_tcp(*address, workers, may_share),
         ListenKey::Unix(path, mode) => bind_unix(path, *mode, workers),
+        ListenKey::Virtual(_) => Err(io::Error::other("nothing is bound for a virtual address")),
     }
 }
 
@@ -78,7 +79,7 @@ fn bind_tcp(address: SocketAddr, workers: usize, may_share: bool) -> io::Result<
     })
 }
 
-fn tcp(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+pub(crate) fn tcp(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -94,11 +95,18 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn local(socket: &Socket) -> io::Result<SocketAddr> {
+pub(crate) fn local(socket: &Socket) -> io::Result<SocketAddr> {
     socket
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::other("a TCP socket without an address"))
+}
+
+/// Whether a bind failed because this host has no IPv6.
+pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT))
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>, workers: usize) -> io::Result<Sockets> {

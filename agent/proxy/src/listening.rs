@@ -16,6 +16,7 @@ use crate::lifecycle::{Lifecycle, Member, Phase, reaches};
 use crate::listen::Listener;
 use crate::net::{Acceptor, Socket};
 use crate::outbound::{self, OutboundView};
+use crate::transparent::{self, RedirectedView};
 use crate::worker::Worker;
 
 /// A listener on a worker.
@@ -34,19 +35,26 @@ pub(crate) enum Role {
     Inbound(Rc<InboundView>),
     Outbound(Rc<OutboundView>),
     Exposed(Rc<Expose>),
+    /// Calls that the kernel redirected.
+    Redirected(Rc<RedirectedView>),
 }
 
 impl Listening {
     /// Begins to accept connections.
     pub(crate) fn begin(worker: &Rc<Worker>, role: Role, socket: Listener) -> Rc<Self> {
-        let listening = Rc::new(Self {
+        let listening = Self::unbound(worker, role);
+        listening.accept(worker, socket);
+        listening
+    }
+
+    /// One that accepts nothing itself: connections are given to it.
+    pub(crate) fn unbound(worker: &Worker, role: Role) -> Rc<Self> {
+        Rc::new(Self {
             life: Lifecycle::new(),
             role: RefCell::new(role),
             room: Room::new(worker.shared.options.limits.connections),
             accepting: RefCell::default(),
-        });
-        listening.accept(worker, socket);
-        listening
+        })
     }
 
     pub(crate) fn set_role(&self, role: Role) {
@@ -70,6 +78,13 @@ impl Listening {
     pub(crate) fn exposed(&self) -> Option<Rc<Expose>> {
         match &*self.role.borrow() {
             Role::Exposed(config) => Some(config.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn redirected(&self) -> Option<Rc<RedirectedView>> {
+        match &*self.role.borrow() {
+            Role::Redirected(view) => Some(view.clone()),
             _ => None,
         }
     }
@@ -142,6 +157,7 @@ async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, mem
         Role::Inbound(_) => inbound::serve(worker, listening, socket, member).await,
         Role::Outbound(_) => outbound::serve(worker, listening, socket, member).await,
         Role::Exposed(_) => inbound::serve_exposed(worker, listening, socket, member).await,
+        Role::Redirected(_) => transparent::serve(worker, listening, socket, member).await,
     }
 }
 

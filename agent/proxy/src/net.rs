@@ -1,17 +1,19 @@
 //! Sockets, as the proxy wants them.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::config::Address;
 use crate::listen;
+use crate::transparent::{Marking, Own};
 
 /// How long bytes may stay unacknowledged before a peer counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -92,11 +94,19 @@ fn rest(accept: impl Fn() -> io::Result<Socket>) -> Vec<Socket> {
 }
 
 /// Connects to the first address that takes it.
-pub(crate) async fn connect(address: &Address, limit: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    address: &Address,
+    marking: &Marking,
+    limit: Duration,
+) -> io::Result<TcpStream> {
     let connecting = async {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for one in address.resolve().await? {
-            match TcpStream::connect(one).await {
+            let connected = match marking.is_on() {
+                false => TcpStream::connect(one).await,
+                true => Box::pin(connect_marked(one, marking)).await,
+            };
+            match connected {
                 Ok(stream) => {
                     tune(&stream);
                     return Ok(stream);
@@ -108,11 +118,42 @@ pub(crate) async fn connect(address: &Address, limit: Duration) -> io::Result<Tc
     };
     match timeout(limit, connecting).await {
         Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no connection within {} ms", limit.as_millis()),
-        )),
+        Err(_) => Err(too_late(limit)),
     }
+}
+
+async fn connect_marked(to: SocketAddr, marking: &Marking) -> io::Result<TcpStream> {
+    let socket = socket(to)?;
+    marking.mark(&socket)?;
+    socket.connect(to).await
+}
+
+/// Connects to where the application was going, so that it is not redirected
+/// here again; the second is kept while the connection lives.
+pub(crate) async fn connect_outside(
+    to: SocketAddr,
+    marking: &Marking,
+    limit: Duration,
+) -> io::Result<(TcpStream, Option<Own<'_>>)> {
+    let socket = socket(to)?;
+    marking.mark(&socket)?;
+    let own = marking.remember(&socket, to)?;
+    let connecting = timeout(limit, socket.connect(to)).await;
+    let stream = connecting.map_err(|_| too_late(limit))??;
+    tune(&stream);
+    Ok((stream, own))
+}
+
+fn socket(to: SocketAddr) -> io::Result<TcpSocket> {
+    match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
+fn too_late(limit: Duration) -> io::Error {
+    let what = format!("no connection within {} ms", limit.as_millis());
+    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
 /// Small writes leave at once, and a peer that is gone without a word is found

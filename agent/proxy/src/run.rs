@@ -142,7 +142,11 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
         serve_ready(ready, &status).await;
     }
     let key = mesh_tls::LeafKey::generate().map_err(|error| error.to_string())?;
-    let options = options(arguments);
+    let (asks, asked) = mpsc::unbounded_channel();
+    let options = Options {
+        asks: Some(asks),
+        ..options(arguments)
+    };
     let (events, incoming) = mpsc::channel(16);
     let (wishes, outgoing) = mpsc::unbounded_channel();
     let chain = Arc::new(arc_swap::ArcSwap::default());
@@ -168,7 +172,7 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
     };
     tracing::info!(proxy = control.proxy, agent = %AgentName(&bootstrap.agent), "starting");
     let feed = tokio::spawn(feed.run());
-    let mut control = tokio::spawn(control.run(incoming));
+    let mut control = tokio::spawn(control.run(incoming, asked));
     tokio::select! {
         () = stop.asked() => {}
         ended = &mut control => {

@@ -3,7 +3,7 @@
 //! All of it is the worker's own, so none of it is locked; connections and
 //! streams are tasks that share it through `Rc`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::config::{Address, Compiled, ListenKey};
+use crate::config::{Address, Compiled, ListenKey, Transparent};
 use crate::inbound::{Application, InboundView};
 use crate::lifecycle::Phase;
 use crate::listen::Listener;
@@ -26,6 +26,7 @@ use crate::outbound::{ClusterState, OutboundView};
 use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
 use crate::telemetry::{Direction, Metrics, Throttle, WorkerLog, WorkerTelemetry};
+use crate::transparent::RedirectedView;
 
 /// How often idle connections are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
@@ -43,6 +44,10 @@ pub(crate) struct Worker {
     pub(crate) denials: Throttle,
     /// What instances could.
     pub(crate) dials: Throttle,
+    /// What the application could.
+    pub(crate) redirects: Throttle,
+    /// Redirected connections that wait to be known.
+    pub(crate) held: Rc<Cell<usize>>,
     pub(crate) random: RefCell<SmallRng>,
     server_config: Arc<ServerConfig>,
     began: std::time::Instant,
@@ -67,6 +72,8 @@ impl Worker {
             handshakes: Throttle::default(),
             denials: Throttle::default(),
             dials: Throttle::default(),
+            redirects: Throttle::default(),
+            held: Rc::default(),
             random: RefCell::new(random),
             server_config: shared.tls.server_config(&[H2, HTTP_1, mesh_mux::ALPN]),
             began: std::time::Instant::now(),
@@ -140,10 +147,11 @@ impl Worker {
 
     /// The connections to an application.
     pub(crate) fn application(&self, address: &Address) -> Rc<Application> {
+        let marking = &self.shared.transparent.marking;
         let mut all = self.applications.borrow_mut();
         let application = all
             .entry(address.clone())
-            .or_insert_with(|| Rc::new(Application::new(address.clone())));
+            .or_insert_with(|| Rc::new(Application::new(address.clone(), marking.clone())));
         application.clone()
     }
 
@@ -153,12 +161,24 @@ impl Worker {
         let mut sockets: HashMap<_, _> = sockets.into_iter().collect();
         let mut before = self.listening.take();
         let mut now = HashMap::new();
-        for (key, role) in self.roles(config) {
+        let mut run = |now: &mut HashMap<_, _>, key: ListenKey, role: Role| {
             if let Some(listening) = before.remove(&key) {
                 listening.set_role(role);
                 now.insert(key, listening);
             } else if let Some(socket) = sockets.remove(&key) {
                 now.insert(key, Listening::begin(self, role, socket));
+            } else if let ListenKey::Virtual(_) = key {
+                now.insert(key, Listening::unbound(self, role));
+            }
+        };
+        for (key, role) in self.roles(config) {
+            run(&mut now, key, role);
+        }
+        if let Some(transparent) = &config.transparent {
+            // What it needs is there now.
+            let view = Rc::new(self.redirected(config, transparent, &now));
+            for key in &transparent.keys {
+                run(&mut now, key.clone(), Role::Redirected(view.clone()));
             }
         }
         *self.listening.borrow_mut() = now;
@@ -214,6 +234,24 @@ impl Worker {
             roles.push((expose.key.clone(), role));
         }
         roles
+    }
+
+    fn redirected(
+        &self,
+        config: &Compiled,
+        transparent: &Transparent,
+        now: &HashMap<ListenKey, Rc<Listening>>,
+    ) -> RedirectedView {
+        let outbound = config.outbound.iter();
+        let virtuals = outbound.filter_map(|one| match one.key {
+            ListenKey::Virtual(address) => {
+                let at = now.get(&one.key)?.clone();
+                Some((address, (one.service.clone(), at)))
+            }
+            _ => None,
+        });
+        let source = config.form.service.to_string();
+        RedirectedView::new(self, &source, transparent.mesh_only, virtuals.collect())
     }
 
     async fn drain_inbound(&self, deadline: Instant) -> Drained {

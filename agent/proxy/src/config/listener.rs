@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_model::{ExposePath, Key, Protocol, normalize_path};
+use mesh_model::{ExposePath, Key, Protocol, VirtualAddress, normalize_path};
 use mesh_policy::Features;
 use mesh_proto::config as form;
 use mesh_tls::SpiffeId;
@@ -24,6 +24,8 @@ pub(crate) enum ListenKey {
     Tcp(SocketAddr, String),
     /// A Unix socket, and its mode.
     Unix(PathBuf, Option<u32>),
+    /// Nothing is bound: redirected calls that were going there.
+    Virtual(VirtualAddress),
 }
 
 impl ListenKey {
@@ -35,7 +37,7 @@ impl ListenKey {
         }
     }
 
-    fn tcp(address: SocketAddr, purpose: String) -> Self {
+    pub(super) fn tcp(address: SocketAddr, purpose: String) -> Self {
         let purpose = match address.port() {
             0 => purpose,
             _ => String::new(),
@@ -49,6 +51,7 @@ impl fmt::Display for ListenKey {
         match self {
             Self::Tcp(address, _) => address.fmt(f),
             Self::Unix(path, _) => path.display().fmt(f),
+            Self::Virtual(address) => address.fmt(f),
         }
     }
 }
@@ -114,12 +117,7 @@ impl Outbound {
             ));
         }
         let key = match &form.bind {
-            form::Bind::Virtual { .. } => {
-                return Err(invalid(
-                    &place,
-                    "this sidecar does not take redirected calls",
-                ));
-            }
+            form::Bind::Virtual { address } => ListenKey::Virtual(*address),
             form::Bind::Tcp { address, port } => {
                 ListenKey::tcp(bind_address(&place, address, *port)?, place.clone())
             }

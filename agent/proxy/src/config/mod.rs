@@ -9,6 +9,7 @@ mod cluster;
 mod listener;
 mod rule;
 mod sni;
+mod transparent;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) use cluster::{Cluster, Endpoint};
 pub(crate) use listener::{Expose, Inbound, ListenKey, Outbound};
 pub(crate) use rule::{RetryRule, Rule, TryOutcome};
 pub(crate) use sni::OwnName;
+pub(crate) use transparent::Transparent;
 
 use crate::ApplyError;
 
@@ -33,6 +35,7 @@ pub(crate) struct Compiled {
     pub(crate) identity: SpiffeId,
     pub(crate) inbound: Option<Arc<Inbound>>,
     pub(crate) outbound: Vec<Arc<Outbound>>,
+    pub(crate) transparent: Option<Transparent>,
     pub(crate) expose: Vec<Arc<Expose>>,
     pub(crate) clusters: BTreeMap<String, Arc<Cluster>>,
 }
@@ -70,12 +73,18 @@ impl Compiled {
             .iter()
             .map(|one| Ok(Arc::new(Outbound::compile(one, &clusters, features)?)))
             .collect::<Result<Vec<_>, ApplyError>>()?;
+        let transparent = match &form.transparent {
+            Some(transparent) => Some(Transparent::compile(transparent, &identity, features)?),
+            None => None,
+        };
+        transparent::check(transparent.is_some(), &outbound)?;
         let expose = Expose::compile(&form.expose, form.inbound.as_ref())?;
         let compiled = Self {
             form: Arc::new(form),
             identity,
             inbound,
             outbound,
+            transparent,
             expose,
             clusters,
         };
@@ -83,11 +92,12 @@ impl Compiled {
         Ok(compiled)
     }
 
-    /// Every address that it listens at.
+    /// Every address that it listens at, or takes redirected calls of.
     pub(crate) fn listen_keys(&self) -> impl Iterator<Item = &ListenKey> {
         (self.inbound.iter().map(|one| &one.key))
             .chain(self.outbound.iter().map(|one| &one.key))
             .chain(self.expose.iter().map(|one| &one.key))
+            .chain(self.transparent.iter().flat_map(|one| &one.keys))
     }
 
     fn check_listeners(&self) -> Result<(), ApplyError> {

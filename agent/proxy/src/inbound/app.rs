@@ -1,6 +1,7 @@
 //! The application behind the sidecar.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -15,6 +16,7 @@ use crate::engine::h2_client::H2Client;
 use crate::http::{Answer, Body, Call, Trouble};
 use crate::net;
 use crate::peer::{DialError, WarmPool, in_time};
+use crate::transparent::Marking;
 
 /// From when on an idle connection may well be closing. Under load connections
 /// are not idle for so long, and no head is copied.
@@ -23,14 +25,16 @@ const STALE: Duration = Duration::from_millis(10);
 /// The application, and the connections to it.
 pub(crate) struct Application {
     address: Address,
+    marking: Arc<Marking>,
     h1: Rc<IdlePool>,
     h2: WarmPool<H2Client>,
 }
 
 impl Application {
-    pub(crate) fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address, marking: Arc<Marking>) -> Self {
         Self {
             address,
+            marking,
             h1: Rc::default(),
             h2: WarmPool::default(),
         }
@@ -42,7 +46,7 @@ impl Application {
 
     /// A new connection.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<TcpStream, DialError> {
-        let connected = net::connect(&self.address, limit).await;
+        let connected = net::connect(&self.address, &self.marking, limit).await;
         connected.map_err(|error| DialError::io(&error))
     }
 

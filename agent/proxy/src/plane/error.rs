@@ -60,6 +60,15 @@ pub enum ApplyError {
         /// Why.
         source: io::Error,
     },
+    /// It is transparent, and the sidecar's own connections would come back to
+    /// it.
+    #[error(
+        "config: transparent: this sidecar runs as root and may not mark its sockets ({source}), so the rules would send its own connections back to it; give it CAP_NET_ADMIN, or a uid of its own that transparent_proxy {{ uid }} names"
+    )]
+    Mark {
+        /// Why it may not.
+        source: io::Error,
+    },
     /// The data plane drains or has stopped.
     #[error("the proxy drains; it takes no config any more")]
     Draining,

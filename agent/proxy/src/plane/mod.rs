@@ -15,6 +15,7 @@ mod snapshot;
 mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub use snapshot::{Bound, BoundAddress, BoundTo, Snapshot};
 use crate::config::{Compiled, ListenKey};
 use crate::listen::{self, Listener, SocketFile};
 use crate::telemetry::Telemetry;
+use crate::transparent::{self, Marking, Thread, Want};
 
 /// The data plane of a sidecar: its workers, and what they run.
 ///
@@ -52,6 +54,23 @@ pub struct DataPlane {
 struct State {
     config: Option<Arc<Compiled>>,
     listeners: BTreeMap<ListenKey, Listening>,
+    dns: Option<Dns>,
+    /// The thread that answers it, once there was a transparent config.
+    beside: Option<Thread>,
+}
+
+impl State {
+    fn listen_no_more(&mut self) {
+        self.listeners.clear();
+        self.dns = None;
+        self.beside = None;
+    }
+}
+
+/// DNS, while the config is transparent.
+struct Dns {
+    port: u16,
+    addresses: Vec<SocketAddr>,
 }
 
 struct Listening {
@@ -131,11 +150,17 @@ impl DataPlane {
             None => self.shared.tls.leaf(),
         };
         check_identity(&compiled, leaf.as_deref())?;
+        let mark = match compiled.transparent {
+            Some(_) => Marking::try_out()?,
+            None => false,
+        };
         let (sockets, fresh) = self.bind_missing(&compiled)?;
+        let dns = self.bind_dns(&compiled)?;
         if let Some((leaf, roots)) = certificates {
             self.shared.tls.swap_leaf(leaf)?;
             self.shared.tls.swap_roots(roots);
         }
+        self.shared.transparent.marking.set(mark);
         let done: Vec<_> = self
             .workers
             .iter()
@@ -157,6 +182,7 @@ impl DataPlane {
         state.listeners.extend(fresh);
         let keys: BTreeSet<_> = compiled.listen_keys().cloned().collect();
         state.listeners.retain(|key, _| keys.contains(key));
+        self.answer_dns(&mut state, &compiled, dns);
         state.config = Some(compiled);
         Ok(Applied { not_understood })
     }
@@ -195,7 +221,7 @@ impl DataPlane {
         cut += self
             .to_all(|done| Command::DrainOutbound { deadline, done })
             .await;
-        self.state().listeners.clear();
+        self.state().listen_no_more();
         self.telemetry.flush_log().await;
         cut
     }
@@ -213,8 +239,30 @@ impl DataPlane {
         Snapshot::new(
             state.config.as_deref(),
             state.listeners.iter().map(|(key, one)| (key, &one.address)),
+            state.dns.as_ref().map_or(&[], |dns| &dns.addresses),
             &self.shared,
         )
+    }
+
+    /// What the application asked for, in order; empty where the config is not
+    /// transparent. Whoever feeds the plane says it again on each new stream.
+    #[must_use]
+    pub fn wants(&self) -> Vec<Want> {
+        let transparent = &self.shared.transparent;
+        match transparent.answers.borrow().is_some() {
+            true => transparent.wanted.all(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Takes an answer to [`Ask::Dns`](crate::Ask::Dns), or why there is none.
+    pub fn dns_answer(&self, id: u64, answer: Result<Vec<u8>, String>) {
+        self.shared.transparent.questions.answer(id, answer);
+    }
+
+    /// No answer will come any more to what was asked so far.
+    pub fn dns_failed(&self, reason: &str) {
+        self.shared.transparent.questions.fail(reason);
     }
 
     /// Where each listener is bound.
@@ -261,7 +309,14 @@ impl DataPlane {
         for key in config.listen_keys().filter(|key| !before.contains(key)) {
             let goes = |old: &&ListenKey| !stays.contains(old) && old.has_port_of(key);
             let may_share = before.iter().any(|old| goes(&old));
+            if matches!(key, ListenKey::Virtual(_)) {
+                continue;
+            }
             let bound = listen::bind(key, self.workers.len(), may_share);
+            let optional = (config.transparent.as_ref()).is_some_and(|one| one.is_optional(key));
+            if optional && bound.as_ref().is_err_and(listen::is_without_ipv6) {
+                continue;
+            }
             let sockets = bound.map_err(|source| ApplyError::Bind {
                 address: key.to_string(),
                 purpose: snapshot::purpose(config, key).to_string(),
@@ -277,6 +332,49 @@ impl DataPlane {
             fresh.push((key.clone(), listening));
         }
         Ok((for_workers, fresh))
+    }
+
+    /// Binds the ports for DNS, where they are others than now.
+    fn bind_dns(&self, config: &Compiled) -> Result<Option<transparent::Sockets>, ApplyError> {
+        let Some(transparent) = &config.transparent else {
+            return Ok(None);
+        };
+        let port = transparent.dns_port;
+        let same = (self.state().dns.as_ref()).is_some_and(|dns| dns.port == port);
+        if same {
+            return Ok(None);
+        }
+        let bound = transparent::bind(port);
+        bound.map(Some).map_err(|source| ApplyError::Bind {
+            address: format!("port {port} of 127.0.0.1 and ::1"),
+            purpose: BoundTo::Dns.to_string(),
+            source,
+        })
+    }
+
+    /// Answers DNS as a config says that runs now. Last, so that an address is
+    /// taken by each worker before anybody hears of it.
+    fn answer_dns(&self, state: &mut State, config: &Compiled, new: Option<transparent::Sockets>) {
+        let shared = &self.shared.transparent;
+        let Some(transparent) = &config.transparent else {
+            shared.answers.send_replace(None);
+            shared.wanted.clear();
+            state.dns = None;
+            state.beside = None;
+            return;
+        };
+        shared
+            .answers
+            .send_replace(Some(transparent.answers.clone()));
+        if let Some(sockets) = new {
+            state.dns = Some(Dns {
+                port: transparent.dns_port,
+                addresses: sockets.addresses.clone(),
+            });
+            let start = || Thread::start(self.shared.clone());
+            let beside = state.beside.get_or_insert_with(start);
+            beside.listen(sockets);
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_policy::Features;
+use tokio::sync::mpsc;
+
+use crate::transparent::{Ask, OriginalDestination};
 
 /// What a data plane is started with; none of it changes while it runs.
 #[derive(Clone, Debug)]
@@ -20,6 +23,11 @@ pub struct Options {
     /// Where the workers' random numbers begin; `None`: anywhere. A test sets
     /// it.
     pub seed: Option<u64>,
+    /// Who is told what a transparent plane asks; `None`: nobody, so that it
+    /// knows what its config says and no more.
+    pub asks: Option<mpsc::UnboundedSender<Ask>>,
+    /// Who says where redirected connections were going. A test does.
+    pub original: OriginalDestination,
 }
 
 impl Default for Options {
@@ -30,6 +38,8 @@ impl Default for Options {
             features: Features::default(),
             limits: Limits::default(),
             seed: None,
+            asks: None,
+            original: OriginalDestination::Kernel,
         }
     }
 }

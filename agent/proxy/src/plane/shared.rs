@@ -9,6 +9,7 @@ use mesh_tls::MeshTls;
 use tokio::sync::watch;
 
 use crate::Options;
+use crate::transparent::Transparency;
 
 /// What all workers look at; none of it is locked on a request's path.
 pub(crate) struct Shared {
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     /// Counts the policies, and wakes who must look at live connections again.
     pub(crate) policy_changed: watch::Sender<u64>,
     pub(crate) draining: AtomicBool,
+    pub(crate) transparent: Transparency,
 }
 
 /// The policy in force.
@@ -31,6 +33,7 @@ pub(crate) struct Current {
 impl Shared {
     pub(crate) fn new(tls: Arc<MeshTls>, options: Options) -> Self {
         Self {
+            transparent: Transparency::new(&options),
             tls,
             options,
             policy: ArcSwap::from_pointee(Current {

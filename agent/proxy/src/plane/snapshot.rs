@@ -47,6 +47,10 @@ pub enum BoundTo {
     Upstream(Key),
     /// Paths that are open without mTLS.
     Expose,
+    /// Calls that the kernel redirected.
+    Redirected,
+    /// DNS, over TCP and UDP.
+    Dns,
 }
 
 /// Where a listener is bound.
@@ -63,6 +67,7 @@ impl Snapshot {
     pub(super) fn new<'a>(
         config: Option<&Compiled>,
         listeners: impl Iterator<Item = (&'a ListenKey, &'a BoundAddress)>,
+        dns: &[SocketAddr],
         shared: &Shared,
     ) -> Self {
         let listeners = match config {
@@ -72,6 +77,10 @@ impl Snapshot {
                     to: purpose(config, key),
                     address: address.clone(),
                 })
+                .chain(dns.iter().map(|address| Bound {
+                    to: BoundTo::Dns,
+                    address: BoundAddress::Tcp(*address),
+                }))
                 .collect(),
         };
         Self {
@@ -90,6 +99,10 @@ impl Snapshot {
 pub(super) fn purpose(config: &Compiled, key: &ListenKey) -> BoundTo {
     if let Some(outbound) = config.outbound.iter().find(|one| one.key == *key) {
         return BoundTo::Upstream(outbound.service.clone());
+    }
+    let transparent = config.transparent.as_ref();
+    if transparent.is_some_and(|one| one.keys.contains(key)) {
+        return BoundTo::Redirected;
     }
     match config.expose.iter().any(|one| one.key == *key) {
         true => BoundTo::Expose,
@@ -114,6 +127,8 @@ impl fmt::Display for BoundTo {
             Self::Inbound => f.write_str("inbound"),
             Self::Upstream(service) => write!(f, "upstream {service}"),
             Self::Expose => f.write_str("exposed paths"),
+            Self::Redirected => f.write_str("redirected calls"),
+            Self::Dns => f.write_str("DNS"),
         }
     }
 }

@@ -13,4 +13,7 @@ mod retry;
 mod stream;
 mod support;
 mod telemetry;
+mod transparent;
+mod transparent_dns;
+mod transparent_rules;
 mod upgrade;

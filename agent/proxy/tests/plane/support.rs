@@ -417,14 +417,22 @@ pub(crate) enum Client {
 
 impl Client {
     pub(crate) async fn h1(address: SocketAddr) -> Self {
-        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        Self::h1_over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    pub(crate) async fn h1_over(socket: TcpStream) -> Self {
+        let io = TokioIo::new(socket);
         let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         Self::H1(sender)
     }
 
     pub(crate) async fn h2(address: SocketAddr) -> Self {
-        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        Self::h2_over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    pub(crate) async fn h2_over(socket: TcpStream) -> Self {
+        let io = TokioIo::new(socket);
         let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
             .await
             .unwrap();
