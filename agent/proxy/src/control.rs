@@ -421,41 +421,4 @@ pub(crate) fn trust(roots: wire::Roots) -> Result<Trust, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_feed_that_does_not_listen_holds_up_nothing() {
-        let (wishes, mut wished) = mpsc::unbounded_channel();
-        let control = Control {
-            proxy: "web-proxy".to_owned(),
-            key: LeafKey::generate().unwrap(),
-            options: Options::default(),
-            status: Status::default(),
-            wishes,
-            plane: tokio::sync::watch::Sender::new(None),
-            chain: Arc::default(),
-        };
-        let (events, incoming) = mpsc::channel(1);
-        let running = tokio::spawn(control.run(incoming, mpsc::unbounded_channel().1));
-        events.send(Event::Connected).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        for _ in 0..40 {
-            let gone = events.send(Event::Disconnected("away".to_owned()));
-            tokio::time::timeout(LEAF_RETRY, gone)
-                .await
-                .unwrap()
-                .unwrap();
-        }
-        // Of nobody nothing is wished for, and of who comes back at once.
-        while wished.try_recv().is_ok() {}
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        assert!(wished.try_recv().is_err());
-        events.send(Event::Connected).await.unwrap();
-        let wish = tokio::time::timeout(Duration::from_millis(1), wished.recv());
-        assert!(matches!(wish.await, Ok(Some(Wish::Leaf))));
-        drop(events);
-        assert!(running.await.unwrap().is_ok());
-    }
-}
+mod tests;

@@ -56,6 +56,11 @@ fn they_stay_small() {
             1408,
         ),
         (
+            "a redirected connection",
+            of_connection(crate::transparent::serve),
+            512,
+        ),
+        (
             "a peer's connection",
             of_connection(crate::inbound::serve),
             8320,

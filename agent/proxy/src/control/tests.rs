@@ -1,0 +1,279 @@
+#![allow(clippy::unwrap_used)]
+use std::net::SocketAddr;
+
+use mesh_dns::{INTERNET, Name, kind};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    SubjectPublicKeyInfo,
+};
+use serde_json::{Value, json};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use super::*;
+use crate::BoundTo;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(20);
+
+const IDENTITY: &str = "spiffe://test.mesh/ns/default/dc/dc1/svc/web";
+
+/// A control side with its data plane, and what it wishes.
+struct Side {
+    events: mpsc::Sender<Event>,
+    wished: mpsc::UnboundedReceiver<Wish>,
+    plane: tokio::sync::watch::Receiver<Option<Arc<DataPlane>>>,
+    serial: u64,
+}
+
+impl Side {
+    /// Connected, with a leaf and roots.
+    async fn new() -> Self {
+        let (wishes, wished) = mpsc::unbounded_channel();
+        let (asks, asked) = mpsc::unbounded_channel();
+        let (plane, planes) = tokio::sync::watch::channel(None);
+        let key = LeafKey::generate().unwrap();
+        let (leaf, roots) = certificates(&key);
+        let control = Control {
+            proxy: "web-proxy".to_owned(),
+            key,
+            options: Options {
+                asks: Some(asks),
+                ..Options::default()
+            },
+            status: Status::default(),
+            wishes,
+            plane,
+            chain: Arc::default(),
+        };
+        let (events, incoming) = mpsc::channel(16);
+        tokio::spawn(control.run(incoming, asked));
+        for event in [Event::Connected, Event::Leaf(leaf), Event::Roots(roots)] {
+            events.send(event).await.unwrap();
+        }
+        Self {
+            events,
+            wished,
+            plane: planes,
+            serial: 0,
+        }
+    }
+
+    /// The next wish that is no leaf and no ack of one or of roots.
+    async fn wish(&mut self) -> Wish {
+        loop {
+            let wish = timeout(LONG, self.wished.recv()).await.unwrap().unwrap();
+            match &wish {
+                Wish::Leaf => {}
+                Wish::Ack(ack) if !matches!(ack.what, Some(What::Config(_))) => {}
+                _ => return wish,
+            }
+        }
+    }
+
+    /// Gives it a config: why it was not taken, or nothing.
+    async fn config(&mut self, version: Option<(&str, u64)>, changes: Value) -> String {
+        self.serial += 1;
+        let mut config = json!({
+            "proxy": "web-proxy",
+            "service": {"name": "web"},
+            "identity": IDENTITY,
+            "trust_domain": "test.mesh",
+            "policy": {"default": "deny"},
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let config = wire::Config {
+            serial: self.serial,
+            version: version.map(|(epoch, index)| {
+                let epoch = epoch.to_owned();
+                Version { epoch, index }.into()
+            }),
+            config: serde_json::to_vec(&config).unwrap(),
+            needs: Vec::new(),
+        };
+        self.events.send(Event::Config(config)).await.unwrap();
+        match self.wish().await {
+            Wish::Ack(ack) => {
+                assert_eq!(ack.what, Some(What::Config(self.serial)));
+                ack.error
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn dns(&self) -> SocketAddr {
+        let bound = self.plane.borrow().as_ref().unwrap().bound();
+        let dns = bound.iter().find(|one| one.to == BoundTo::Dns);
+        dns.unwrap().tcp().unwrap()
+    }
+}
+
+/// A leaf for a key, and the root that signed it.
+fn certificates(key: &LeafKey) -> (wire::Leaf, wire::Roots) {
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let signer = KeyPair::generate().unwrap();
+    let certificate = root.self_signed(&signer).unwrap().der().to_vec();
+    let mut leaf = CertificateParams::default();
+    let now = SystemTime::now();
+    leaf.not_before = (now - Duration::from_secs(60)).into();
+    leaf.not_after = (now + Duration::from_secs(3600)).into();
+    leaf.subject_alt_names = vec![SanType::URI(IDENTITY.try_into().unwrap())];
+    let public = SubjectPublicKeyInfo::from_der(&key.public_key()).unwrap();
+    let signed = leaf.signed_by(&public, &Issuer::new(root, signer)).unwrap();
+    let leaf = wire::Leaf {
+        chain: vec![signed.der().to_vec()],
+        error: String::new(),
+    };
+    let roots = wire::Roots {
+        trust_domain: "test.mesh".to_owned(),
+        roots: vec![certificate],
+        serial: 1,
+    };
+    (leaf, roots)
+}
+
+fn ask(name: &str) -> Vec<u8> {
+    let mut message = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(Name::from_labels(name.split('.')).unwrap().wire());
+    message.extend_from_slice(&kind::A.to_be_bytes());
+    message.extend_from_slice(&INTERNET.to_be_bytes());
+    message
+}
+
+/// How an answer over UDP went.
+async fn answered(socket: &UdpSocket) -> u8 {
+    let mut buffer = [0; 512];
+    timeout(LONG, socket.recv(&mut buffer))
+        .await
+        .unwrap()
+        .unwrap();
+    buffer[3] & 0xf
+}
+
+#[tokio::test]
+async fn a_config_that_is_older_is_not_taken() {
+    let mut side = Side::new().await;
+    assert_eq!(side.config(Some(("one", 5)), json!({})).await, "");
+    for older in [Some(("one", 4)), None] {
+        let error = side
+            .config(older, json!({"policy": {"default": "allow"}}))
+            .await;
+        assert!(error.contains("and one:5 runs"), "{error}");
+    }
+    // The agent answers wants from the same state.
+    assert_eq!(side.config(Some(("one", 5)), json!({})).await, "");
+    // One that cannot be run is not what runs.
+    let refused = side.config(Some(("one", 9)), json!({"nonsense": 1})).await;
+    assert!(refused.contains("nonsense"), "{refused}");
+    assert_eq!(side.config(Some(("one", 6)), json!({})).await, "");
+    // A restored mesh begins anew.
+    assert_eq!(side.config(Some(("two", 1)), json!({})).await, "");
+}
+
+#[test]
+fn what_is_older() {
+    let version = |epoch: &str, index| Version {
+        epoch: epoch.to_owned(),
+        index,
+    };
+    let none = Version::default();
+    assert_eq!(older(&none, &none), None);
+    assert_eq!(older(&version("a", 0), &none), None);
+    assert!(older(&none, &version("a", 0)).is_some());
+    assert!(older(&version("a", 1), &version("a", 2)).is_some());
+    assert_eq!(older(&version("a", 2), &version("a", 2)), None);
+    assert_eq!(older(&version("b", 1), &version("a", 2)), None);
+}
+
+#[tokio::test]
+async fn wants_and_questions_go_to_the_agent() {
+    let mut side = Side::new().await;
+    let transparent = json!({"transparent": {"outbound_port": 0, "dns_port": 0}});
+    assert_eq!(side.config(None, transparent).await, "");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(side.dns()).await.unwrap();
+
+    // A name is a want, and again when the agent was away.
+    socket.send(&ask("api.virtual.consul")).await.unwrap();
+    let said = wire::Wants {
+        wants: vec![wire::Want {
+            what: Some(wire::want::What::Service("default/api".to_owned())),
+        }],
+    };
+    for _ in 0..2 {
+        match side.wish().await {
+            Wish::Wants(wants) => assert_eq!(wants, said),
+            other => panic!("{other:?}"),
+        }
+        for event in [Event::Disconnected("away".to_owned()), Event::Connected] {
+            side.events.send(event).await.unwrap();
+        }
+    }
+    assert_eq!(answered(&socket).await, 2);
+    assert!(matches!(side.wish().await, Wish::Wants(_)));
+
+    // Another name is a question; its answer comes, or the agent goes.
+    for (goes, rcode) in [(false, 3), (true, 2)] {
+        socket.send(&ask("www.example")).await.unwrap();
+        let Wish::Dns(question) = side.wish().await else {
+            panic!("it was not passed on");
+        };
+        let mut message = question.message.clone();
+        message[2] |= 0x80;
+        message[3] = 3;
+        let id = question.id;
+        let answer = wire::DnsAnswer {
+            id,
+            message,
+            error: String::new(),
+        };
+        let event = match goes {
+            true => Event::Disconnected("away".to_owned()),
+            false => Event::Dns(answer),
+        };
+        side.events.send(event).await.unwrap();
+        assert_eq!(answered(&socket).await, rcode);
+    }
+    // Nothing is kept for an agent that is away.
+    socket.send(&ask("www.example")).await.unwrap();
+    assert_eq!(answered(&socket).await, 2);
+    assert!(side.wished.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_does_not_listen_holds_up_nothing() {
+    let (wishes, mut wished) = mpsc::unbounded_channel();
+    let control = Control {
+        proxy: "web-proxy".to_owned(),
+        key: LeafKey::generate().unwrap(),
+        options: Options::default(),
+        status: Status::default(),
+        wishes,
+        plane: tokio::sync::watch::Sender::new(None),
+        chain: Arc::default(),
+    };
+    let (events, incoming) = mpsc::channel(1);
+    let running = tokio::spawn(control.run(incoming, mpsc::unbounded_channel().1));
+    events.send(Event::Connected).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    for _ in 0..40 {
+        let gone = events.send(Event::Disconnected("away".to_owned()));
+        tokio::time::timeout(LEAF_RETRY, gone)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    // Of nobody nothing is wished for, and of who comes back at once.
+    while wished.try_recv().is_ok() {}
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(wished.try_recv().is_err());
+    events.send(Event::Connected).await.unwrap();
+    let wish = tokio::time::timeout(Duration::from_millis(1), wished.recv());
+    assert!(matches!(wish.await, Ok(Some(Wish::Leaf))));
+    drop(events);
+    assert!(running.await.unwrap().is_ok());
+}
