@@ -9,12 +9,14 @@
 //! a length or a pointer in it, and no work grows with more than the message.
 #![forbid(unsafe_code)]
 
+mod lookup;
 mod meaning;
 mod name;
 mod passed;
 mod question;
 mod reply;
 
+pub use lookup::{addresses_in, ask};
 pub use meaning::{Meaning, meaning};
 pub use name::{MAX_NAME, Name};
 pub use passed::pass_back;
@@ -59,6 +61,7 @@ pub const INTERNET: u16 = 1;
 /// When an answer is not one to the question, or longer than was allowed.
 #[doc(hidden)]
 pub fn fuzz(data: &[u8]) {
+    let _ = addresses_in(data);
     let question = match Question::parse(data) {
         Ok(question) => question,
         Err(Fault::Silence) => return,

@@ -219,6 +219,28 @@ fn answers_of_others() {
 }
 
 #[test]
+fn questions_of_our_own() {
+    let asked = parse(&super::ask(&name("db.example"), kind::A));
+    assert_eq!(
+        (asked.name().to_string().as_str(), asked.kind()),
+        ("db.example.", kind::A)
+    );
+    let answer = asked.addresses(&addresses());
+    let ip4 = std::net::IpAddr::from([240, 1, 2, 3]);
+    assert_eq!(addresses_in(&answer), [ip4]);
+    // Through another name, and with what is no address.
+    let target = name("db.other");
+    let srv = parse(&ask("db.example", kind::SRV, None)).service(&target, &addresses());
+    assert!(addresses_in(&srv).is_empty());
+    let any = parse(&ask("db.example", kind::ANY, None)).addresses(&addresses());
+    assert_eq!(addresses_in(&any).len(), 2);
+    for cut in 0..answer.len() {
+        assert!(addresses_in(&answer[..cut]).is_empty(), "{cut}");
+    }
+    assert!(addresses_in(&asked.nothing(Rcode::NxDomain)).is_empty());
+}
+
+#[test]
 fn the_corpus_is_replayed() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
     let mut count = 0;

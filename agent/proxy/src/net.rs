@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::config::Address;
 use crate::listen;
-use crate::transparent::{Marking, Own};
+use crate::transparent::{Marking, Own, Transparency};
 
 /// How long bytes may stay unacknowledged before a peer counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -96,12 +96,13 @@ fn rest(accept: impl Fn() -> io::Result<Socket>) -> Vec<Socket> {
 /// Connects to the first address that takes it.
 pub(crate) async fn connect(
     address: &Address,
-    marking: &Marking,
+    transparent: &Transparency,
     limit: Duration,
 ) -> io::Result<TcpStream> {
     let connecting = async {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for one in address.resolve().await? {
+        for one in address.resolve(transparent).await? {
+            let marking = &transparent.marking;
             let connected = match marking.is_on() {
                 false => TcpStream::connect(one).await,
                 true => Box::pin(connect_marked(one, marking)).await,

@@ -147,11 +147,11 @@ impl Worker {
 
     /// The connections to an application.
     pub(crate) fn application(&self, address: &Address) -> Rc<Application> {
-        let marking = &self.shared.transparent.marking;
+        let transparent = &self.shared.transparent;
         let mut all = self.applications.borrow_mut();
         let application = all
             .entry(address.clone())
-            .or_insert_with(|| Rc::new(Application::new(address.clone(), marking.clone())));
+            .or_insert_with(|| Rc::new(Application::new(address.clone(), transparent.clone())));
         application.clone()
     }
 

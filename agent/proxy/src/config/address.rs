@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::transparent::Transparency;
+
 /// An address, or a name for the resolver.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
@@ -55,14 +57,12 @@ pub(crate) struct Address {
 
 impl Address {
     /// The addresses to try, in order. Only a name needs the resolver, which
-    /// runs on another thread.
-    pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    /// runs on another thread, or the agent.
+    pub(crate) async fn resolve(&self, transparent: &Transparency) -> io::Result<Vec<SocketAddr>> {
         match &self.host {
             Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, self.port)]),
-            Host::Name(name) => {
-                let found = tokio::net::lookup_host((name.as_ref(), self.port)).await?;
-                Ok(found.take(4).collect())
-            }
+            // Boxed, since it is rare: what it needs is not held by all.
+            Host::Name(name) => Box::pin(transparent.lookup(name, self.port)).await,
         }
     }
 }

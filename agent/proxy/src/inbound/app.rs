@@ -16,7 +16,7 @@ use crate::engine::h2_client::H2Client;
 use crate::http::{Answer, Body, Call, Trouble};
 use crate::net;
 use crate::peer::{DialError, WarmPool, in_time};
-use crate::transparent::Marking;
+use crate::transparent::Transparency;
 
 /// From when on an idle connection may well be closing. Under load connections
 /// are not idle for so long, and no head is copied.
@@ -25,16 +25,16 @@ const STALE: Duration = Duration::from_millis(10);
 /// The application, and the connections to it.
 pub(crate) struct Application {
     address: Address,
-    marking: Arc<Marking>,
+    transparent: Arc<Transparency>,
     h1: Rc<IdlePool>,
     h2: WarmPool<H2Client>,
 }
 
 impl Application {
-    pub(crate) fn new(address: Address, marking: Arc<Marking>) -> Self {
+    pub(crate) fn new(address: Address, transparent: Arc<Transparency>) -> Self {
         Self {
             address,
-            marking,
+            transparent,
             h1: Rc::default(),
             h2: WarmPool::default(),
         }
@@ -46,7 +46,7 @@ impl Application {
 
     /// A new connection.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<TcpStream, DialError> {
-        let connected = net::connect(&self.address, &self.marking, limit).await;
+        let connected = net::connect(&self.address, &self.transparent, limit).await;
         connected.map_err(|error| DialError::io(&error))
     }
 

@@ -142,7 +142,7 @@ pub(super) async fn tls(
     alpn: &[&[u8]],
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let began = Instant::now();
-    let socket = net::connect(address, &dialing.shared.transparent.marking, dialing.limit)
+    let socket = net::connect(address, &dialing.shared.transparent, dialing.limit)
         .await
         .map_err(|error| DialError::io(&error))?;
     let config = dialing.shared.tls.client_config(identity, alpn);

@@ -19,7 +19,7 @@ pub(crate) struct Shared {
     /// Counts the policies, and wakes who must look at live connections again.
     pub(crate) policy_changed: watch::Sender<u64>,
     pub(crate) draining: AtomicBool,
-    pub(crate) transparent: Transparency,
+    pub(crate) transparent: Arc<Transparency>,
 }
 
 /// The policy in force.
@@ -33,7 +33,7 @@ pub(crate) struct Current {
 impl Shared {
     pub(crate) fn new(tls: Arc<MeshTls>, options: Options) -> Self {
         Self {
-            transparent: Transparency::new(&options),
+            transparent: Arc::new(Transparency::new(&options)),
             tls,
             options,
             policy: ArcSwap::from_pointee(Current {

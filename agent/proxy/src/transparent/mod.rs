@@ -12,6 +12,7 @@
 mod answers;
 mod asks;
 mod dns;
+mod lookup;
 mod mark;
 mod original;
 mod redirected;
@@ -38,7 +39,7 @@ use crate::Options;
 
 /// What all threads of a transparent plane share.
 pub(crate) struct Transparency {
-    pub(crate) marking: Arc<Marking>,
+    pub(crate) marking: Marking,
     pub(crate) wanted: Arc<Wanted>,
     /// What is known; none while the config is not transparent.
     pub(crate) answers: watch::Sender<Option<Arc<Answers>>>,
@@ -48,7 +49,7 @@ pub(crate) struct Transparency {
 impl Transparency {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
-            marking: Arc::default(),
+            marking: Marking::default(),
             wanted: Arc::default(),
             answers: watch::Sender::new(None),
             questions: Questions::new(options.asks.clone()),

@@ -248,6 +248,33 @@ async fn all_other_names_are_passed_on() {
 }
 
 #[tokio::test]
+async fn an_instance_with_a_name_is_found_by_the_agent() {
+    let mut config = transparent(|_| {});
+    let mut sidecar = Sidecar::new(config.clone()).await;
+    let api = sidecar.api(Protocol::Http, telling("api").await).await;
+    at_address(&mut config, Protocol::Http, &api);
+    let cluster = config.clusters.get_mut("api").unwrap();
+    cluster.endpoints[0].address = "node.internal".to_owned();
+    sidecar.web.apply(config).await.unwrap();
+    let socket = sidecar.connect((address().ip4(), 80)).await;
+    let calling = tokio::spawn(async move { Client::h1_over(socket).await.get("/").await });
+    for _ in 0..2 {
+        resolve(&mut sidecar, |message| {
+            let mut answer = addresses(message, 1);
+            match answer[message.len() - 3] {
+                1 => answer
+                    .splice(answer.len() - 4.., [127, 0, 0, 1])
+                    .for_each(drop),
+                _ => answer[7] = 0,
+            }
+            Ok(answer)
+        })
+        .await;
+    }
+    assert_eq!(in_time(calling).await.unwrap().json()["name"], "api");
+}
+
+#[tokio::test]
 async fn what_is_no_question() {
     let sidecar = Sidecar::new(transparent(|_| {})).await;
     let at = at(&sidecar.web);
