@@ -295,3 +295,6 @@ impl Backoff {
         wait.mul_f64(1.0 - 0.25 * rand::random::<f64>())
     }
 }
+
+#[cfg(test)]
+mod tests;
