@@ -4,9 +4,8 @@ use crate::name::Name;
 use crate::reply::{self, Rcode};
 use crate::{HEADER, PLAIN_UDP, kind};
 
-/// The most that we send over UDP, whatever the other side takes: what fits a
-/// packet of IPv6 everywhere (DNS flag day 2020). It never leaves the machine,
-/// but the program that reads it may have room for no more than it says.
+/// The most that we send over UDP, whatever the other side says that it takes.
+/// It goes over loopback, where nothing cuts packets of this size.
 const MAX_UDP: usize = 4096;
 
 /// The bit that says that a message is an answer.

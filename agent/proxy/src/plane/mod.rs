@@ -95,7 +95,7 @@ impl DataPlane {
     pub fn new(tls: Arc<MeshTls>, options: Options) -> Arc<Self> {
         let count = options.concurrency.max(1);
         let telemetry = Telemetry::new(count, &options.access_log, tls.clone());
-        let shared = Arc::new(Shared::new(tls, options));
+        let shared = Arc::new(Shared::new(tls, options, telemetry.for_dns()));
         let workers = (0..count)
             .map(|index| thread::spawn(index, shared.clone(), telemetry.for_worker(index)))
             .collect();

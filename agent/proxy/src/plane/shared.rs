@@ -9,6 +9,7 @@ use mesh_tls::MeshTls;
 use tokio::sync::watch;
 
 use crate::Options;
+use crate::telemetry::DnsMetrics;
 use crate::transparent::Transparency;
 
 /// What all workers look at; none of it is locked on a request's path.
@@ -31,9 +32,9 @@ pub(crate) struct Current {
 }
 
 impl Shared {
-    pub(crate) fn new(tls: Arc<MeshTls>, options: Options) -> Self {
+    pub(crate) fn new(tls: Arc<MeshTls>, options: Options, dns: DnsMetrics) -> Self {
         Self {
-            transparent: Arc::new(Transparency::new(&options)),
+            transparent: Arc::new(Transparency::new(&options, dns)),
             tls,
             options,
             policy: ArcSwap::from_pointee(Current {

@@ -22,7 +22,7 @@ use mesh_tls::MeshTls;
 pub(crate) use access::{Direction, HttpRecord, StreamRecord, WorkerLog};
 pub(crate) use log::LogWriter;
 pub(crate) use registry::Registry;
-pub(crate) use series::{HttpSeries, Metrics, Opened, StreamSeries};
+pub(crate) use series::{DnsMetrics, HttpSeries, Metrics, Opened, StreamSeries};
 pub(crate) use throttle::Throttle;
 pub(crate) use trace::{TraceId, continue_trace};
 pub(crate) use value::Counter;
@@ -31,6 +31,7 @@ use crate::AccessLog;
 
 /// The telemetry of all workers.
 pub(crate) struct Telemetry {
+    /// Of each worker, and of the thread beside them.
     registries: Vec<Arc<Registry>>,
     log: Option<LogWriter>,
     tls: Arc<MeshTls>,
@@ -45,7 +46,7 @@ pub(crate) struct WorkerTelemetry {
 impl Telemetry {
     pub(crate) fn new(workers: usize, log: &AccessLog, tls: Arc<MeshTls>) -> Self {
         Self {
-            registries: (0..workers).map(|_| Arc::default()).collect(),
+            registries: (0..=workers).map(|_| Arc::default()).collect(),
             log: LogWriter::start(log),
             tls,
         }
@@ -56,6 +57,11 @@ impl Telemetry {
             registry: self.registries.get(index).cloned().unwrap_or_default(),
             log: self.log.clone(),
         }
+    }
+
+    /// For the thread beside the workers.
+    pub(crate) fn for_dns(&self) -> DnsMetrics {
+        DnsMetrics::new(self.registries.last().cloned().unwrap_or_default())
     }
 
     /// Waits until the access log is written as far as workers handed it over.

@@ -40,9 +40,25 @@ metrics! {
         ["destination", "reason"];
     HANDSHAKE_FAILURES = "mesh_tls_handshake_failures_total", "TLS handshakes of callers that failed.",
         ["reason"];
+    DNS = "mesh_dns_questions_total", "DNS questions of the application, by what became of them.",
+        ["answer"];
     LEAF_EXPIRY = "mesh_leaf_expiry_timestamp_seconds", "When the certificate expires, in seconds since 1970.", [];
     LOG_DROPPED = "mesh_access_log_dropped_total", "Lines of the access log that a slow reader lost.", [];
     ERRORS_DROPPED = "mesh_log_dropped_total", "Lines of the log on standard error that a slow reader lost.", [];
+}
+
+/// The metrics of the thread beside the workers.
+pub(crate) struct DnsMetrics(Arc<Registry>);
+
+impl DnsMetrics {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self(registry)
+    }
+
+    /// Counts a question.
+    pub(crate) fn answered(&self, how: &'static str) {
+        self.0.counter(&DNS, &[how]).inc();
+    }
 }
 
 /// The metrics of one worker.

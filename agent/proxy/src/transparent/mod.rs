@@ -36,6 +36,7 @@ pub use wanted::Want;
 pub(crate) use wanted::Wanted;
 
 use crate::Options;
+use crate::telemetry::DnsMetrics;
 
 /// What all threads of a transparent plane share.
 pub(crate) struct Transparency {
@@ -44,15 +45,17 @@ pub(crate) struct Transparency {
     /// What is known; none while the config is not transparent.
     pub(crate) answers: watch::Sender<Option<Arc<Answers>>>,
     pub(crate) questions: Questions,
+    pub(crate) metrics: DnsMetrics,
 }
 
 impl Transparency {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options, metrics: DnsMetrics) -> Self {
         Self {
             marking: Marking::default(),
             wanted: Arc::default(),
             answers: watch::Sender::new(None),
             questions: Questions::new(options.asks.clone()),
+            metrics,
         }
     }
 }

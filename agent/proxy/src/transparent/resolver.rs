@@ -26,7 +26,10 @@ pub(super) async fn answer(shared: &Shared, message: &[u8], over: Over) -> Optio
     let question = match Question::parse(message) {
         Ok(question) => question,
         Err(Fault::Silence) => return None,
-        Err(Fault::Answer(answer)) => return Some(answer),
+        Err(Fault::Answer(answer)) => {
+            shared.transparent.metrics.answered("malformed");
+            return Some(answer);
+        }
     };
     let asked = Asked {
         shared,
@@ -48,17 +51,17 @@ impl Asked<'_> {
     async fn answer(&self) -> Vec<u8> {
         let question = self.question;
         let Some(answers) = self.shared.transparent.answers.borrow().clone() else {
-            return question.failure(Rcode::ServFail); // it is ending
+            return self.failed(Rcode::ServFail); // it is ending
         };
         let meaning = meaning(question.name(), &answers.dc);
         match meaning {
             Meaning::Other => self.pass_on().await,
             Meaning::Short(_) if question.class() != INTERNET => self.pass_on().await,
-            _ if question.class() != INTERNET => question.failure(Rcode::Refused),
+            _ if question.class() != INTERNET => self.failed(Rcode::Refused),
             Meaning::Service(key) => match self.address(&answers, &key).await {
                 Some(Some(address)) => self.found(&key, address),
-                Some(None) => question.nothing(Rcode::NxDomain),
-                None => question.failure(Rcode::ServFail),
+                Some(None) => self.absent(),
+                None => self.failed(Rcode::ServFail),
             },
             Meaning::Short(key) => {
                 // Whoever looks for a zone means no service.
@@ -69,16 +72,37 @@ impl Asked<'_> {
                 match self.address(&answers, &key).await {
                     Some(Some(address)) => self.found(&key, address),
                     Some(None) => self.pass_on().await,
-                    None => question.failure(Rcode::ServFail),
+                    None => self.failed(Rcode::ServFail),
                 }
             }
-            Meaning::Zone if question.kind() == kind::SOA => question.zone(),
-            Meaning::Zone | Meaning::Between => question.nothing(Rcode::NoError),
-            Meaning::Absent => question.nothing(Rcode::NxDomain),
+            Meaning::Zone if question.kind() == kind::SOA => {
+                self.count("mesh");
+                question.zone()
+            }
+            Meaning::Zone | Meaning::Between => {
+                self.count("mesh");
+                question.nothing(Rcode::NoError)
+            }
+            Meaning::Absent => self.absent(),
         }
     }
 
+    fn count(&self, how: &'static str) {
+        self.shared.transparent.metrics.answered(how);
+    }
+
+    fn absent(&self) -> Vec<u8> {
+        self.count("absent");
+        self.question.nothing(Rcode::NxDomain)
+    }
+
+    fn failed(&self, rcode: Rcode) -> Vec<u8> {
+        self.count("failed");
+        self.question.failure(rcode)
+    }
+
     fn found(&self, key: &Key, address: VirtualAddress) -> Vec<u8> {
+        self.count("mesh");
         let addresses = Addresses {
             ip4: Some(address.ip4()),
             ip6: Some(address.ip6()).filter(|ip| leads_anywhere(*ip)),
@@ -121,10 +145,16 @@ impl Asked<'_> {
                 .ok_or_else(|| "the answer is to another question".to_owned()),
             Err(error) => Err(error),
         };
-        passed.unwrap_or_else(|reason| {
-            tracing::debug!(name = %self.question.name(), reason, "a question is not answered");
-            self.question.failure(Rcode::ServFail)
-        })
+        match passed {
+            Ok(answer) => {
+                self.count("passed");
+                answer
+            }
+            Err(reason) => {
+                tracing::debug!(name = %self.question.name(), reason, "a question is not answered");
+                self.failed(Rcode::ServFail)
+            }
+        }
     }
 }
 

@@ -129,6 +129,12 @@ async fn names_of_the_mesh() {
         );
     }
     assert_eq!(over_udp(at, &ask("consul", kind::SOA)).await.records, 1);
+    for (answer, count) in [("mesh", 14), ("absent", 3)] {
+        let labels = [format!("answer=\"{answer}\"")];
+        let labels = labels.each_ref().map(String::as_str);
+        let counted = metric(&sidecar.web, "mesh_dns_questions_total", &labels);
+        assert_eq!(counted, count, "{answer}");
+    }
     // None of that was anybody else's business.
     assert!(sidecar.asks.try_recv().is_err());
 }
