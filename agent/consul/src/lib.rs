@@ -11,9 +11,11 @@
 
 pub mod agent;
 pub mod check;
+pub mod connect;
 pub mod echo;
 mod error;
 mod fields;
+pub mod health;
 pub mod register;
 
 pub use error::ConsulError;
@@ -32,6 +34,7 @@ pub fn fuzz(data: &[u8]) {
     };
     let _ = check::parse(&body);
     let _ = check::parse_update(&body);
+    let _ = connect::question(&body);
     if let Ok(registered) = register::parse(&body) {
         let echoed = echo::service(&registered.registration, Some(&body), "dc1");
         let id = echoed.get("ID").and_then(serde_json::Value::as_str);

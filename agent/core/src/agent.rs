@@ -123,6 +123,7 @@ impl Agent {
             catalog: state.catalog.clone(),
             board: state.board.clone(),
             compiler: compiler.clone(),
+            facts: state.facts.clone(),
             records: records.clone(),
             tickets: tickets.clone(),
             membership: state.membership.clone(),

@@ -259,6 +259,11 @@ impl Facts {
         }
     }
 
+    /// The newest body of a topic, as it came, whether it can be used here or not.
+    pub(crate) fn body(&self, topic: &Topic) -> Option<Vec<u8>> {
+        self.inner().held.get(topic).map(|held| held.body.clone())
+    }
+
     /// Topics of which something else is held than a server has at that version.
     pub(crate) fn differing(&self, sums: &pb::Checksums) -> Vec<Topic> {
         let version = Version::from(sums.version.clone().unwrap_or_default());

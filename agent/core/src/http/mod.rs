@@ -5,6 +5,8 @@ mod access;
 mod answer;
 mod bootstrap;
 mod checks;
+mod connect;
+mod health;
 mod node;
 mod peer;
 mod serve;
@@ -34,6 +36,7 @@ pub(crate) use serve::{Places, serve};
 use crate::catalog::{Catalog, Owner, View};
 use crate::checks::Board;
 use crate::compiler::Compiler;
+use crate::facts::Facts;
 use crate::feed::{Records, Tickets};
 use crate::uplink::{Link, Membership};
 use answer::blocking;
@@ -50,6 +53,7 @@ pub(crate) struct Door {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) board: Arc<Board>,
     pub(crate) compiler: Arc<Compiler>,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) records: Arc<Records>,
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) membership: Arc<Membership>,
@@ -131,6 +135,15 @@ fn consul() -> Router<Arc<Door>> {
         .route("/v1/agent/check/pass/{*id}", put(checks::pass))
         .route("/v1/agent/check/warn/{*id}", put(checks::warn))
         .route("/v1/agent/check/fail/{*id}", put(checks::fail))
+        .route("/v1/agent/health/service/id/{*id}", get(health::by_id))
+        .route(
+            "/v1/agent/health/service/name/{*name}",
+            get(health::by_name),
+        )
+        .route(
+            "/v1/agent/connect/authorize",
+            post(connect::authorize).put(connect::authorize),
+        )
         .route("/v1/catalog/datacenters", get(node::datacenters))
         .route("/v1/status/leader", get(node::leader))
         .route("/metrics", get(node::metrics))

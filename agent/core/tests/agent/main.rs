@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod doors;
+mod native;
 mod proxies;
 mod restart;
 mod servers;

@@ -1,0 +1,67 @@
+//! Health of what runs here, and what applications without a sidecar ask: a golden file of each.
+#![allow(clippy::unwrap_used)]
+
+use mesh_consul::connect::{Question, Root, authorized, question, roots};
+use mesh_consul::health::{Health, code, worst};
+use mesh_model::Status;
+use serde_json::json;
+
+#[test]
+fn golden_health() {
+    let of = |status| Health {
+        status,
+        service: json!({"ID": "web-1", "Service": "web"}),
+        checks: vec![json!({"CheckID": "service:web-1", "Status": status.as_str()})],
+    };
+    insta::assert_json_snapshot!("health", of(Status::Warning).json());
+    let all = [
+        of(Status::Passing),
+        of(Status::Critical),
+        of(Status::Warning),
+    ];
+    assert_eq!(worst(&all), Some(Status::Critical));
+    assert_eq!(worst(&[]), None);
+    let codes = [Status::Passing, Status::Warning, Status::Critical].map(code);
+    assert_eq!(codes, [200, 429, 503]);
+}
+
+#[test]
+fn golden_roots() {
+    let root = |id: &str, active| Root {
+        id: id.to_owned(),
+        pem: format!("-----BEGIN CERTIFICATE-----\n{id}\n-----END CERTIFICATE-----\n"),
+        active,
+        valid: active.then(|| ("2026-01-01T00:00:00Z".into(), "2036-01-01T00:00:00Z".into())),
+    };
+    let shown = roots("0f1e.mesh", &[root("old", false), root("new", true)], 7);
+    insta::assert_json_snapshot!("roots", shown);
+}
+
+#[test]
+fn golden_authorize() {
+    let body = json!({"Target": "db", "ClientCertURI": "spiffe://0f1e.mesh/ns/default/dc/dc1/svc/web",
+                      "ClientCertSerial": "04:00:00:00:00:01:15:4b:5a:c3:94"});
+    let asked = question(&body).unwrap();
+    let wanted = Question {
+        target: "db".into(),
+        namespace: None,
+        client: "spiffe://0f1e.mesh/ns/default/dc/dc1/svc/web".into(),
+    };
+    assert_eq!(asked, wanted);
+    for (body, start) in [
+        (json!({"ClientCertURI": "x"}), "Target: missing"),
+        (json!({"Target": "db"}), "ClientCertURI: missing"),
+        (json!({"Target": 1}), "Target: expected a string"),
+        (
+            json!({"Target": "db", "ClientCertURI": "x", "ClientCertSerial": 4}),
+            "ClientCertSerial: expected a string",
+        ),
+    ] {
+        let error = question(&body).unwrap_err().to_string();
+        assert!(error.starts_with(start), "{error}");
+    }
+    insta::assert_json_snapshot!(
+        "authorized",
+        authorized(false, "intention web => db (deny)")
+    );
+}
