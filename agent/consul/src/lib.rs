@@ -9,6 +9,7 @@
 //! sent is echoed exactly, since Nomad compares and registers again every 30 s what differs.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod agent;
 pub mod check;
 pub mod connect;
@@ -35,6 +36,7 @@ pub fn fuzz(data: &[u8]) {
     let _ = check::parse(&body);
     let _ = check::parse_update(&body);
     let _ = connect::question(&body);
+    let _ = acl::login(&body);
     if let Ok(registered) = register::parse(&body) {
         let echoed = echo::service(&registered.registration, Some(&body), "dc1");
         let id = echoed.get("ID").and_then(serde_json::Value::as_str);

@@ -22,6 +22,7 @@ use crate::dns;
 use crate::facts::Facts;
 use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
 use crate::http::{self, Door, Places};
+use crate::identity::Identity;
 use crate::uplink::{self, Link, Membership, Uplink};
 use crate::wants::Asked;
 use crate::{AgentError, AgentOptions, DnsOptions, disk};
@@ -126,6 +127,7 @@ impl Agent {
             facts: state.facts.clone(),
             records: records.clone(),
             tickets: tickets.clone(),
+            identity: state.identity.clone(),
             membership: state.membership.clone(),
             link: link.subscribe(),
             token: ArcSwapOption::from(state.token.map(Arc::new)),
@@ -311,6 +313,7 @@ struct State {
     facts: Arc<Facts>,
     keys: Arc<Keys>,
     membership: Arc<Membership>,
+    identity: Arc<Identity>,
     token: Option<Vec<u8>>,
     files_error: Option<String>,
 }
@@ -346,7 +349,10 @@ impl State {
             catalog.forget_files()?;
         }
         let datacenter = options.datacenter.clone();
+        let clock = options.clock.clone();
+        let identity = Identity::open(folder, options.attestation, &options.nomad, clock)?;
         Ok(Self {
+            identity: Arc::new(identity),
             lock,
             catalog: Arc::new(catalog),
             board: Arc::new(Board::open(folder)?),

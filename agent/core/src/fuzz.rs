@@ -1,4 +1,4 @@
-//! Fuzz targets: what comes over the streams. Plain functions over bytes; a test replays a corpus,
+//! Fuzz targets: what comes over the streams, and Nomad's identities. Plain functions over bytes; a test replays a corpus,
 //! and cargo-fuzz can wrap them.
 
 use mesh_model::Version;
@@ -51,6 +51,14 @@ pub fn from_proxy(data: &[u8]) {
         }
         _ => {}
     }
+}
+
+/// A workload's identity: read, and never verified by a key that signed nothing.
+///
+/// # Panics
+/// When it is: a bug.
+pub fn workload_identity(data: &[u8]) {
+    crate::identity::read_any(data);
 }
 
 #[cfg(test)]
@@ -106,12 +114,23 @@ mod tests {
             let data = std::fs::read(file.unwrap().path()).unwrap();
             from_server(&data);
             from_proxy(&data);
+            workload_identity(&data);
             count += 1;
         }
         assert!(count >= 5, "{count} files");
     }
 
     proptest! {
+        #[test]
+        fn no_identity_panics(header in "[a-zA-Z0-9\":,{}]{0,60}", claims in any::<Vec<u8>>(), rest in ".{0,20}") {
+            use base64::Engine;
+            use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+            workload_identity(&claims);
+            let header = format!("{{\"alg\":\"EdDSA\",\"kid\":\"{}\"}}", header.replace('"', ""));
+            let text = format!("{}.{}.{rest}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+            workload_identity(text.as_bytes());
+        }
+
         #[test]
         fn damaged_messages_never_panic(which in 0usize..3, at in 0usize..2000, with in any::<u8>()) {
             let mut data = samples().swap_remove(which);

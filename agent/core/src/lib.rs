@@ -18,6 +18,7 @@ mod facts;
 mod feed;
 pub mod fuzz;
 mod http;
+mod identity;
 mod options;
 mod uplink;
 mod wants;

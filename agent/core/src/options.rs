@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh_model::config::{AgentConfig, AgentLimits, DnsConfig, GRPC_PORT};
+use mesh_model::config::{
+    AgentConfig, AgentLimits, Attestation, DnsConfig, GRPC_PORT, NomadConfig,
+};
 use mesh_policy::Features;
 use mesh_tls::{ClusterTls, Role};
 
@@ -52,6 +54,10 @@ pub struct AgentOptions {
     pub sidecar_ports: RangeInclusive<u16>,
     /// Where it asks and answers DNS.
     pub dns: DnsOptions,
+    /// What a sidecar must prove to be registered and started.
+    pub attestation: Attestation,
+    /// Whose workload identities are believed.
+    pub nomad: NomadConfig,
     /// What is taken at most.
     pub limits: AgentLimits,
     /// Joins another cluster than the one that was joined first.
@@ -115,6 +121,8 @@ impl AgentOptions {
             sidecar_bind: Some(config.bind_addr).filter(|ip| *ip != Ipv4Addr::UNSPECIFIED),
             sidecar_ports: config.sidecar_min_port..=config.sidecar_max_port,
             dns: dns(&config.dns, advertise),
+            attestation: config.attestation,
+            nomad: config.nomad.clone(),
             limits: config.limits.clone(),
             rejoin: false,
             features: Features::default(),

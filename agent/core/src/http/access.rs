@@ -19,6 +19,31 @@ pub(crate) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
+/// The token that came with a request, whosever it is.
+pub(super) fn token(headers: &HeaderMap) -> Option<&[u8]> {
+    let token = headers.get("x-consul-token").map(|it| it.as_bytes());
+    token.filter(|token| !token.is_empty())
+}
+
+/// Whether the caller is a user of this machine, and not the agent itself. Blocks.
+pub(super) fn local(peer: Peer, takes_own: bool) -> Result<(), Failure> {
+    let caller = peer.caller().map_err(unknown)?;
+    let Some(caller) = caller else {
+        return Err(Failure::forbidden(
+            "the caller is not on this machine, or closed its end; ask from the node itself",
+        ));
+    };
+    match !takes_own && caller.is_this_process().map_err(unknown)? {
+        true => Err(Failure::forbidden("the agent takes no login from itself")),
+        false => Ok(()),
+    }
+}
+
+fn unknown(error: std::io::Error) -> Failure {
+    tracing::error!(%error, "a caller cannot be found out");
+    Failure::internal("the caller's user could not be found out")
+}
+
 /// Who a change is made by, if it may be made. Unless `takes_own` the agent's own process may not:
 /// a connection of it is a health check's or some other work that somebody gave it. Blocks.
 pub(super) fn writer(
@@ -28,7 +53,7 @@ pub(super) fn writer(
     takes_own: bool,
 ) -> Result<Owner, Failure> {
     let caller = peer.caller();
-    let given = headers.get("x-consul-token").map(|it| it.as_bytes());
+    let given = self::token(headers);
     if let (Some(given), Some(token)) = (given, token)
         && same(given, token)
     {
@@ -39,10 +64,6 @@ pub(super) fn writer(
             Ok(None) | Err(_) => Owner::Token,
         });
     }
-    let unknown = |error: std::io::Error| {
-        tracing::error!(%error, "the caller of a change cannot be found out");
-        Failure::internal("the caller's user could not be found out")
-    };
     match caller.map_err(unknown)? {
         Some(caller) if is_trusted(caller.uid) => {
             if !takes_own && caller.is_this_process().map_err(unknown)? {

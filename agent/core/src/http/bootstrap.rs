@@ -3,7 +3,8 @@
 //! The socket's file lets every user of the machine connect; who is asked for is decided by the
 //! uid that the kernel gives of each connection. Root and the agent's own user may ask for every
 //! proxy, another user for those that it registered itself. To everyone else a proxy that is not
-//! theirs is the same as one that does not exist.
+//! theirs is the same as one that does not exist. A workload's token that comes with a request must
+//! be that of the proxy's instance, and where the mesh asks for one, one must come.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +79,10 @@ pub(crate) async fn issue(
     let agent = request.grpc_addr.as_deref().map(str::parse::<AgentAddress>);
     let agent = agent.transpose().map_err(field("grpc_addr"))?;
 
+    // It is judged here and goes nowhere else.
+    let token = request.token.as_deref().filter(|token| !token.is_empty());
+    let sent = door.identity.judge(token.map(str::as_bytes));
+
     let deadline = Instant::now() + wait;
     let mut catalog = door.catalog.watch();
     loop {
@@ -88,6 +93,12 @@ pub(crate) async fn issue(
         if let Some((registration, owner, proxy_id)) =
             found.filter(|(_, owner, _)| may_start(uid, owner))
         {
+            // One of an instance file is the administrator's: no allocation stands behind it.
+            let required = door.identity.is_required() && !matches!(owner, Owner::File(_));
+            if let Some(reason) = sent.refusal(&registration, required) {
+                tracing::warn!(proxy = proxy_id, ?uid, reason, "a bootstrap was refused");
+                return Err(Failure::forbidden(format!("proxy {proxy_id}: {reason}")));
+            }
             let ticket = door
                 .tickets
                 .issue(&proxy_id, &owner)

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, done, json, read};
-use super::services::Listing;
-use super::{Caller, Door, Failure, Peer, is_trusted};
+use super::services::{Listing, may_change, may_remove};
+use super::{Caller, Door, Failure, Peer, access, is_trusted};
 use crate::catalog::{CatalogError, Owner};
 
 /// `GET /v1/agent/checks`
@@ -39,8 +39,12 @@ pub(super) async fn register(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
+    let sent = door.identity.judge(access::token(&headers));
     door.change(peer, headers, move |door, owner| {
         let registered = check::parse(&read(&body)?)?;
+        if let Some(entry) = door.view().instance(&registered.instance) {
+            may_change(&sent, entry)?;
+        }
         door.catalog
             .add_check(&registered.instance, registered.check, &owner)?;
         Ok(())
@@ -56,7 +60,11 @@ pub(super) async fn deregister(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Answer {
+    let sent = door.identity.judge(access::token(&headers));
     door.change(peer, headers, move |door, owner| {
+        if let Some((entry, _)) = door.view().check(&id) {
+            may_remove(&sent, entry)?;
+        }
         door.catalog.remove_check(&id, &owner)?;
         Ok(())
     })
@@ -126,11 +134,13 @@ async fn set(
     status: Status,
     output: String,
 ) -> Answer {
+    let sent = door.identity.judge(access::token(&headers));
     door.change(peer, headers, move |door, by| {
         let view = door.view();
         let Some((entry, check)) = view.check(&id) else {
             return Err(Failure::not_found(format!("unknown check ID: {id}")));
         };
+        may_change(&sent, entry)?;
         let trusted = matches!(by, Owner::Uid(uid) if is_trusted(uid));
         if !trusted && !entry.owner.may_be_checked_by(&by) {
             return Err(CatalogError::not_owner(entry, "check").into());

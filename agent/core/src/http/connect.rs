@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use mesh_consul::connect::{Question, authorized, question};
 use mesh_model::{DEFAULT_NAMESPACE, Key};
@@ -10,8 +11,9 @@ use mesh_policy::{ConnectionDecision, Features, Policy, PolicyForm};
 use mesh_proto::fact::{MeshFact, Topic};
 use mesh_tls::SpiffeId;
 
-use super::Door;
 use super::answer::{Answer, json, read};
+use super::{Door, Failure, access};
+use crate::identity::Sent;
 
 /// `POST /v1/agent/connect/authorize`: may this caller call a service that is registered here? The
 /// sidecars' own evaluator answers, by the intentions that this agent holds; what it does not know
@@ -23,6 +25,30 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, body: Bytes) -> Ans
         Err(reason) => (false, reason),
     };
     json(authorized(yes, &reason))
+}
+
+/// `GET /v1/agent/connect/ca/leaf/:service`. A key is given out to nobody but a workload of that
+/// service; and none is made here so far, since servers sign for sidecars only, whose keys never
+/// leave them.
+pub(super) async fn leaf(
+    State(door): State<Arc<Door>>,
+    Path(service): Path<String>,
+    headers: HeaderMap,
+) -> Answer {
+    let sent = door.identity.judge(access::token(&headers));
+    Err(match sent {
+        Sent::Of(workload) if workload.service.as_deref() == Some(&service) => Failure::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!(
+                "service {service}: keys are made by sidecars only, and never given out; register it \
+                 with Connect.SidecarService in place of Connect.Native"
+            ),
+        ),
+        _ => Failure::forbidden(format!(
+            "service {service}: a certificate needs the token of a workload of this service in the \
+             header X-Consul-Token"
+        )),
+    })
 }
 
 /// Whether, and why. An error is why it cannot be told.

@@ -2,6 +2,7 @@
 //! own socket, from which bootstraps come.
 
 mod access;
+mod acl;
 mod answer;
 mod bootstrap;
 mod checks;
@@ -38,6 +39,7 @@ use crate::checks::Board;
 use crate::compiler::Compiler;
 use crate::facts::Facts;
 use crate::feed::{Records, Tickets};
+use crate::identity::Identity;
 use crate::uplink::{Link, Membership};
 use answer::blocking;
 
@@ -56,6 +58,7 @@ pub(crate) struct Door {
     pub(crate) facts: Arc<Facts>,
     pub(crate) records: Arc<Records>,
     pub(crate) tickets: Arc<Tickets>,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) link: watch::Receiver<Link>,
     /// The register token, if there is one.
@@ -144,6 +147,10 @@ fn consul() -> Router<Arc<Door>> {
             "/v1/agent/connect/authorize",
             post(connect::authorize).put(connect::authorize),
         )
+        .route("/v1/agent/connect/ca/leaf/{service}", get(connect::leaf))
+        .route("/v1/acl/login", post(acl::login).put(acl::login))
+        .route("/v1/acl/logout", post(acl::logout).put(acl::logout))
+        .route("/v1/acl/token/self", get(acl::own))
         .route("/v1/catalog/datacenters", get(node::datacenters))
         .route("/v1/status/leader", get(node::leader))
         .route("/metrics", get(node::metrics))

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::answer::{Answer, done, json, read};
-use super::{Caller, Door, Failure};
+use super::{Caller, Door, Failure, access};
+use crate::catalog::Entry;
+use crate::identity::Sent;
 
 /// What a listing may be asked with. Namespace and partition are Consul's, and there is one.
 #[derive(Debug, Deserialize)]
@@ -72,10 +74,17 @@ pub(super) async fn register(
     body: Bytes,
 ) -> Answer {
     let replace = asked.replace.is_some_and(|value| value != "false");
+    let sent = door.identity.judge(access::token(&headers));
     door.change(peer, headers, move |door, owner| {
         let body = read(&body)?;
         let registered = consul::parse(&body)?;
         let id = registered.registration.id.clone();
+        // What needs proof is what gets a ticket, and by it a leaf.
+        let required = registered.registration.sidecar.is_some() && door.identity.is_required();
+        if let Some(reason) = sent.refusal(&registered.registration, required) {
+            tracing::warn!(instance = id, reason, "a registration was refused");
+            return Err(Failure::forbidden(reason));
+        }
         for warning in &registered.warnings {
             tracing::warn!(
                 instance = id,
@@ -100,11 +109,34 @@ pub(super) async fn deregister(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Answer {
+    let sent = door.identity.judge(access::token(&headers));
     door.change(peer, headers, move |door, owner| {
+        let view = door.view();
+        let by_sidecar = || view.sidecar(&id).map(|(entry, _)| entry);
+        if let Some(entry) = view.instance(&id).or_else(by_sidecar) {
+            may_remove(&sent, entry)?;
+        }
         door.catalog.deregister(&id, &owner)?;
         tracing::info!(id, %owner, "deregistered");
         Ok(())
     })
     .await?;
     done()
+}
+
+/// Whether what came with a request may take something away from this instance.
+pub(super) fn may_remove(sent: &Sent, entry: &Entry) -> Result<(), Failure> {
+    refused(sent.misfit(&entry.registration))
+}
+
+/// Whether it may add to it, or speak for it.
+pub(super) fn may_change(sent: &Sent, entry: &Entry) -> Result<(), Failure> {
+    refused(sent.refusal(&entry.registration, false))
+}
+
+fn refused(reason: Option<String>) -> Result<(), Failure> {
+    match reason {
+        Some(reason) => Err(Failure::forbidden(reason)),
+        None => Ok(()),
+    }
 }

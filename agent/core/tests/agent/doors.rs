@@ -431,13 +431,13 @@ async fn a_short_token_is_refused() {
 }
 
 /// Runs this program again as another user.
-struct Other {
+pub struct Other {
     program: std::path::PathBuf,
 }
 
 impl Other {
     /// `None`, with the reason said, where that cannot be.
-    fn new(world: &World) -> Option<Self> {
+    pub fn new(world: &World) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: only root can become another user");
             return None;
@@ -450,7 +450,7 @@ impl Other {
         Some(Self { program })
     }
 
-    async fn ask(&self, at: &str, method: &str, path: &str, token: &str, body: &str) -> Answer {
+    pub async fn ask(&self, at: &str, method: &str, path: &str, token: &str, body: &str) -> Answer {
         let mut command = Command::new(&self.program);
         command
             .args([

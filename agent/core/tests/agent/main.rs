@@ -8,3 +8,4 @@ mod restart;
 mod servers;
 mod support;
 mod transparent;
+mod workloads;

@@ -58,6 +58,10 @@ pub struct AgentConfig {
     pub log_format: LogFormat,
     /// Where it asks and answers DNS.
     pub dns: DnsConfig,
+    /// What a sidecar must prove to be registered and started. Default node.
+    pub attestation: Attestation,
+    /// Where Nomad is, whose word counts for a workload.
+    pub nomad: NomadConfig,
     /// What it takes at most.
     pub limits: AgentLimits,
 }
@@ -84,6 +88,53 @@ impl Default for DnsConfig {
             bind: None,
             port: 8600,
             recursors: Vec::new(),
+        }
+    }
+}
+
+/// What a sidecar must prove to be registered and started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attestation {
+    /// That root of the node, or the agent's user, or who has the register
+    /// token, says so.
+    #[default]
+    Node,
+    /// Besides, that Nomad placed it there: a token of its workload.
+    Workload,
+}
+
+impl Attestation {
+    /// Reads `node` or `workload`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "node" => Some(Self::Node),
+            "workload" => Some(Self::Workload),
+            _ => None,
+        }
+    }
+}
+
+/// The `nomad` block: whose workload identities are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NomadConfig {
+    /// Nomad's agent on this node. Default `http://127.0.0.1:4646`.
+    pub address: String,
+    /// Where its keys are. Default: below `address`.
+    pub jwks_url: Option<String>,
+    /// CA certificates for `https`, PEM; no others count then. Default: the
+    /// system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whom an identity must be meant for: one of these. Default `consul.io`.
+    pub audience: Vec<String>,
+}
+
+impl Default for NomadConfig {
+    fn default() -> Self {
+        Self {
+            address: "http://127.0.0.1:4646".to_owned(),
+            jwks_url: None,
+            ca_file: None,
+            audience: vec!["consul.io".to_owned()],
         }
     }
 }
@@ -132,6 +183,8 @@ impl Default for AgentConfig {
             log_level: LogLevel::default(),
             log_format: LogFormat::default(),
             dns: DnsConfig::default(),
+            attestation: Attestation::default(),
+            nomad: NomadConfig::default(),
             limits: AgentLimits::default(),
         }
     }
@@ -222,6 +275,24 @@ impl Readable for AgentConfig {
             self.dns.read(&mut inner);
             inner.finish();
         }
+        let kinds = ["node", "workload"];
+        set(
+            &mut self.attestation,
+            fields.word("attestation", &kinds, Attestation::parse),
+        );
+        if let Some(mut inner) = fields.block("nomad") {
+            let nomad = &mut self.nomad;
+            set(&mut nomad.address, inner.parsed("address", url));
+            some(&mut nomad.jwks_url, inner.parsed("jwks_url", url));
+            some(&mut nomad.ca_file, path(&mut inner, "ca_file"));
+            if let Some(at) = inner.where_is("audience") {
+                nomad.audience = inner.strings("audience");
+                if nomad.audience.iter().all(String::is_empty) {
+                    inner.wrong(at, "audience", "is empty; write `[\"consul.io\"]`");
+                }
+            }
+            inner.finish();
+        }
         if let Some(mut inner) = fields.block("limits") {
             let limits = &mut self.limits;
             set(
@@ -243,5 +314,15 @@ impl Readable for AgentConfig {
             )],
             false => Vec::new(),
         }
+    }
+}
+
+fn url(text: &str) -> Result<String, &'static str> {
+    let rest = text.strip_prefix("http://");
+    let rest = rest.or_else(|| text.strip_prefix("https://"));
+    let fine = |c: char| c.is_ascii_graphic() && c != '@';
+    match rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(fine)) {
+        true => Ok(text.to_owned()),
+        false => Err("must be a URL such as `http://127.0.0.1:4646`, with no user in it"),
     }
 }

@@ -11,7 +11,7 @@ mod server;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use agent::{AgentConfig, AgentLimits, DnsConfig};
+pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig, NomadConfig};
 pub use server::{CaConfig, ServerConfig, ServerLimits};
 
 use crate::Diagnostics;

@@ -44,6 +44,12 @@ dns {
   port = 53
   recursors = ["1.1.1.1", "[fd00::1]:5353", "fd00::2"]
 }
+attestation = "workload"
+nomad {
+  address  = "https://nomad.internal:4646"
+  ca_file  = "/etc/nomad/ca.pem"
+  audience = ["mesh"]
+}
 "#;
     insta::assert_debug_snapshot!(AgentConfig::parse(&[("agent.hcl", text)]).unwrap());
 }
@@ -103,4 +109,17 @@ fn what_is_said_of_mistakes() {
         said.push(format!("{text}\n----\n{found}\n"));
     }
     insta::assert_snapshot!(said.join("\n========\n"));
+}
+
+#[test]
+fn what_nomad_is_not() {
+    for text in [
+        "nomad { address = \"127.0.0.1:4646\" }",
+        "nomad { address = \"http://\" }",
+        "nomad { jwks_url = \"http://user:secret@nomad\" }",
+        "nomad { audience = [] }",
+        "attestation = \"none\"",
+    ] {
+        assert!(AgentConfig::parse(&[("a", text)]).is_err(), "{text}");
+    }
 }

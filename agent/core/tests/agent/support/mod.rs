@@ -2,6 +2,7 @@
 
 mod ca;
 mod http;
+mod nomad;
 mod proxy;
 mod server;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 pub use ca::{Ca, spiffe};
 pub use http::{Answer, request, request_unix};
+pub use nomad::Nomad;
 pub use proxy::Proxy;
 pub use server::{Fake, State};
 
