@@ -311,7 +311,7 @@ impl Listeners {
         let raft = RaftService::new(core.raft.clone(), authorize_raft());
         let services = tonic::service::Routes::new(raft.into_server())
             .add_service(PeerService::server(core.clone()))
-            .add_service(FeedService::server(core.clone()));
+            .add_service(FeedService::server(core.clone(), router));
         let (listener, _, tls) = self.cluster;
         let serving = Serving {
             router: services.prepare().into_axum_router(),

@@ -17,6 +17,8 @@ pub mod servers {
     /// The longest catalog of one node, in bytes of its JSON: it must go in one message, with room
     /// for what stands around it.
     pub const MAX_CATALOG: usize = MAX_FROM_AGENT - (64 << 10);
+    /// The longest answer to a read through an agent, in bytes.
+    pub const MAX_READ: usize = 32 << 20;
     /// Topics that one agent may ask for.
     pub const MAX_TOPICS: usize = 8192;
 

@@ -10,6 +10,7 @@ use mesh_proto::servers::v1::from_agent::Message;
 
 mod catalog;
 mod facts;
+mod read;
 mod registry;
 mod service;
 mod session;

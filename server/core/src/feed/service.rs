@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::Router;
 use futures::Stream;
 use mesh_proto::servers::v1 as wire;
 use mesh_proto::servers::v1::servers_server::{Servers, ServersServer};
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::read::read;
 use super::session::serve;
 use super::{MAX_FACT, MAX_MESSAGE};
 use crate::ca::{SignFailure, sign};
@@ -22,11 +24,15 @@ const OUTBOX: usize = 16;
 
 /// See the module.
 #[derive(Clone)]
-pub(crate) struct FeedService(Arc<Core>);
+pub(crate) struct FeedService {
+    core: Arc<Core>,
+    /// The HTTP API, for reads.
+    api: Router,
+}
 
 impl FeedService {
-    pub(crate) fn server(core: Arc<Core>) -> ServersServer<Self> {
-        ServersServer::new(Self(core))
+    pub(crate) fn server(core: Arc<Core>, api: Router) -> ServersServer<Self> {
+        ServersServer::new(Self { core, api })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_FACT)
     }
@@ -53,7 +59,7 @@ impl Servers for FeedService {
     ) -> Result<Response<Self::OpenStream>, Status> {
         let node = certified(&request, Role::Agent)?;
         let (out, outbox) = mpsc::channel(OUTBOX);
-        tokio::spawn(serve(self.0.clone(), node, request.into_inner(), out));
+        tokio::spawn(serve(self.core.clone(), node, request.into_inner(), out));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbox))))
     }
 
@@ -63,7 +69,7 @@ impl Servers for FeedService {
     ) -> Result<Response<wire::SignResponse>, Status> {
         let node = certified(&request, Role::Agent)?;
         let request = request.into_inner();
-        let leaf = sign(&self.0, &node, &request.proxy, &request.csr).await;
+        let leaf = sign(&self.core, &node, &request.proxy, &request.csr).await;
         let leaf = leaf.map_err(|failure| {
             let message = failure.to_string();
             match failure {
@@ -75,5 +81,16 @@ impl Servers for FeedService {
         })?;
         let chain = leaf.chain.iter().map(|one| one.to_vec()).collect();
         Ok(Response::new(wire::SignResponse { chain }))
+    }
+
+    async fn read(
+        &self,
+        request: Request<wire::ReadRequest>,
+    ) -> Result<Response<wire::ReadResponse>, Status> {
+        certified(&request, Role::Agent)?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| Status::unauthenticated("there is no certificate"))?;
+        let answer = read(&self.api, caller, &request.get_ref().target).await?;
+        Ok(Response::new(answer))
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod harness;
 mod leases;
 mod levels;
 mod limits;
+mod reads;
 mod restore;
 mod schema;
 mod sign;

@@ -61,6 +61,9 @@ pub struct State {
     pub reports: Vec<pb::ProxyStatus>,
     pub acks: Vec<pb::Ack>,
     pub signs: u32,
+    /// Answers of the HTTP API, by target or by path, and the targets that were asked for.
+    pub api: BTreeMap<String, String>,
+    pub reads: Vec<String>,
     /// The next answers to changes of the catalog: error, and whether it may pass.
     pub refuse: VecDeque<(String, bool)>,
     /// The next answers to requests for a leaf.
@@ -258,9 +261,38 @@ impl Servers for Service {
         let chain = vec![self.0.mesh.sign(&request.csr, &spiffe(&instance.service))];
         Ok(Response::new(pb::SignResponse { chain }))
     }
+
+    async fn read(
+        &self,
+        request: Request<pb::ReadRequest>,
+    ) -> Result<Response<pb::ReadResponse>, Status> {
+        let answer = self.0.read(&request.into_inner().target);
+        Ok(Response::new(answer))
+    }
 }
 
 impl Shared {
+    fn read(&self, target: &str) -> pb::ReadResponse {
+        let mut state = self.state.lock().unwrap();
+        state.reads.push(target.to_owned());
+        let path = target.split('?').next().unwrap();
+        let body = state.api.get(target).or_else(|| state.api.get(path));
+        let response = pb::ReadResponse {
+            status: if body.is_some() { 200 } else { 404 },
+            body: match body {
+                Some(body) => body.clone().into_bytes(),
+                None => br#"{"error":{"code":"not_found","message":"does not exist"}}"#.to_vec(),
+            },
+            index: state.index,
+            epoch: state.epoch.clone(),
+            known_leader: true,
+            last_contact_ms: Some(3),
+        };
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+        response
+    }
+
     fn take(&self, message: From, out: &Outbox) -> Vec<To> {
         let mut state = self.state.lock().unwrap();
         let mut answers = Vec::new();
