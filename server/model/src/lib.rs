@@ -13,6 +13,7 @@
 //! not use it is understood by all. What is only informative goes to `meta`.
 #![forbid(unsafe_code)]
 
+pub mod bexpr;
 pub mod config;
 pub mod consul;
 pub mod fuzz;

@@ -1,6 +1,7 @@
 //! A subset's filter: of go-bexpr's language the forms that people write.
 
 use crate::Subset;
+use crate::bexpr::{self, Expr, Operator};
 
 /// What is taken, for the error.
 pub(super) const FORMS: &str = "taken are `Service.Meta.key == value`, \
@@ -8,105 +9,37 @@ pub(super) const FORMS: &str = "taken are `Service.Meta.key == value`, \
 
 /// The subset that a filter describes.
 pub(super) fn parse(text: &str) -> Option<Subset> {
-    let tokens = tokens(text)?;
     let mut subset = Subset::default();
-    if tokens.is_empty() {
-        return Some(subset);
-    }
-    for part in tokens.split(|token| *token == Token::Word("and")) {
-        match part {
-            [Token::Word(name), Token::Equal, value] => {
-                let key = name.strip_prefix("Service.Meta.")?;
-                meta(&mut subset, key, value.text()?)?;
-            }
-            [
-                Token::Word("Service.Meta"),
-                Token::Open,
-                Token::Text(key),
-                Token::Close,
-                Token::Equal,
-                value,
-            ] => meta(&mut subset, key, value.text()?)?,
-            [tag, Token::Word("in"), Token::Word("Service.Tags")]
-            | [Token::Word("Service.Tags"), Token::Word("contains"), tag] => {
-                subset.tags.push(tag.text()?.to_owned());
-            }
-            _ => return None,
-        }
+    match bexpr::parse(text).ok()? {
+        None => {}
+        Some(Expr::And(parts)) => parts.iter().try_for_each(|part| add(&mut subset, part))?,
+        Some(one) => add(&mut subset, &one)?,
     }
     Some(subset)
+}
+
+fn add(subset: &mut Subset, expr: &Expr) -> Option<()> {
+    let Expr::Match(asked) = expr else {
+        return None;
+    };
+    let selector: Vec<&str> = asked.selector.iter().map(String::as_str).collect();
+    match (asked.operator, selector.as_slice()) {
+        (Operator::Equal, ["Service", "Meta", key @ ..]) if !key.is_empty() => {
+            meta(subset, &key.join("."), &asked.value)
+        }
+        (Operator::In, ["Service", "Tags"]) => {
+            subset.tags.push(asked.value.clone());
+            Some(())
+        }
+        _ => None,
+    }
 }
 
 /// Two values for one key can never both hold.
 fn meta(subset: &mut Subset, key: &str, value: &str) -> Option<()> {
     let before = subset.meta.insert(key.to_owned(), value.to_owned());
-    let fine = !key.is_empty() && before.is_none_or(|before| before == value);
+    let fine = before.is_none_or(|before| before == value);
     fine.then_some(())
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Token<'a> {
-    /// A selector, an operator, or a value without quotes.
-    Word(&'a str),
-    /// A value in quotes or backquotes.
-    Text(&'a str),
-    Equal,
-    Open,
-    Close,
-}
-
-impl<'a> Token<'a> {
-    fn text(&self) -> Option<&'a str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Word("in" | "and" | "or" | "not" | "contains" | "is" | "matches") => None,
-            Self::Word(word) => Some(word),
-            _ => None,
-        }
-    }
-}
-
-fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
-    let mut out = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(c) = rest.chars().next() {
-        let used = match c {
-            '"' | '`' => {
-                let inner = rest.get(1..)?;
-                let end = inner.find(c)?;
-                let inner = inner.get(..end)?;
-                if c == '"' && inner.contains('\\') {
-                    return None;
-                }
-                out.push(Token::Text(inner));
-                end + 2
-            }
-            '=' => {
-                rest.strip_prefix("==")?;
-                out.push(Token::Equal);
-                2
-            }
-            '[' => {
-                out.push(Token::Open);
-                1
-            }
-            ']' => {
-                out.push(Token::Close);
-                1
-            }
-            _ => {
-                let is_word = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
-                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-                if end == 0 {
-                    return None;
-                }
-                out.push(Token::Word(rest.get(..end)?));
-                end
-            }
-        };
-        rest = rest.get(used..)?.trim_start();
-    }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -131,6 +64,7 @@ mod tests {
                 &[("a", "1.5")],
                 &["x", "y"],
             ),
+            ("(Service.Meta.version == v1)", &[("version", "v1")], &[]),
             ("", &[], &[]),
         ] {
             let subset = parse(text).unwrap_or_else(|| panic!("{text}"));
@@ -150,7 +84,7 @@ mod tests {
             "Service.Meta.version != v1",
             "Service.Meta.version == v1 or Service.Meta.version == v2",
             "not \"x\" in Service.Tags",
-            "(Service.Meta.version == v1)",
+            "Service.Tags contains a or Service.Tags contains b",
             "Service.Meta.version == v1 and",
             "Service.Meta.v == 1 and Service.Meta.v == 2",
             "Node.Meta.x == y",
