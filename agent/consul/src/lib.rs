@@ -11,11 +11,13 @@
 
 pub mod acl;
 pub mod agent;
+pub mod catalog;
 pub mod check;
 pub mod connect;
 pub mod echo;
 mod error;
 mod fields;
+pub mod filter;
 pub mod health;
 pub mod register;
 

@@ -1,0 +1,315 @@
+//! `/v1/catalog/…` and `/v1/health/…`: the servers' rows as Consul shows them.
+//!
+//! A sidecar is a service of its own for Consul, `<service>-sidecar-proxy`, and a part of its instance
+//! for us. Of a row's checks those are the sidecar's that have the ids which Consul gives them.
+
+use std::collections::BTreeMap;
+
+use mesh_model::{Check, ProxyEndpoint, Status, Weights};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::filter::{Kind, Selectors};
+
+/// What the name of a sidecar's service ends with.
+pub const SIDECAR: &str = "-sidecar-proxy";
+
+/// An instance, as the servers' API has it; what else it has is not shown.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Instance {
+    service: String,
+    id: String,
+    node: String,
+    node_name: String,
+    node_address: String,
+    node_state: String,
+    address: String,
+    port: u16,
+    tags: Vec<String>,
+    meta: BTreeMap<String, String>,
+    weights: Weights,
+    proxy: Option<ProxyEndpoint>,
+    checks: BTreeMap<String, Check>,
+    create_index: u64,
+    modify_index: u64,
+}
+
+/// A node, likewise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Node {
+    id: String,
+    name: String,
+    address: String,
+    meta: BTreeMap<String, String>,
+    create_index: u64,
+    modify_index: u64,
+}
+
+/// A service that has instances, likewise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    namespace: String,
+    name: String,
+    tags: Vec<String>,
+}
+
+/// Which of the two that an instance is for Consul.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The application.
+    Application,
+    /// The sidecar in front of it.
+    Sidecar,
+}
+
+/// Selectors of [`Instance::catalog`].
+pub const CATALOG: Selectors = &[
+    ("Address", Kind::Text),
+    ("Datacenter", Kind::Text),
+    ("ID", Kind::Text),
+    ("Node", Kind::Text),
+    ("ServiceAddress", Kind::Text),
+    ("ServiceID", Kind::Text),
+    ("ServiceKind", Kind::Text),
+    ("ServiceMeta", Kind::Map),
+    ("ServiceName", Kind::Text),
+    ("ServicePort", Kind::Number),
+    ("ServiceTags", Kind::List),
+    ("ServiceWeights.Passing", Kind::Number),
+    ("ServiceWeights.Warning", Kind::Number),
+];
+
+/// Selectors of [`Instance::health`].
+pub const HEALTH: Selectors = &[
+    ("Checks", Kind::Objects),
+    ("Checks.CheckID", Kind::Text),
+    ("Checks.Name", Kind::Text),
+    ("Checks.ServiceID", Kind::Text),
+    ("Checks.ServiceName", Kind::Text),
+    ("Checks.Status", Kind::Text),
+    ("Node.Address", Kind::Text),
+    ("Node.Datacenter", Kind::Text),
+    ("Node.ID", Kind::Text),
+    ("Node.Node", Kind::Text),
+    ("Service.Address", Kind::Text),
+    ("Service.ID", Kind::Text),
+    ("Service.Kind", Kind::Text),
+    ("Service.Meta", Kind::Map),
+    ("Service.Port", Kind::Number),
+    ("Service.Service", Kind::Text),
+    ("Service.Tags", Kind::List),
+    ("Service.Weights.Passing", Kind::Number),
+    ("Service.Weights.Warning", Kind::Number),
+];
+
+/// Selectors of [`Node::json`].
+pub const NODE: Selectors = &[
+    ("Address", Kind::Text),
+    ("Datacenter", Kind::Text),
+    ("ID", Kind::Text),
+    ("Meta", Kind::Map),
+    ("Node", Kind::Text),
+];
+
+impl Instance {
+    /// Whether it has this part.
+    #[must_use]
+    pub fn has(&self, part: Part) -> bool {
+        part == Part::Application || self.proxy.is_some()
+    }
+
+    /// Whether it has all of these tags, in any case, as Consul compares them.
+    #[must_use]
+    pub fn has_tags(&self, tags: &[String]) -> bool {
+        let has = |tag: &String| self.tags.iter().any(|own| own.eq_ignore_ascii_case(tag));
+        tags.iter().all(has)
+    }
+
+    /// Whether its node is heard and all checks of this part pass.
+    #[must_use]
+    pub fn is_passing(&self, part: Part) -> bool {
+        let mut checks = self.checks_of(part);
+        self.is_heard() && checks.all(|(_, check)| check.status == Status::Passing)
+    }
+
+    /// A row of `GET /v1/catalog/service/:name`.
+    #[must_use]
+    pub fn catalog(&self, part: Part, datacenter: &str) -> Value {
+        let shown = self.shown(part);
+        json!({
+            "ID": self.node,
+            "Node": self.node_name,
+            "Address": self.node_address,
+            "Datacenter": datacenter,
+            "TaggedAddresses": addresses(&self.node_address),
+            "NodeMeta": {},
+            "ServiceKind": shown.kind,
+            "ServiceID": shown.id,
+            "ServiceName": shown.name,
+            "ServiceTags": self.tags,
+            "ServiceAddress": shown.address,
+            "ServicePort": shown.port,
+            "ServiceMeta": self.meta,
+            "ServiceWeights": weights(self.weights),
+            "ServiceEnableTagOverride": false,
+            "ServiceProxy": self.proxied(part),
+            "ServiceConnect": {},
+            "CreateIndex": self.create_index,
+            "ModifyIndex": self.modify_index,
+        })
+    }
+
+    /// A row of `GET /v1/health/service/:name`.
+    #[must_use]
+    pub fn health(&self, part: Part, datacenter: &str) -> Value {
+        let shown = self.shown(part);
+        let heard = match self.is_heard() {
+            true => (Status::Passing, "Agent alive and reachable"),
+            false => (Status::Critical, "Agent not heard"),
+        };
+        let check = |id: &str, name: &str, status: Status, output: &str, of: Option<&Shown<'_>>| {
+            json!({
+                "Node": self.node_name,
+                "CheckID": id,
+                "Name": name,
+                "Status": status.as_str(),
+                "Notes": "",
+                "Output": output,
+                "ServiceID": of.map_or("", |of| of.id),
+                "ServiceName": of.map_or("", |of| &of.name),
+                "ServiceTags": of.map_or(&[][..], |_| &self.tags),
+                "Type": "",
+                "Definition": {},
+                "CreateIndex": self.create_index,
+                "ModifyIndex": self.modify_index,
+            })
+        };
+        let mut checks = vec![check(
+            "serfHealth",
+            "Serf Health Status",
+            heard.0,
+            heard.1,
+            None,
+        )];
+        for (id, one) in self.checks_of(part) {
+            checks.push(check(id, &one.name, one.status, "", Some(&shown)));
+        }
+        json!({
+            "Node": {
+                "ID": self.node,
+                "Node": self.node_name,
+                "Address": self.node_address,
+                "Datacenter": datacenter,
+                "TaggedAddresses": addresses(&self.node_address),
+                "Meta": {},
+                "CreateIndex": self.create_index,
+                "ModifyIndex": self.modify_index,
+            },
+            "Service": {
+                "Kind": shown.kind,
+                "ID": shown.id,
+                "Service": shown.name,
+                "Tags": self.tags,
+                "Address": shown.address,
+                "Port": shown.port,
+                "Meta": self.meta,
+                "Weights": weights(self.weights),
+                "EnableTagOverride": false,
+                "Proxy": self.proxied(part),
+                "Connect": {},
+                "CreateIndex": self.create_index,
+                "ModifyIndex": self.modify_index,
+            },
+            "Checks": checks,
+        })
+    }
+
+    fn is_heard(&self) -> bool {
+        self.node_state == "alive"
+    }
+
+    fn checks_of(&self, part: Part) -> impl Iterator<Item = (&String, &Check)> {
+        let sidecar = self
+            .proxy
+            .as_ref()
+            .map(|proxy| format!("service:{}", proxy.id));
+        let is_sidecars = move |id: &str| {
+            let rest = sidecar.as_ref().and_then(|begin| id.strip_prefix(begin));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        };
+        let wanted = move |id: &str| is_sidecars(id) == (part == Part::Sidecar);
+        self.checks.iter().filter(move |(id, _)| wanted(id))
+    }
+
+    fn shown(&self, part: Part) -> Shown<'_> {
+        match (part, &self.proxy) {
+            (Part::Sidecar, Some(proxy)) => Shown {
+                kind: "connect-proxy",
+                id: &proxy.id,
+                name: format!("{}{SIDECAR}", self.service),
+                address: &proxy.address,
+                port: proxy.port,
+            },
+            _ => Shown {
+                kind: "",
+                id: &self.id,
+                name: self.service.clone(),
+                address: &self.address,
+                port: self.port,
+            },
+        }
+    }
+
+    fn proxied(&self, part: Part) -> Value {
+        match part {
+            Part::Application => json!({"MeshGateway": {}, "Expose": {}}),
+            Part::Sidecar => json!({
+                "DestinationServiceName": self.service,
+                "DestinationServiceID": self.id,
+                "MeshGateway": {},
+                "Expose": {},
+            }),
+        }
+    }
+}
+
+struct Shown<'a> {
+    kind: &'static str,
+    id: &'a str,
+    name: String,
+    address: &'a str,
+    port: u16,
+}
+
+impl Node {
+    /// A row of `GET /v1/catalog/nodes`.
+    #[must_use]
+    pub fn json(&self, datacenter: &str) -> Value {
+        json!({
+            "ID": self.id,
+            "Node": self.name,
+            "Address": self.address,
+            "Datacenter": datacenter,
+            "TaggedAddresses": addresses(&self.address),
+            "Meta": self.meta,
+            "CreateIndex": self.create_index,
+            "ModifyIndex": self.modify_index,
+        })
+    }
+}
+
+/// The answer of `GET /v1/catalog/services`: the names of a namespace, with all their tags.
+#[must_use]
+pub fn services(all: &[Service], namespace: &str) -> Value {
+    let own = all.iter().filter(|one| one.namespace == namespace);
+    let named = own.map(|one| (one.name.clone(), json!(one.tags)));
+    Value::Object(named.collect::<Map<_, _>>())
+}
+
+fn addresses(address: &str) -> Value {
+    json!({"lan": address, "wan": address})
+}
+
+fn weights(weights: Weights) -> Value {
+    json!({"Passing": weights.passing, "Warning": weights.warning})
+}
