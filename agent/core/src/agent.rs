@@ -23,7 +23,7 @@ use crate::facts::Facts;
 use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
 use crate::http::{self, Door, Places};
 use crate::identity::Identity;
-use crate::uplink::{self, Link, Membership, Uplink};
+use crate::uplink::{self, Link, Membership, Reader, Uplink};
 use crate::wants::Asked;
 use crate::{AgentError, AgentOptions, DnsOptions, disk};
 
@@ -129,6 +129,7 @@ impl Agent {
             tickets: tickets.clone(),
             identity: state.identity.clone(),
             membership: state.membership.clone(),
+            servers: Reader::new(signer.clone()),
             link: link.subscribe(),
             token: ArcSwapOption::from(state.token.map(Arc::new)),
             takes_own_writes: options.takes_own_writes,

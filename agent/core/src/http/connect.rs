@@ -5,15 +5,89 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use mesh_consul::connect::{Question, authorized, question};
+use mesh_consul::connect::{self, Question, Root, authorized, question};
 use mesh_model::{DEFAULT_NAMESPACE, Key};
 use mesh_policy::{ConnectionDecision, Features, Policy, PolicyForm};
-use mesh_proto::fact::{MeshFact, Topic};
+use mesh_proto::fact::{MeshFact, RootsFact, Topic};
 use mesh_tls::SpiffeId;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::answer::{Answer, json, read};
+use super::query::{Asked, Pairs};
 use super::{Door, Failure, access};
 use crate::identity::Sent;
+
+/// What `/v1/ca/roots` of the servers says.
+#[derive(Deserialize)]
+struct Roots {
+    trust_domain: String,
+    roots: Vec<ServersRoot>,
+}
+
+#[derive(Deserialize)]
+struct ServersRoot {
+    id: String,
+    pem: String,
+    active: bool,
+    not_before: Option<String>,
+    not_after: Option<String>,
+}
+
+/// `GET /v1/agent/connect/ca/roots` and `GET /v1/connect/ca/roots`: as a server has them, and where
+/// none answers, as this agent's proxies have them. Which one signs is not known then: the last.
+pub(super) async fn roots(State(door): State<Arc<Door>>, pairs: Pairs) -> Answer {
+    let asked = Asked::read(&door, pairs)?;
+    match asked.ask(&door, "/v1/ca/roots").await {
+        Ok(found) => {
+            let Roots {
+                trust_domain,
+                roots,
+            } = found.read()?;
+            let roots: Vec<Root> = roots
+                .into_iter()
+                .map(|root| Root {
+                    id: root.id,
+                    pem: root.pem,
+                    active: root.active,
+                    valid: root.not_before.zip(root.not_after),
+                })
+                .collect();
+            found.answer(connect::roots(&trust_domain, &roots, found.index()))
+        }
+        // Who waits for a change would ask again at once.
+        Err(failure) if asked.is_waiting() => Err(failure),
+        Err(failure) => match door.facts.with(|facts| facts.roots().cloned()) {
+            Some(fact) => json(of_fact(&fact)),
+            None => Err(failure),
+        },
+    }
+}
+
+fn of_fact(fact: &RootsFact) -> serde_json::Value {
+    let last = fact.roots.len().saturating_sub(1);
+    let roots: Vec<Root> = fact
+        .roots
+        .iter()
+        .enumerate()
+        .map(|(at, pem)| Root {
+            id: fingerprint(pem),
+            pem: pem.clone(),
+            active: at == last,
+            valid: None,
+        })
+        .collect();
+    connect::roots(&fact.trust_domain, &roots, 1)
+}
+
+/// As servers name a root.
+fn fingerprint(pem: &str) -> String {
+    let certificates = mesh_tls::pem::certificates("root", pem.as_bytes());
+    let first = certificates.ok().and_then(|all| all.into_iter().next());
+    let digest = first.map(|der| Sha256::digest(&der));
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    digest.map_or_else(String::new, |digest| hex(&digest))
+}
 
 /// `POST /v1/agent/connect/authorize`: may this caller call a service that is registered here? The
 /// sidecars' own evaluator answers, by the intentions that this agent holds; what it does not know

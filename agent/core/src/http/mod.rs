@@ -5,11 +5,13 @@ mod access;
 mod acl;
 mod answer;
 mod bootstrap;
+mod catalog;
 mod checks;
 mod connect;
 mod health;
 mod node;
 mod peer;
+mod query;
 mod serve;
 mod services;
 
@@ -40,13 +42,16 @@ use crate::compiler::Compiler;
 use crate::facts::Facts;
 use crate::feed::{Records, Tickets};
 use crate::identity::Identity;
-use crate::uplink::{Link, Membership};
+use crate::uplink::{Link, Membership, Reader};
 use answer::blocking;
 
 /// The largest body that is read, in bytes.
 const MAX_BODY: usize = 512 * 1024;
 /// How long a request may take; one for a bootstrap may wait longer.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The same for what is read from a server; a change may be waited for, and a sixteenth longer.
+const READ_LIMIT: Duration = Duration::from_secs(query::MAX_WAIT.as_secs() * 17 / 16 + 30);
 
 /// What the doors work with.
 pub(crate) struct Door {
@@ -60,6 +65,7 @@ pub(crate) struct Door {
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) membership: Arc<Membership>,
+    pub(crate) servers: Reader,
     pub(crate) link: watch::Receiver<Link>,
     /// The register token, if there is one.
     pub(crate) token: ArcSwapOption<Vec<u8>>,
@@ -109,7 +115,8 @@ impl Door {
 
 /// Nomad's door.
 pub(crate) fn router(door: Arc<Door>) -> Router {
-    limited(consul().with_state(door), LIMIT)
+    let reads = limited(reads().with_state(door.clone()), READ_LIMIT);
+    limited(consul().with_state(door), LIMIT).merge(reads)
 }
 
 /// The agent's own socket: the same, and what only the machine's users may ask.
@@ -117,8 +124,9 @@ pub(crate) fn own_router(door: Arc<Door>) -> Router {
     let own = Router::new()
         .route("/v1/proxy/bootstrap", post(bootstrap::post))
         .route("/v1/agent/reload", put(node::reload).post(node::reload));
-    let all = consul().merge(own).with_state(door);
-    limited(all, bootstrap::MAX_WAIT + LIMIT)
+    let all = consul().merge(own).with_state(door.clone());
+    let reads = limited(reads().with_state(door), READ_LIMIT);
+    limited(all, bootstrap::MAX_WAIT + LIMIT).merge(reads)
 }
 
 fn consul() -> Router<Arc<Door>> {
@@ -156,6 +164,22 @@ fn consul() -> Router<Arc<Door>> {
         .route("/metrics", get(node::metrics))
         .route("/ready", get(node::ready))
         .fallback(unknown)
+}
+
+/// What the servers answer, and may be waited for.
+fn reads() -> Router<Arc<Door>> {
+    Router::new()
+        .route("/v1/agent/connect/ca/roots", get(connect::roots))
+        .route("/v1/connect/ca/roots", get(connect::roots))
+        .route("/v1/catalog/services", get(catalog::list))
+        .route("/v1/catalog/nodes", get(catalog::nodes))
+        .route("/v1/catalog/service/{name}", get(catalog::service))
+        .route("/v1/catalog/connect/{name}", get(catalog::service_sidecars))
+        .route("/v1/health/service/{name}", get(catalog::health))
+        .route(
+            "/v1/health/connect/{name}",
+            get(catalog::health_of_sidecars),
+        )
 }
 
 fn limited(router: Router, time: Duration) -> Router {

@@ -6,6 +6,7 @@
 mod backoff;
 mod cluster;
 mod desired;
+mod read;
 mod session;
 mod sign;
 mod sync;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 pub(crate) use cluster::Membership;
+pub(crate) use read::{ReadError, Reader};
 pub(crate) use sign::{Servers, SignError, Signer};
 
 use crate::catalog::Catalog;

@@ -4,6 +4,7 @@
 mod doors;
 mod native;
 mod proxies;
+mod reads;
 mod restart;
 mod servers;
 mod support;

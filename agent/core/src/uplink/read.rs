@@ -1,0 +1,73 @@
+//! Reads of the servers' API, over the connection that there is.
+
+use std::time::Duration;
+
+use mesh_proto::servers::v1 as pb;
+use tokio::sync::Semaphore;
+use tonic::Code;
+
+use super::Servers;
+
+/// Reads at once that wait for a change, and that do not. Together they leave room on the
+/// connection, on which all else of the agent goes.
+const WAITING: usize = 128;
+const AT_ONCE: usize = 32;
+/// How long a server may take, waiting for a change apart.
+const LIMIT: Duration = Duration::from_secs(25);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("no server is connected; the agent's log says why")]
+    NoServer,
+    #[error("too many reads are under way on this node; try again")]
+    TooMany,
+    #[error("the server does not answer such reads; upgrade it")]
+    TooOld,
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Who reads.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    servers: Servers,
+    waiting: Semaphore,
+    at_once: Semaphore,
+}
+
+impl Reader {
+    pub(crate) fn new(servers: Servers) -> Self {
+        Self {
+            servers,
+            waiting: Semaphore::new(WAITING),
+            at_once: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// The API's answer to a GET of this target, which waits so long for a change.
+    pub(crate) async fn read(
+        &self,
+        target: String,
+        wait: Option<Duration>,
+    ) -> Result<pb::ReadResponse, ReadError> {
+        let room = match wait {
+            Some(_) => &self.waiting,
+            None => &self.at_once,
+        };
+        let _place = room.try_acquire().map_err(|_| ReadError::TooMany)?;
+        let client = self.servers.0.borrow().clone();
+        let mut client = client.ok_or(ReadError::NoServer)?;
+        // Servers wait a sixteenth longer, at random.
+        let wait = wait.unwrap_or_default().mul_f64(17.0 / 16.0);
+        let reading = client.read(pb::ReadRequest { target });
+        match tokio::time::timeout(LIMIT + wait, reading).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if status.code() == Code::Unimplemented => Err(ReadError::TooOld),
+            Ok(Err(status)) => Err(ReadError::Failed(status.message().to_owned())),
+            Err(_) => Err(ReadError::Failed(
+                "the server did not answer in time".into(),
+            )),
+        }
+    }
+}
