@@ -13,12 +13,14 @@ pub mod acl;
 pub mod agent;
 pub mod catalog;
 pub mod check;
+pub mod config;
 pub mod connect;
 pub mod echo;
 mod error;
 mod fields;
 pub mod filter;
 pub mod health;
+pub mod intentions;
 pub mod register;
 
 pub use error::ConsulError;

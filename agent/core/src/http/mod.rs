@@ -7,8 +7,10 @@ mod answer;
 mod bootstrap;
 mod catalog;
 mod checks;
+mod config;
 mod connect;
 mod health;
+mod intentions;
 mod node;
 mod peer;
 mod query;
@@ -24,7 +26,7 @@ use arc_swap::ArcSwapOption;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use axum::{Extension, Router};
 use mesh_proto::bootstrap::AgentAddress;
 use tokio::sync::watch;
@@ -180,6 +182,31 @@ fn reads() -> Router<Arc<Door>> {
             "/v1/health/connect/{name}",
             get(catalog::health_of_sidecars),
         )
+        .route("/v1/connect/intentions", reading(get(intentions::list)))
+        .route(
+            "/v1/connect/intentions/exact",
+            reading(get(intentions::exact)),
+        )
+        .route(
+            "/v1/connect/intentions/match",
+            reading(get(intentions::matching)),
+        )
+        .route(
+            "/v1/connect/intentions/check",
+            reading(get(intentions::check)),
+        )
+        .route("/v1/connect/intentions/{id}", reading(get(unknown)))
+        .route("/v1/config", reading(get(unknown)))
+        .route("/v1/config/{kind}", reading(get(config::list)))
+        .route("/v1/config/{kind}/{name}", reading(get(config::one)))
+}
+
+/// A route of policy, which is only read.
+fn reading(route: MethodRouter<Arc<Door>>) -> MethodRouter<Arc<Door>> {
+    route
+        .put(config::no_write)
+        .post(config::no_write)
+        .delete(config::no_write)
 }
 
 fn limited(router: Router, time: Duration) -> Router {

@@ -168,6 +168,11 @@ impl Found {
         Ok(self.with(Json(shown)))
     }
 
+    /// There is no such thing, which can be waited for as well.
+    pub(super) fn none(&self, message: &str) -> Answer {
+        Ok(self.with(Failure::not_found(message)))
+    }
+
     fn with(&self, answer: impl IntoResponse) -> Response {
         let mut answer = answer.into_response();
         let headers = answer.headers_mut();

@@ -243,3 +243,117 @@ async fn what_cannot_be_answered_is_said() {
         answer.body
     );
 }
+
+fn intention(source: &str, rule: Value) -> Value {
+    let mut row = json!({
+        "source": {"namespace": "default", "name": source},
+        "destination": {"namespace": "default", "name": "web"},
+        "precedence": 9, "owner": "cli", "create_index": 3, "modify_index": 7,
+    });
+    let rule = rule.as_object().unwrap().clone();
+    row.as_object_mut().unwrap().extend(rule);
+    row
+}
+
+#[tokio::test]
+async fn policy_is_read_and_not_written() {
+    let world = World::new();
+    let (server, agent) = mesh(&world).await;
+    let rows = json!([
+        intention("shop", json!({"action": "allow"})),
+        intention("bad", json!({"action": "deny"})),
+        intention(
+            "http",
+            json!({"permissions": [{"action": "allow", "path_prefix": "/"}]})
+        ),
+    ]);
+    let text = r#"{"Kind": "service-defaults", "Name": "web", "Protocol": "http"}"#;
+    let entry = json!({"kind": "service-defaults", "namespace": "default", "name": "web",
+                       "text": text, "create_index": 3, "modify_index": 7});
+    server.change(|state| {
+        let mut put = |path: &str, body: &Value| state.api.insert(path.into(), body.to_string());
+        put("/v1/intentions", &rows);
+        put("/v1/intentions/match", &rows);
+        put(
+            "/v1/mesh",
+            &json!({"effective": {"default_intention": "deny"}}),
+        );
+        put("/v1/config/service-defaults", &json!([entry]));
+        put("/v1/config/service-defaults/default%2Fweb", &entry);
+    });
+    let path = "/v1/connect/intentions";
+    let all = get(&agent, path).await;
+    assert_eq!(all.each("/SourceName"), ["shop", "bad", "http"]);
+    let some = get(&agent, &format!("{path}?filter=Action%20==%20deny")).await;
+    assert_eq!(some.each("/SourceName"), ["bad"]);
+    let one = get(
+        &agent,
+        &format!("{path}/exact?source=bad&destination=default/web"),
+    )
+    .await;
+    assert_eq!(one.json()["Action"], "deny");
+    let none = get(
+        &agent,
+        &format!("{path}/exact?source=nobody&destination=web"),
+    )
+    .await;
+    assert_eq!(
+        (none.status, none.body.as_str()),
+        (404, "Intention not found")
+    );
+    assert!(none.headers.contains_key("x-consul-index"));
+    let matching = get(&agent, &format!("{path}/match?by=destination&name=web")).await;
+    assert_eq!(matching.json()["web"].as_array().unwrap().len(), 3);
+    for (source, allowed) in [
+        ("shop", true),
+        ("bad", false),
+        ("http", false),
+        ("x", false),
+    ] {
+        let target = format!("{path}/check?source={source}&destination=web");
+        let answer = get(&agent, &target).await.json();
+        assert_eq!(answer, json!({"Allowed": allowed}), "{source}");
+    }
+    for target in [
+        "/match?by=x&name=web",
+        "/match?by=source",
+        "/exact?source=web",
+        "/check",
+    ] {
+        let target = format!("{path}{target}");
+        assert_eq!(get(&agent, &target).await.status, 400, "{target}");
+    }
+
+    let defaults = "/v1/config/service-defaults";
+    let listed = get(&agent, defaults).await.json();
+    assert_eq!(listed[0]["Protocol"], "http");
+    let one = get(&agent, &format!("{defaults}/web")).await.json();
+    assert_eq!((&one, &one["ModifyIndex"]), (&listed[0], &json!(7)));
+    assert_eq!(get(&agent, &format!("{defaults}/other")).await.status, 404);
+    assert_eq!(
+        get(&agent, &format!("{defaults}/a%2F..%2Fb")).await.status,
+        400
+    );
+
+    // Root itself writes nothing through an agent.
+    let before = server.change(|state| state.reads.len());
+    for (method, path) in [
+        (
+            "PUT",
+            "/v1/connect/intentions/exact?source=a&destination=web",
+        ),
+        (
+            "DELETE",
+            "/v1/connect/intentions/exact?source=bad&destination=web",
+        ),
+        ("POST", "/v1/connect/intentions"),
+        ("PUT", "/v1/connect/intentions/0f1e"),
+        ("PUT", "/v1/config"),
+        ("DELETE", "/v1/config/service-defaults/web"),
+    ] {
+        let refused = send(&agent, method, path).await;
+        assert_eq!(refused.status, 403, "{method} {path}: {}", refused.body);
+        assert!(refused.body.contains("meshctl"), "{}", refused.body);
+    }
+    assert_eq!(server.change(|state| state.reads.len()), before);
+}

@@ -1,0 +1,67 @@
+//! Intentions and config entries as Consul shows them: a golden file of each.
+#![allow(clippy::unwrap_used)]
+
+use mesh_consul::config;
+use mesh_consul::filter::Filter;
+use mesh_consul::intentions::{INTENTION, Row};
+use mesh_model::Key;
+use serde_json::{Value, json};
+
+fn row(rule: Value) -> Value {
+    let mut row = json!({
+        "source": {"namespace": "default", "name": "web"},
+        "destination": {"namespace": "default", "name": "db"},
+        "description": "the shop", "meta": {"team": "a"}, "owner": "cli",
+        "precedence": 9, "create_index": 3, "modify_index": 7,
+    });
+    let rule = rule.as_object().unwrap().clone();
+    row.as_object_mut().unwrap().extend(rule);
+    row
+}
+
+#[test]
+fn golden_intentions() {
+    let plain = Row::read(row(json!({"action": "allow"}))).unwrap();
+    insta::assert_json_snapshot!("intention", plain.json());
+    let by_request = row(json!({"permissions": [
+        {"action": "allow", "path_prefix": "/a", "methods": ["GET"],
+         "headers": [{"name": "x-a", "present": true, "invert": true}],
+         "query": [{"name": "q", "exact": "1"}]},
+        {"action": "deny"}]}));
+    insta::assert_json_snapshot!("intention_l7", Row::read(by_request).unwrap().json());
+    assert!(plain.is_of(&Key::of("web"), &Key::of("db")));
+    assert!(!plain.is_of(&Key::of("db"), &Key::of("web")));
+    for text in [
+        "SourceName == web",
+        "Action == allow and Meta.team == a",
+        "Precedence == 9",
+    ] {
+        assert!(
+            Filter::parse(text, INTENTION).unwrap().keeps(&plain.json()),
+            "{text}"
+        );
+    }
+    // One with a condition that is not known would look as if it held for more.
+    let newer = row(json!({"action": "allow", "only_at_full_moon": true}));
+    assert!(Row::read(newer).is_err());
+}
+
+#[test]
+fn golden_config() {
+    let row = |text: &str| -> config::Row {
+        serde_json::from_value(json!({
+            "kind": "service-defaults", "namespace": "default", "name": "web", "text": text,
+            "rows": [], "owner": "cli", "create_index": 3, "modify_index": 7,
+        }))
+        .unwrap()
+    };
+    let text =
+        r#"{"kind": "service-defaults", "name": "web", "Protocol": "http", "create_index": 1}"#;
+    insta::assert_json_snapshot!("config", row(text).json().unwrap());
+    let hcl = row("Kind = \"service-defaults\"\nName = \"web\"\n").json();
+    let error = hcl.unwrap_err().to_string();
+    assert!(
+        error.starts_with("service-defaults/web was written in HCL"),
+        "{error}"
+    );
+}
