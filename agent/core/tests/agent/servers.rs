@@ -238,7 +238,19 @@ async fn what_is_held_is_not_sent_again_unless_it_differs() {
     let server = world.server().await;
     let agent = world.agent(&[&server]).await;
     register(&agent, &web("web-1")).await;
-    server.until("an ack", |state| !state.acks.is_empty()).await;
+    server
+        .until("the topics and an ack", |state| {
+            state.held.len() == 7 && !state.acks.is_empty()
+        })
+        .await;
+    // The facts are there when one that is sent after them is.
+    let version = server.set("endpoints/default/api", "[]").await;
+    server
+        .until("an ack of the facts", |state| {
+            let acked = state.acks.iter().filter_map(|ack| ack.version.as_ref());
+            acked.into_iter().any(|acked| *acked == version)
+        })
+        .await;
     server.change(|state| state.held.clear());
     server.hang_up().await;
     server
