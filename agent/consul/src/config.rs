@@ -16,7 +16,7 @@ pub struct Row {
 /// Why an entry cannot be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{kind}/{name} was written in HCL, which does not say what is a list; read it with `meshctl config read {kind} {name}`, or write it as JSON"
+    "{kind}/{name} was written in HCL, which does not say what is a list; read it with `meshctl config read -kind {kind} -name {name}`, or write it as JSON"
 )]
 pub struct NotJson {
     kind: String,

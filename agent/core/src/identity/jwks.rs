@@ -54,13 +54,17 @@ impl Keys {
             .no_proxy()
             .timeout(LIMIT)
             .redirect(redirect::Policy::none());
-        if let Some(file) = &config.ca_file {
-            builder = builder.tls_certs_only(certificates(file)?);
-        }
         let base = config.address.trim_end_matches('/');
         let url = config.jwks_url.clone();
+        let url = url.unwrap_or_else(|| format!("{base}{PATH}"));
+        if let Some(file) = &config.ca_file {
+            builder = builder.tls_certs_only(certificates(file)?);
+        } else if url.starts_with("http://") {
+            // Where no certificate is looked at, a machine need not have any to trust.
+            builder = builder.tls_certs_only([]);
+        }
         Ok(Self {
-            url: url.unwrap_or_else(|| format!("{base}{PATH}")),
+            url,
             client: builder.build().map_err(|error| {
                 AgentError::Option(format!("nomad: {}", crate::checks::reason(&error)))
             })?,

@@ -71,3 +71,23 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_leaves_room_for_who_does_not() {
+        let (_client, servers) = super::super::signer();
+        let reader = Reader::new(servers);
+        let read = async |wait| reader.read("/v1/catalog/nodes".into(), wait).await;
+        let wait = Some(Duration::from_secs(60));
+        assert_eq!(read(wait).await, Err(ReadError::NoServer));
+        let all = reader.waiting.try_acquire_many(WAITING as u32).unwrap();
+        assert_eq!(read(wait).await, Err(ReadError::TooMany));
+        assert_eq!(read(None).await, Err(ReadError::NoServer));
+        drop(all);
+        assert_eq!(read(wait).await, Err(ReadError::NoServer));
+    }
+}

@@ -1,5 +1,7 @@
 //! Workload identity: a login with Nomad's word, and what the token of it lets pass.
 
+use std::path::{Path, PathBuf};
+
 use mesh_agent::{Agent, AgentOptions};
 use mesh_model::config::Attestation;
 use mesh_proto::bootstrap::Bootstrap;
@@ -220,11 +222,33 @@ async fn under_attestation_a_sidecar_needs_its_own_token() {
         !given.body.contains(&own),
         "the token stands in the bootstrap"
     );
+    for file in files(&world.data().join("data")) {
+        let text = std::fs::read(&file).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        assert!(
+            !text.contains(&own),
+            "the token stands in {}",
+            file.display()
+        );
+    }
     let ticket = Bootstrap::parse(&given.body).unwrap().ticket.unwrap();
     let proxy = format!("{}-sidecar-proxy", id(ALLOC));
     let key = LeafKey::generate().unwrap();
     let at = agent.addresses().grpc;
     assert!(Proxy::with_ticket(at, &proxy, &key, &ticket).await.is_ok());
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(files(&path)),
+            false => all.push(path),
+        }
+    }
+    all
 }
 
 /// A token does not make another user one who may register, nor gives it a ticket.
