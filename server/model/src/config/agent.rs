@@ -285,11 +285,13 @@ impl Readable for AgentConfig {
             set(&mut nomad.address, inner.parsed("address", url));
             some(&mut nomad.jwks_url, inner.parsed("jwks_url", url));
             some(&mut nomad.ca_file, path(&mut inner, "ca_file"));
-            if let Some(at) = inner.where_is("audience") {
-                nomad.audience = inner.strings("audience");
-                if nomad.audience.iter().all(String::is_empty) {
+            let at = inner.where_is("audience");
+            let audience = inner.strings("audience");
+            if let Some(at) = at {
+                if audience.iter().all(String::is_empty) {
                     inner.wrong(at, "audience", "is empty; write `[\"consul.io\"]`");
                 }
+                nomad.audience = audience;
             }
             inner.finish();
         }
