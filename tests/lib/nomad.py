@@ -72,12 +72,13 @@ class NomadMesh(Mesh):
         (self.shim / "consul").symlink_to(MESHCTL)
         self.agent_options = {}
 
-    def begin(self, extra="", agent_extra=""):
+    def begin(self, extra="", agent_extra="", consul=""):
+        """extra: of Nomad's configuration; agent_extra: of the agent's; consul: of Nomad's consul block."""
         self.servers()
         self.agent(extra=agent_extra, door="127.0.0.1", advertise=NODE, socket="/run/meshctl/agent.sock")
-        self.nomad(extra)
+        self.nomad(extra, consul)
 
-    def nomad(self, extra=""):
+    def nomad(self, extra="", consul=""):
         config = self.folder / "nomad.hcl"
         config.write_text(f'''data_dir  = "{self.run}/nomad"
 bind_addr = "{NODE}"
@@ -102,7 +103,7 @@ consul {{
   auto_advertise   = false
   server_auto_join = false
   client_auto_join = false
-}}
+{consul}}}
 disable_update_check = true
 {extra}
 ''')

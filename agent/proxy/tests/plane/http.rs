@@ -265,6 +265,8 @@ async fn big_bodies_both_ways() {
 
 #[tokio::test]
 async fn a_thousand_at_once() {
+    // As the program does: a user's soft limit is often 1024.
+    mesh_proxy::raise_open_files();
     let application = application(|request| async move {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         Response::new(full(request.uri().path().to_owned()))
