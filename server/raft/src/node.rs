@@ -17,7 +17,7 @@ use crate::log::{LogBackend, LogLimits, LogStore};
 use crate::machine::Machine;
 use crate::net::Network;
 use crate::pb;
-use crate::read::{Proof, Prover};
+use crate::read::{Proof, Prover, Resumed};
 use crate::receive::Receiver;
 use crate::sm::{StateMachine, stopped};
 use crate::snapshot::{SnapshotInfo, SnapshotStore};
@@ -123,6 +123,8 @@ impl RaftNode {
             contacts: Arc::clone(&contacts),
         };
         let id = config.me.id;
+        let (vote, last) = log.ends_with();
+        let resumed = Resumed::of(id, vote, last);
         let raft = Raft::new(id, raft_config, network, log.clone(), state_machine).await;
         let raft = match raft {
             Ok(raft) => raft,
@@ -146,6 +148,7 @@ impl RaftNode {
         let (proofs, queue) = mpsc::channel(config.limits.queue_commands);
         let prover = Prover {
             raft: raft.clone(),
+            resumed,
             queue,
             stop: stopping.clone(),
         };

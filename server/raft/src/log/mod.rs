@@ -85,6 +85,12 @@ impl LogStore {
         Self::run(db, meta, dir.join("log.redb"), limits, health)
     }
 
+    /// The vote and the last entry that it has.
+    pub(crate) fn ends_with(&self) -> (Option<Vote>, Option<LogId>) {
+        let state = self.shared.state();
+        (state.meta.vote, state.meta.last)
+    }
+
     /// A log on a storage backend that the caller gives.
     pub(crate) fn open_backend(
         backend: LogBackend,

@@ -60,6 +60,26 @@ async fn when_the_leader_stops_another_leads_and_a_restart_has_the_same_state() 
     cluster.stop_all().await;
 }
 
+/// It leads on in its term, and what it had acknowledged was perhaps not yet
+/// written down as committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_leader_proves_nothing_less_than_it_had_acknowledged() {
+    let mut cluster = Cluster::start(3).await;
+    for round in 0..5 {
+        let leader = cluster.leader().await;
+        let mut last = 0;
+        for n in 0..10 {
+            let written = cluster.node(leader).write(format!("{round}.{n}")).await;
+            last = written.unwrap().index;
+        }
+        cluster.stop(leader).await;
+        cluster.restart(leader).await;
+        let proved = cluster.node(leader).linearize(LONG).await.unwrap();
+        assert!(proved >= last, "{proved} < {last}");
+    }
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_alone_keeps_everything_over_restarts() {
     let mut cluster = Cluster::start_with(1, |mut c| {
