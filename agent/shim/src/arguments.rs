@@ -8,9 +8,6 @@ use std::fmt;
 
 use crate::Fault;
 
-/// The version of Consul whose command this is.
-pub(crate) const CONSUL_VERSION: &str = "1.20.0";
-
 /// Where the agent answers when nothing else is said.
 const HTTP_ADDR: &str = "127.0.0.1:8500";
 

@@ -60,7 +60,7 @@ fn run(command: &Command) -> Result<String, Fault> {
     match command {
         Command::Version => Ok(format!(
             "Consul v{} (the API that meshctl {} answers)",
-            arguments::CONSUL_VERSION,
+            mesh_consul::agent::CONSUL_VERSION,
             env!("CARGO_PKG_VERSION"),
         )),
         Command::Bootstrap(arguments) => {
