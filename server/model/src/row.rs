@@ -17,6 +17,11 @@ pub struct Row<T> {
     /// The state's index when the row was last changed; what check-and-set
     /// compares.
     pub modify_index: u64,
+    /// When the row was made, by the state's clock, in milliseconds since the
+    /// Unix epoch.
+    pub created_at: u64,
+    /// When the row was last changed, as `created_at`; never before it.
+    pub modified_at: u64,
 }
 
 /// A version of the state: an index within an epoch.

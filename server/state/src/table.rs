@@ -156,14 +156,16 @@ impl<T: Stored> Table<T> {
         live.chain(gone).max().unwrap_or(0).max(self.floor)
     }
 
-    /// Writes a row. One that has this value and owner keeps its index.
-    pub(crate) fn put(&mut self, value: T, owner: &str, index: u64) -> Change {
+    /// Writes a row. One that has this value and owner keeps its index and time.
+    /// `now`: the state's clock, which never runs back.
+    pub(crate) fn put(&mut self, value: T, owner: &str, index: u64, now: u64) -> Change {
         let key = value.key();
         let old = self.rows.get(&key);
         if old.is_some_and(|row| row.value == value && row.owner == owner) {
             return Change::Unchanged;
         }
-        let create_index = old.map_or(index, |row| row.create_index);
+        let (create_index, created_at) =
+            old.map_or((index, now), |row| (row.create_index, row.created_at));
         let change = match old {
             Some(_) => Change::Updated,
             None => Change::Created,
@@ -176,16 +178,20 @@ impl<T: Stored> Table<T> {
             owner: owner.to_owned(),
             create_index,
             modify_index: index,
+            created_at,
+            modified_at: now,
         };
         self.rows.insert(key, Arc::new(row));
         self.last = self.last.max(index);
         change
     }
 
-    /// Says that the row changed though its value did not.
-    pub(crate) fn touch(&mut self, key: &T::Key, index: u64) {
+    /// Says that the row changed though its value did not. `now` as in [`Self::put`].
+    pub(crate) fn touch(&mut self, key: &T::Key, index: u64, now: u64) {
         if let Some(row) = self.rows.get_mut(key) {
-            Arc::make_mut(row).modify_index = index;
+            let row = Arc::make_mut(row);
+            row.modify_index = index;
+            row.modified_at = now;
             self.last = self.last.max(index);
         }
     }
@@ -227,7 +233,8 @@ impl<T: Stored> Table<T> {
         }
     }
 
-    /// Every row as changed at `index`, without tombstones: after a restore.
+    /// Every row as changed at `index`, without tombstones: after a restore. The
+    /// times stay: they say when somebody wrote what is there.
     pub(crate) fn restamp(&mut self, index: u64) {
         let rows = std::mem::take(&mut self.rows);
         self.rows = rows
@@ -290,7 +297,7 @@ mod tests {
     fn deleted(count: usize, at: u64) -> Table<Service> {
         let mut table = Table::default();
         for number in 0..count {
-            table.put(service(number), "cli", 1);
+            table.put(service(number), "cli", 1, 0);
         }
         for number in 0..count {
             assert!(table.delete(&key(number), 2 + number as u64, at));
@@ -307,7 +314,7 @@ mod tests {
         assert!(!table.delete(&key(0), 9, 0));
         assert_eq!(table.index(), 3);
         // What comes again has forgotten its deletion.
-        assert_eq!(table.put(service(0), "cli", 4), Change::Created);
+        assert_eq!(table.put(service(0), "cli", 4, 0), Change::Created);
         assert_eq!(table.get(&key(0)).unwrap().create_index, 4);
         assert_eq!(table.tombstones().count(), 1);
     }

@@ -89,13 +89,15 @@ impl State {
             for service in services.collect::<Vec<_>>() {
                 let address = self.place(&service, VirtualAddress::COUNT);
                 let address = address.ok_or("it has more services than there are addresses")?;
-                let index = self.born(&service);
+                let (index, at) = self.born(&service);
                 self.addresses.insert(service.clone(), address);
                 self.virtuals.load(Arc::new(Row {
                     value: Virtual { address, service },
                     owner: SERVER.to_owned(),
                     create_index: index,
                     modify_index: index,
+                    created_at: at,
+                    modified_at: at,
                 }));
             }
             return Ok(());
@@ -116,11 +118,13 @@ impl State {
         }
     }
 
-    /// When the older of a service's block and instances came.
-    fn born(&self, service: &Key) -> u64 {
-        let block = self.services.get(service).map(|row| row.create_index);
-        let endpoints = self.endpoints.get(service).map(|row| row.create_index);
-        block.into_iter().chain(endpoints).min().unwrap_or(0)
+    /// When the older of a service's block and instances came: index and time.
+    fn born(&self, service: &Key) -> (u64, u64) {
+        let block = self.services.get(service);
+        let block = block.map(|row| (row.create_index, row.created_at));
+        let endpoints = self.endpoints.get(service);
+        let endpoints = endpoints.map(|row| (row.create_index, row.created_at));
+        block.into_iter().chain(endpoints).min().unwrap_or((0, 0))
     }
 }
 

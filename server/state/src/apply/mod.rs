@@ -152,8 +152,8 @@ impl Draft {
     }
 
     fn put<T: Stored>(&mut self, value: T, owner: &str) -> OpResult {
-        let key = value.key();
-        let change = T::of_mut(&mut self.state).put(value, owner, self.index);
+        let (key, now) = (value.key(), self.state.now);
+        let change = T::of_mut(&mut self.state).put(value, owner, self.index, now);
         let row = T::row_key(&key);
         if change != Change::Unchanged {
             self.touched.insert(row.clone());
@@ -235,7 +235,8 @@ impl Draft {
                 instances,
             };
             if self.put(registered, AGENT).change == Change::Unchanged {
-                self.state.endpoints.touch(&service, self.index);
+                let now = self.state.now;
+                self.state.endpoints.touch(&service, self.index, now);
                 self.touched.insert(RowKey::Endpoints(service));
             }
         }

@@ -39,19 +39,19 @@ impl State {
     }
 
     fn take(&mut self, line: Line) -> Result<(), String> {
-        let index = self.index;
+        let last = (self.index, self.now);
         match line {
-            Line::Cluster(item) => load(&mut self.cluster, item, index),
-            Line::Mesh(item) => load(&mut self.mesh, item, index),
-            Line::Service(item) => load(&mut self.services, item, index),
-            Line::Route(item) => load(&mut self.routes, item, index),
-            Line::Intention(item) => load(&mut self.intentions, item, index),
-            Line::Config(item) => load(&mut self.config, item, index),
-            Line::Node(item) => load(&mut self.nodes, item, index),
-            Line::Instance(item) => load(&mut self.instances, item, index),
-            Line::Endpoints(item) => load(&mut self.endpoints, item, index),
-            Line::Virtual(item) => load(&mut self.virtuals, item, index),
-            Line::Ca(item) => load(&mut self.ca, item, index),
+            Line::Cluster(item) => load(&mut self.cluster, item, last),
+            Line::Mesh(item) => load(&mut self.mesh, item, last),
+            Line::Service(item) => load(&mut self.services, item, last),
+            Line::Route(item) => load(&mut self.routes, item, last),
+            Line::Intention(item) => load(&mut self.intentions, item, last),
+            Line::Config(item) => load(&mut self.config, item, last),
+            Line::Node(item) => load(&mut self.nodes, item, last),
+            Line::Instance(item) => load(&mut self.instances, item, last),
+            Line::Endpoints(item) => load(&mut self.endpoints, item, last),
+            Line::Virtual(item) => load(&mut self.virtuals, item, last),
+            Line::Ca(item) => load(&mut self.ca, item, last),
             Line::Staging(piece) => self.take_piece(piece),
             line @ (Line::Snapshot(_) | Line::End(_)) => {
                 line.table().map(|_| ()).map_err(str::to_owned)
@@ -102,7 +102,12 @@ impl State {
     }
 }
 
-fn load<T: Stored>(table: &mut Table<T>, item: Item<T>, index: u64) -> Result<(), String> {
+/// `index` and `now`: the snapshot's, above which nothing in it is.
+fn load<T: Stored>(
+    table: &mut Table<T>,
+    item: Item<T>,
+    (index, now): (u64, u64),
+) -> Result<(), String> {
     let within = |last: u64| match last <= index {
         true => Ok(()),
         false => Err(format!("index {last} is above the snapshot's, {index}")),
@@ -110,7 +115,11 @@ fn load<T: Stored>(table: &mut Table<T>, item: Item<T>, index: u64) -> Result<()
     let fresh = match item {
         Item::Row(row) => {
             within(row.modify_index)?;
-            if row.create_index > row.modify_index {
+            if row.modified_at > now {
+                let at = row.modified_at;
+                return Err(format!("time {at} is after the snapshot's, {now}"));
+            }
+            if row.create_index > row.modify_index || row.created_at > row.modified_at {
                 return Err("it was changed before it was made".to_owned());
             }
             table.load(row)

@@ -118,6 +118,8 @@ struct Held {
     owner: String,
     create: u64,
     modify: u64,
+    /// When, as `create` and `modify`.
+    times: (u64, u64),
 }
 
 fn json(value: impl serde::Serialize) -> Value {
@@ -365,11 +367,13 @@ impl Naive {
             owner: owner.into(),
             create: modify,
             modify,
+            times: (self.now, self.now),
         });
         if row.value != value || row.owner != owner {
             row.value = value;
             row.owner = owner.into();
             row.modify = modify;
+            row.times.1 = self.now;
         }
     }
 
@@ -425,12 +429,16 @@ impl Naive {
                 self.rows.remove(&row);
             } else if now != before.endpoints(&service) {
                 let modify = self.index + 1;
-                let create = before.rows.get(&row).map_or(modify, |row| row.create);
+                let (create, made) = before
+                    .rows
+                    .get(&row)
+                    .map_or((modify, self.now), |row| (row.create, row.times.0));
                 let held = Held {
                     value: serde_json::json!({"service": service, "instances": now.len()}),
                     owner: "agent".into(),
                     create,
                     modify,
+                    times: (made, self.now),
                 };
                 self.rows.insert(row, held);
             }
@@ -479,6 +487,7 @@ fn rows(state: &State) -> BTreeMap<RowKey, Held> {
                     owner: $row.owner.clone(),
                     create: $row.create_index,
                     modify: $row.modify_index,
+                    times: ($row.created_at, $row.modified_at),
                 };
                 assert!(rows.insert($key, held).is_none());
             }

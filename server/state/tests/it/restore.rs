@@ -43,7 +43,7 @@ fn a_restore_begins_an_epoch_and_counts_on() {
     let steps = Command::restore(&snapshot, "r1", "epoch-2").unwrap();
     let mut touched = None;
     for step in steps {
-        let (result, now) = run_at(&mut state, 7, step);
+        let (result, now) = run_at(&mut state, 7_000, step);
         result.unwrap();
         touched = Some(now);
     }
@@ -57,6 +57,11 @@ fn a_restore_begins_an_epoch_and_counts_on() {
     };
     assert_eq!(row.value, old);
     assert_eq!(row.modify_index, state.version().index);
+    assert_eq!(
+        (row.created_at, row.modified_at),
+        (1_000, 1_000),
+        "when it was written, and not when it was restored"
+    );
     let gone = WatchKey::Key(RowKey::Service(key("db")));
     assert_eq!(state.index(&[gone]), state.version().index);
 }

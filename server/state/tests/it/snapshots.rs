@@ -103,12 +103,20 @@ fn what_is_not_known_is_named_with_its_line() {
     for (text, expected) in [
         (r#"{"gateway":{"row":{}}}"#, "unknown variant `gateway`"),
         (
-            r#"{"mesh":{"row":{"value":{"mode":1},"owner":"cli","create_index":1,"modify_index":1}}}"#,
+            r#"{"mesh":{"row":{"value":{"mode":1},"owner":"cli","create_index":1,"modify_index":1,"created_at":1,"modified_at":1}}}"#,
             "unknown field `mode`",
         ),
         (
-            r#"{"mesh":{"row":{"value":{},"owner":"cli","create_index":1,"modify_index":1,"by":1}}}"#,
+            r#"{"mesh":{"row":{"value":{},"owner":"cli","create_index":1,"modify_index":1,"created_at":1,"modified_at":1,"by":1}}}"#,
             "unknown field `by`",
+        ),
+        (
+            r#"{"mesh":{"row":{"value":{},"owner":"cli","create_index":1,"modify_index":1,"created_at":2,"modified_at":1}}}"#,
+            "changed before it was made",
+        ),
+        (
+            r#"{"mesh":{"row":{"value":{},"owner":"cli","create_index":1,"modify_index":1,"created_at":1,"modified_at":1001}}}"#,
+            "after the snapshot's",
         ),
         (r#"{"mesh":{"floor":999}}"#, "above the snapshot's"),
         (r#"{"staging":{"restore":"x","text":"y"}}"#, "has not begun"),
@@ -170,7 +178,7 @@ fn inconsistent_rows_are_refused() {
             r#"{{"address":"{address}","service":{{"namespace":"default","name":"{name}"}}}}"#
         );
         format!(
-            r#"{{"virtual":{{"row":{{"value":{value},"owner":"server","create_index":1,"modify_index":1}}}}}}"#
+            r#"{{"virtual":{{"row":{{"value":{value},"owner":"server","create_index":1,"modify_index":1,"created_at":1,"modified_at":1}}}}}}"#
         )
     };
     let web = line("{\"virtual\"");

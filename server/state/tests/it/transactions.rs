@@ -52,6 +52,29 @@ fn a_put_that_changes_nothing_keeps_its_index() {
     assert_eq!(row.modify_index, other.version.index);
 }
 
+/// The time is the command's, so that every server has the same; a clock that runs
+/// behind, as that of the next leader may, takes no row back.
+#[test]
+fn a_row_says_when_it_was_made_and_changed() {
+    let mut state = cluster();
+    let mut at = |time, label| {
+        let command = write("cli", vec![put(service("web", label))]);
+        run_at(&mut state, time, command).0.unwrap();
+        let row = state.service(&key("web")).unwrap();
+        (row.created_at, row.modified_at)
+    };
+    assert_eq!(at(5_000, "a"), (5_000, 5_000));
+    assert_eq!(at(6_000, "a"), (5_000, 5_000), "it is what it was");
+    assert_eq!(at(7_000, "b"), (5_000, 7_000));
+    assert_eq!(at(1_000, "c"), (5_000, 7_000));
+    let gone = vec![delete(EntryKey::Service(key("web")))];
+    run_at(&mut state, 8_000, write("cli", gone)).0.unwrap();
+    let command = write("cli", vec![put(service("web", "a"))]);
+    run_at(&mut state, 9_000, command).0.unwrap();
+    let row = state.service(&key("web")).unwrap();
+    assert_eq!((row.created_at, row.modified_at), (9_000, 9_000));
+}
+
 #[test]
 fn check_and_set() {
     let mut state = cluster();

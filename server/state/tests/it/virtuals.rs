@@ -142,6 +142,7 @@ fn a_snapshot_of_before_is_given_addresses() {
     assert_eq!(state.virtuals().count(), 1);
     let row = state.virtuals().next().unwrap();
     assert_eq!((row.create_index, row.owner.as_str()), (3, "server"));
+    assert_eq!((row.created_at, row.modified_at), (1_000, 1_000));
     // From then on they are kept.
     let bytes = state.to_snapshot().unwrap();
     assert!(State::read_snapshot(bytes.as_slice()).unwrap() == state);
