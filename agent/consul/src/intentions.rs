@@ -17,7 +17,12 @@ pub struct Row {
     precedence: u64,
     create_index: u64,
     modify_index: u64,
+    created_at: String,
+    modified_at: String,
 }
+
+/// What Consul's clients take for no time.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// Selectors of [`Row::json`].
 pub const INTENTION: Selectors = &[
@@ -45,6 +50,12 @@ impl Row {
         let precedence = number("precedence").unwrap_or_default();
         let create_index = number("create_index").unwrap_or_default();
         let modify_index = number("modify_index").unwrap_or_default();
+        let mut time = |name: &str| match fields.remove(name) {
+            Some(Value::String(time)) => time,
+            _ => NO_TIME.to_owned(),
+        };
+        let created_at = time("created_at");
+        let modified_at = time("modified_at");
         fields.remove("owner");
         let intention = Intention::deserialize(Value::Object(fields));
         Ok(Self {
@@ -52,6 +63,8 @@ impl Row {
             precedence,
             create_index,
             modify_index,
+            created_at,
+            modified_at,
         })
     }
 
@@ -77,6 +90,8 @@ impl Row {
             "Precedence": self.precedence,
             "CreateIndex": self.create_index,
             "ModifyIndex": self.modify_index,
+            "CreatedAt": self.created_at,
+            "UpdatedAt": self.modified_at,
         });
         match rule {
             IntentionRule::Action(action) => shown["Action"] = action.as_str().into(),

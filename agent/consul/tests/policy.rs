@@ -13,6 +13,7 @@ fn row(rule: Value) -> Value {
         "destination": {"namespace": "default", "name": "db"},
         "description": "the shop", "meta": {"team": "a"}, "owner": "cli",
         "precedence": 9, "create_index": 3, "modify_index": 7,
+        "created_at": "2026-03-01T09:30:00.250Z", "modified_at": "2026-03-02T00:00:00.000Z",
     });
     let rule = rule.as_object().unwrap().clone();
     row.as_object_mut().unwrap().extend(rule);

@@ -340,6 +340,8 @@ pub(crate) fn unrow(row: &Value) -> Value {
             "owner",
             "create_index",
             "modify_index",
+            "created_at",
+            "modified_at",
             "precedence",
             "defined",
             "instances",

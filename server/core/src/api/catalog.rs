@@ -97,8 +97,7 @@ fn node(row: &Row<Node>, instances: Value) -> Map<String, Value> {
     fields.insert("state".into(), state.into());
     fields.insert("silent_since".into(), json!(since));
     fields.insert("instances".into(), instances);
-    fields.insert("create_index".into(), row.create_index.into());
-    fields.insert("modify_index".into(), row.modify_index.into());
+    rows::stamp(&mut fields, row);
     fields
 }
 
@@ -129,8 +128,7 @@ fn instance(row: &Row<Instance>, node: &Node) -> Map<String, Value> {
     put("proxy", json!(one.proxy));
     put("checks", json!(one.checks));
     put("status", json!(one.status()));
-    put("create_index", row.create_index.into());
-    put("modify_index", row.modify_index.into());
+    rows::stamp(&mut fields, row);
     fields
 }
 

@@ -104,8 +104,7 @@ fn row(row: &Row<ConfigEntry>) -> Map<String, Value> {
     fields.insert("text".into(), entry.text.clone().into());
     fields.insert("rows".into(), json!(entry.rows));
     fields.insert("owner".into(), row.owner.clone().into());
-    fields.insert("create_index".into(), row.create_index.into());
-    fields.insert("modify_index".into(), row.modify_index.into());
+    rows::stamp(&mut fields, row);
     fields
 }
 

@@ -5,13 +5,21 @@ use mesh_state::{Applied, Change, Command, Finding, Op, OpResult, State};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 use super::error::ApiError;
 use super::route::Call;
 use crate::core::Freshness;
 
 /// The fields that a row adds. In a body they may stand, and are ignored.
-const ROW_FIELDS: [&str; 3] = ["owner", "create_index", "modify_index"];
+const ROW_FIELDS: [&str; 5] = [
+    "owner",
+    "create_index",
+    "modify_index",
+    "created_at",
+    "modified_at",
+];
 
 /// Fields that answers add beyond that, by what they compute.
 const READ_ONLY: [&str; 5] = ["precedence", "defined", "instances", "effective", "virtual"];
@@ -28,9 +36,26 @@ pub(crate) fn object(noun: &impl Serialize) -> Map<String, Value> {
 pub(crate) fn row<T: Serialize>(row: &Row<T>) -> Map<String, Value> {
     let mut fields = object(&row.value);
     fields.insert("owner".into(), row.owner.clone().into());
+    stamp(&mut fields, row);
+    fields
+}
+
+/// When a row was made and changed: indexes and times.
+pub(crate) fn stamp<T>(fields: &mut Map<String, Value>, row: &Row<T>) {
     fields.insert("create_index".into(), row.create_index.into());
     fields.insert("modify_index".into(), row.modify_index.into());
-    fields
+    fields.insert("created_at".into(), time_text(row.created_at));
+    fields.insert("modified_at".into(), time_text(row.modified_at));
+}
+
+/// Milliseconds since 1970 as RFC 3339, in UTC; what is later than it can say is the last
+/// that it can.
+fn time_text(millis: u64) -> Value {
+    const LAST: u64 = 253_402_300_799_999;
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis.min(LAST)) * 1_000_000);
+    json!(time.ok().and_then(|time| time.format(format).ok()))
 }
 
 /// The body as JSON.
@@ -158,6 +183,14 @@ mod tests {
     use mesh_state::RowKey;
 
     use super::*;
+
+    #[test]
+    fn times_are_in_utc_with_milliseconds() {
+        assert_eq!(time_text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time_text(1_700_000_000_050), "2023-11-14T22:13:20.050Z");
+        assert_eq!(time_text(1 << 53), "9999-12-31T23:59:59.999Z");
+        assert_eq!(time_text(u64::MAX), time_text(1 << 53));
+    }
 
     #[test]
     fn a_row_that_is_older_than_the_write_is_not_shown() {

@@ -44,6 +44,11 @@ fn number() -> Value {
     json!({"type": "integer", "minimum": 0})
 }
 
+/// RFC 3339.
+fn time() -> Value {
+    json!({"type": "string", "format": "date-time"})
+}
+
 fn boolean() -> Value {
     json!({"type": "boolean"})
 }
@@ -207,6 +212,7 @@ fn rows() -> Value {
     let row = |name: &str, more: Value| {
         let row = json!({
             "owner": text(), "create_index": number(), "modify_index": number(),
+            "created_at": time(), "modified_at": time(),
         });
         with(&with(&nouns[name], row), more)
     };
@@ -236,6 +242,7 @@ fn catalog() -> Value {
             "meta": map(text()), "state": words(&["alive", "silent"]),
             "silent_since": or_null(number()), "instances": number(),
             "create_index": number(), "modify_index": number(),
+            "created_at": time(), "modified_at": time(),
         }),
     );
     json!({
@@ -269,6 +276,7 @@ fn catalog() -> Value {
             }))),
             "status": of("CheckStatus"),
             "create_index": number(), "modify_index": number(),
+            "created_at": time(), "modified_at": time(),
         })),
         "CheckStatus": words(&["passing", "warning", "critical"]),
     })
@@ -305,6 +313,7 @@ fn answers() -> Value {
             "kind": text(), "namespace": text(), "name": text(), "text": text(),
             "rows": list(of("EntryKey")), "owner": text(),
             "create_index": number(), "modify_index": number(),
+            "created_at": time(), "modified_at": time(),
         })),
         "ConfigWritten": object(&["kind", "namespace", "name", "change", "index", "results"], json!({
             "kind": text(), "namespace": text(), "name": text(), "change": text(),
@@ -391,7 +400,6 @@ fn proxies() -> Value {
 }
 
 fn authority() -> Value {
-    let time = || json!({"type": "string", "format": "date-time"});
     json!({
         "Roots": object(&["trust_domain", "active_root", "roots"], json!({
             "trust_domain": text(),

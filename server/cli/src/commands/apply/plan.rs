@@ -272,6 +272,7 @@ mod tests {
         let row = json!({
             "namespace": "default", "name": "web", "protocol": protocol, "defined": true,
             "instances": {"total": 1}, "owner": owner, "create_index": 3, "modify_index": 7,
+            "created_at": "2026-03-01T09:30:00.250Z", "modified_at": "2026-03-02T00:00:00.000Z",
         });
         (Kind::Service, row)
     }

@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn ours_and_consuls_json_are_read() {
         let ours = r#"[{"source":{"name":"web"},"destination":{"name":"db"},"action":"allow",
-            "owner":"cli","create_index":3,"modify_index":3,"precedence":9}]"#;
+            "owner":"cli","create_index":3,"modify_index":3,"precedence":9,
+            "created_at":"2026-03-01T09:30:00.250Z","modified_at":"2026-03-02T00:00:00.000Z"}]"#;
         let theirs = r#"{"ID":"x","SourceNS":"default","SourceName":"web","DestinationName":"db",
             "Action":"allow","SourceType":"consul","Precedence":9}"#;
         assert_eq!(
