@@ -92,7 +92,14 @@ pub(crate) struct Intention {
     #[serde(default)]
     pub(crate) owner: String,
     #[serde(default)]
+    pub(crate) create_index: u64,
+    #[serde(default)]
     pub(crate) modify_index: u64,
+    /// RFC 3339, as `modified_at`; empty when the server does not tell.
+    #[serde(default)]
+    pub(crate) created_at: String,
+    #[serde(default)]
+    pub(crate) modified_at: String,
 }
 
 impl Intention {

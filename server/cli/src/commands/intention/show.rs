@@ -3,13 +3,16 @@
 use clap::Args;
 use mesh_model::EntryKey;
 use serde_json::Value;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::args::{Connection, Freshness, Namespace, Output, Owner, Wait};
 use crate::client::Client;
 use crate::commands::live;
 use crate::console::Console;
 use crate::error::CliError;
-use crate::output::{self, Table, shortened};
+use crate::output::{self, Table};
 
 /// List the intentions that can decide about a service's calls
 ///
@@ -37,6 +40,9 @@ pub(crate) struct GetArgs {
     /// The calling and the called service, as they are written in it
     #[arg(value_names = ["SRC", "DST"], num_args = 2, required = true)]
     pair: Vec<String>,
+    /// Also its precedence, owner, last change and indexes
+    #[arg(long)]
+    verbose: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -120,18 +126,33 @@ pub(super) async fn get(args: &GetArgs, console: &mut Console<'_>) -> Result<u8,
     for (key, value) in row.meta {
         fields.push((format!("Meta[{key}]"), value));
     }
-    fields.push(("Precedence".to_owned(), row.precedence.to_string()));
-    fields.push(("Owner".to_owned(), row.owner));
-    fields.push(("Modify Index".to_owned(), row.modify_index.to_string()));
+    let mut more = |name: &str, value: String| fields.push((name.to_owned(), value));
+    more("Created At", rfc850(&row.created_at));
+    if args.verbose {
+        more("Modified At", rfc850(&row.modified_at));
+        more("Precedence", row.precedence.to_string());
+        more("Owner", row.owner);
+        more("Create Index", row.create_index.to_string());
+        more("Modify Index", row.modify_index.to_string());
+    }
     console.text(&output::fields(&fields))?;
     if !row.permissions.is_empty() {
         console.line("Permissions:")?;
-        let text = format!("{:#}", Value::Array(row.permissions));
-        for line in text.lines() {
-            console.line(format!("  {line}"))?;
-        }
+        console.line(format!("{:#}", Value::Array(row.permissions)))?;
     }
     Ok(0)
+}
+
+/// A time of the API as Consul's command prints times, but in UTC, as all our
+/// times are: what two people read of one row is the same then.
+fn rfc850(time: &str) -> String {
+    let format = format_description!(
+        "[weekday], [day]-[month repr:short]-[year repr:last_two] [hour]:[minute]:[second] UTC"
+    );
+    let time = OffsetDateTime::parse(time, &Rfc3339).ok();
+    let utc = time.map(|time| time.to_offset(UtcOffset::UTC));
+    utc.and_then(|time| time.format(format).ok())
+        .unwrap_or_default()
 }
 
 pub(super) async fn list(args: &ListArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
@@ -145,14 +166,16 @@ pub(super) async fn list(args: &ListArgs, console: &mut Console<'_>) -> Result<u
         console.note("There are no intentions.");
         return Ok(0);
     }
-    // Consul's columns; ids are of a time in which an intention had no name.
-    let mut table = Table::new(&["ID", "Source", "Action", "Destination", "Precedence"]);
+    // Consul's columns; ids are of a time in which an intention had no name. Programs
+    // read this, so no name is shortened.
+    let head = ["ID", "Source", "Action", "Destination", "Precedence"];
+    let mut table = Table::new(&head).verbose(true);
     for row in &answer.value {
         table.row([
             String::new(),
-            shortened(&row.source.to_string(), 22),
+            row.source.to_string(),
             row.says(),
-            shortened(&row.destination.to_string(), 22),
+            row.destination.to_string(),
             row.precedence.to_string(),
         ]);
     }
@@ -186,4 +209,24 @@ pub(super) async fn delete(args: &DeleteArgs, console: &mut Console<'_>) -> Resu
         console,
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_consuls() {
+        for (time, text) in [
+            ("2026-03-01T09:30:00.250Z", "Sunday, 01-Mar-26 09:30:00 UTC"),
+            (
+                "2026-03-01T00:30:00+02:00",
+                "Saturday, 28-Feb-26 22:30:00 UTC",
+            ),
+            ("", ""),
+            ("yesterday", ""),
+        ] {
+            assert_eq!(rfc850(time), text, "{time}");
+        }
+    }
 }
