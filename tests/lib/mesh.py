@@ -158,7 +158,8 @@ class Mesh:
         return (f'tls {{\n  ca_file = "{folder}/cluster-ca.pem"\n  cert_file = "{folder}/{role}-{name}.pem"\n'
                 f'  key_file = "{folder}/{role}-{name}.key"\n}}\n')
 
-    def server(self, number=1, extra="", start=True, **options):
+    def server(self, number=1, extra="", start=True, program=MESHCTL, **options):
+        """program: a meshctl of another version."""
         name = f"s{number}"
         config = self.folder / f"{name}.hcl"
         if not (self.folder / "tls" / f"server-{name}.pem").exists():
@@ -172,7 +173,7 @@ class Mesh:
             f'sealing_key_file = "{self.sealing}"\ndefault_intention = "{self.default}"\n'
             f'ca {{\n  leaf_ttl = "{self.leaf_ttl}"\n}}\n{self.tls("server", name)}{extra}\n')
         if start:
-            self.start(name, [MESHCTL, "server", "-config", config], **options)
+            self.start(name, [program, "server", "-config", config], **options)
         return name
 
     def servers(self):
@@ -263,9 +264,9 @@ class Mesh:
             "NO_COLOR": "1",
         }
 
-    def command(self, *arguments, server=1, expect=0, stdin=None):
+    def command(self, *arguments, server=1, expect=0, stdin=None, program=MESHCTL):
         """Runs meshctl; its standard output. expect: the exit code, or None for any."""
-        run = subprocess.run([MESHCTL, *map(str, arguments)], env={**os.environ, **self.env(server)},
+        run = subprocess.run([program, *map(str, arguments)], env={**os.environ, **self.env(server)},
                              capture_output=True, text=True, timeout=90, input=stdin)
         if expect is not None and run.returncode != expect:
             shown = " ".join(map(str, arguments))

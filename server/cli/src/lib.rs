@@ -34,6 +34,10 @@ use args::{Cli, Command};
 pub use console::Console;
 use error::{CliError, FAILED};
 
+/// The highest level of the state's commands that is spoken here: the state's, and in
+/// `meshctl-tomorrow` one more.
+pub(crate) const LEVEL: u32 = mesh_state::LEVEL + cfg!(feature = "tomorrow") as u32;
+
 /// The exit code of a program whose reader went away, as shells know it.
 const BROKEN_PIPE: u8 = 141;
 

@@ -97,11 +97,23 @@ pub(crate) async fn raise_level(core: &Core) {
     let status = core.raft.status();
     let members = status.voters.iter().chain(&status.learners);
     let others = members.filter(|peer| peer.id != core.me.id);
-    let answers = join_all(others.map(|peer| core.peers.identify(&peer.addr))).await;
-    let spoken = answers
-        .into_iter()
-        .map(|answer| answer.map_or(0, |one| one.level));
-    let common = spoken.min().unwrap_or(own).min(own);
+    let asked = others.map(|peer| async {
+        let answer = core.peers.identify(&peer.addr).await;
+        (peer.name.as_str(), answer.map_or(0, |one| one.level))
+    });
+    let spoken = join_all(asked).await;
+    let common = spoken.iter().map(|(_, level)| *level).min();
+    let common = common.unwrap_or(own).min(own);
+    if common < own {
+        let behind = spoken.iter().filter(|(_, spoken)| *spoken < own);
+        let behind: Vec<&str> = behind.map(|(name, _)| *name).collect();
+        tracing::info!(
+            level,
+            next = own,
+            servers = behind.join(" "),
+            "the next level waits for servers that are older or away"
+        );
+    }
     if common > level {
         match core.write(Command::RaiseLevel { level: common }).await {
             Ok(_) => tracing::info!(level = common, "every server speaks a new level"),

@@ -163,7 +163,7 @@ pub enum Command {
     },
     /// A step of a restore; [`Command::restore`] makes them.
     Restore(Restore),
-    /// Of the next level, for tests: changes nothing.
+    /// Of the next level, for tests: makes the service `tomorrow`.
     #[cfg(feature = "tomorrow")]
     Tomorrow {},
 }

@@ -35,7 +35,7 @@ pub use command::{CheckChange, Command, CommandError, Envelope, LEVEL, MAX_COMMA
 pub use facts::{Endpoint, Health, ServiceSummary};
 pub use key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, Virtual, WatchKey};
 pub use outcome::{Applied, Change, Dangling, Finding, OpResult, Outcome, Referrer, Refusal};
-pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError, Summary, TableSummary, inspect};
+pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError, Summary, TableSummary, inspect, inspect_up_to};
 pub use state::State;
 pub use store::{Store, Watch};
 pub use stored::{Cluster, ConfigEntry, Registered};

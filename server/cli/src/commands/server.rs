@@ -121,7 +121,7 @@ pub(crate) async fn run(args: &ServerRunArgs, console: &mut Console<'_>) -> Resu
         .overlay()
         .read(&args.config, ServerConfig::parse, console)?;
     let mut options = options(&config)?;
-    options.level = args.level.unwrap_or(options.level);
+    options.level = args.level.unwrap_or(crate::LEVEL);
     running::log(
         config.log_level,
         config.log_format,

@@ -133,7 +133,7 @@ fn sync_folder(path: &Path) -> Result<(), CliError> {
 
 fn read(path: &Path) -> Result<Summary, CliError> {
     let file = File::open(path).map_err(CliError::file(path))?;
-    mesh_state::inspect(BufReader::new(file)).map_err(|error| {
+    mesh_state::inspect_up_to(BufReader::new(file), crate::LEVEL).map_err(|error| {
         let advice = match &error {
             SnapshotError::Newer(_) | SnapshotError::Level { .. } => "Use a newer meshctl.",
             _ => "It is not used. Save another one.",

@@ -25,6 +25,8 @@ mod schema;
 mod services;
 mod snapshot;
 mod status;
+#[cfg(feature = "tomorrow")]
+mod tomorrow;
 
 pub use document::openapi;
 #[cfg(test)]
@@ -85,11 +87,19 @@ fn table() -> Vec<Route> {
     .collect()
 }
 
+/// What only tests have, and the API's document has not.
+fn undocumented() -> Vec<Route> {
+    #[cfg(feature = "tomorrow")]
+    return tomorrow::routes();
+    #[cfg(not(feature = "tomorrow"))]
+    Vec::new()
+}
+
 /// The router of the table.
 pub(crate) fn router(core: Arc<Core>) -> Router {
     let api = Arc::new(Api::new(core));
     let mut router = Router::new();
-    for route in table() {
+    for route in table().into_iter().chain(undocumented()) {
         let filter = match route.method {
             Method::PUT => MethodFilter::PUT,
             Method::POST => MethodFilter::POST,

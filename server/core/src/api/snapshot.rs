@@ -64,8 +64,8 @@ async fn save(call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn restore(call: Call) -> Result<Reply, ApiError> {
-    let body = call.body.clone();
-    let read = tokio::task::spawn_blocking(move || check(&body));
+    let (body, level) = (call.body.clone(), call.core.options.level);
+    let read = tokio::task::spawn_blocking(move || check(&body, level));
     let text = read.await.map_err(ApiError::internal)??;
     replace(&call.core, text).await
 }
@@ -115,9 +115,9 @@ async fn write(
     Ok(index)
 }
 
-/// The text of a snapshot that will load.
-fn check(body: &Bytes) -> Result<String, ApiError> {
-    State::read_snapshot(&body[..]).map_err(ApiError::invalid)?;
+/// The text of a snapshot that will load, on one that speaks up to `level`.
+fn check(body: &Bytes, level: u32) -> Result<String, ApiError> {
+    State::read_snapshot_up_to(&body[..], level).map_err(ApiError::invalid)?;
     let text = std::str::from_utf8(body);
     let text = text.map_err(|_| ApiError::invalid("the snapshot is not text"))?;
     Ok(text.to_owned())

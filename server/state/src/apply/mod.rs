@@ -134,7 +134,10 @@ impl Draft {
             Command::ReapNodes { ttl } => self.reap_nodes(*ttl),
             Command::Restore(step) => self.restore(step),
             #[cfg(feature = "tomorrow")]
-            Command::Tomorrow {} => Ok(Applied::default()),
+            Command::Tomorrow {} => {
+                let service = mesh_model::Service::named(&Key::of("tomorrow"));
+                Ok(done(vec![self.put(service, SERVER)]))
+            }
         }
     }
 

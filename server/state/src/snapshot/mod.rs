@@ -13,7 +13,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::io;
 
-pub use read::inspect;
+pub use read::{inspect, inspect_up_to};
 use serde::Serialize;
 
 /// The version of the snapshots that this build writes.

@@ -143,7 +143,12 @@ fn load<T: Stored>(
 /// What a snapshot is, read to its end and checked against its trailer. It
 /// shows no row.
 pub fn inspect(from: impl Read) -> Result<Summary, SnapshotError> {
-    let mut lines = Lines::open(from, LEVEL)?;
+    inspect_up_to(from, LEVEL)
+}
+
+/// The same, as one that speaks up to `level`.
+pub fn inspect_up_to(from: impl Read, level: u32) -> Result<Summary, SnapshotError> {
+    let mut lines = Lines::open(from, level)?;
     let mut summary = Summary {
         format: lines.header.v,
         level: lines.header.level,
