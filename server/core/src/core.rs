@@ -38,6 +38,9 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     /// The last term in which this server proved to lead; 0: none.
     pub(crate) proved: AtomicU64,
+    /// On the leader: held for reading while a server is let in, for writing while the level is
+    /// raised, which is for all who were let in.
+    pub(crate) members: tokio::sync::RwLock<()>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -96,7 +99,7 @@ impl Core {
         limit: Duration,
     ) -> Result<Applied, WriteFailure> {
         let begin = Instant::now();
-        let result = self.propose(command, limit).await;
+        let result = self.propose(command, limit, false).await;
         self.metrics
             .write_seconds
             .observe(begin.elapsed().as_secs_f64());
@@ -109,13 +112,27 @@ impl Core {
         result
     }
 
+    /// Writes as the leader or not at all: for what was decided by what this leader knows.
+    pub(crate) async fn write_as_leader(&self, command: Command) -> Result<Applied, WriteFailure> {
+        let limit = self.options.timing.request;
+        self.propose(command, limit, true).await
+    }
+
     /// What was written is told as done also when it is not applied here within `limit`: it is
     /// done. Who then looks here for what was written may see what was before.
-    async fn propose(&self, command: Command, limit: Duration) -> Result<Applied, WriteFailure> {
+    async fn propose(
+        &self,
+        command: Command,
+        limit: Duration,
+        here: bool,
+    ) -> Result<Applied, WriteFailure> {
         let begin = Instant::now();
         self.store.state().admits(&command)?;
         let bytes = Envelope::new(self.clock.unix_millis(), command).encode()?;
-        let written = self.raft.write_anywhere(bytes, limit).await?;
+        let written = match here {
+            true => self.raft.write(bytes).await?,
+            false => self.raft.write_anywhere(bytes, limit).await?,
+        };
         // Whoever reads here next sees what it wrote.
         let mut applied = self.raft.watch_applied();
         let here = applied.wait_for(|applied| *applied >= written.index);
@@ -161,7 +178,7 @@ impl Core {
     }
 
     /// The term in which this server leads.
-    fn leads(&self) -> Option<u64> {
+    pub(crate) fn leads(&self) -> Option<u64> {
         let leadership = self.raft.watch_leadership();
         let leadership = leadership.borrow();
         leadership.is_leader.then_some(leadership.term)

@@ -87,13 +87,18 @@ async fn name_cluster(core: &Core) -> Result<(), WriteFailure> {
 }
 
 /// Once every server speaks a level, commands of it may be proposed. Learners are asked too: one
-/// that is catching up will vote without being asked again.
+/// that is catching up will vote without being asked again. And none is let in meanwhile, since
+/// nobody would ask it; nor is it raised by another leader, who may have let in others.
 pub(crate) async fn raise_level(core: &Core) {
     let own = core.options.level;
-    let level = core.store.state().level();
-    if level >= own {
+    if core.store.state().level() >= own {
         return;
     }
+    let _nobody_comes = core.members.write().await;
+    if core.fresh(Freshness::Consistent).await.is_err() {
+        return;
+    }
+    let (term, level) = (core.leads(), core.store.state().level());
     let status = core.raft.status();
     let members = status.voters.iter().chain(&status.learners);
     let others = members.filter(|peer| peer.id != core.me.id);
@@ -114,8 +119,9 @@ pub(crate) async fn raise_level(core: &Core) {
             "the next level waits for servers that are older or away"
         );
     }
-    if common > level {
-        match core.write(Command::RaiseLevel { level: common }).await {
+    if common > level && term.is_some() && term == core.leads() {
+        let raise = Command::RaiseLevel { level: common };
+        match core.write_as_leader(raise).await {
             Ok(_) => tracing::info!(level = common, "every server speaks a new level"),
             Err(error) => tracing::warn!(%error, "the cluster's level was not raised"),
         }

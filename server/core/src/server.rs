@@ -107,6 +107,7 @@ impl Server {
             metrics,
             clock: options.clock,
             proved: Default::default(),
+            members: Default::default(),
             stop: CancellationToken::new(),
         });
         let (addresses, mut tasks) = listeners.serve(&core);

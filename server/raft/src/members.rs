@@ -80,6 +80,36 @@ impl RaftNode {
         self.inner.change(Change::Add(peer), None, timeout).await
     }
 
+    /// Adds a server as a learner, if this node leads: it is a member when this returns,
+    /// and catches up from then on. Fine if it is one already. For a leader that decides
+    /// who is let in: it knows who is, and no other node adds one for it.
+    ///
+    /// # Errors
+    /// [`MemberError`]; [`MemberError::NotLeader`] if another node leads.
+    pub async fn add_learner(&self, peer: Peer, timeout: Duration) -> Result<(), MemberError> {
+        if peer.id == 0 {
+            return Err(MemberError::Invalid(format!("server {peer} has the id 0")));
+        }
+        let begin = Instant::now();
+        loop {
+            let metrics = self.inner.metrics();
+            if !metrics.state.is_leader() {
+                let leader = leader_of(&metrics);
+                return Err(MemberError::NotLeader { leader });
+            }
+            let left = timeout.saturating_sub(begin.elapsed());
+            let learning = tokio::time::timeout(left, self.inner.learn(&peer));
+            match learning.await {
+                Ok(Err(MemberError::Busy)) => self.inner.pause(left).await,
+                Ok(done) => return done,
+                Err(_) => {
+                    let late = format!("server {peer} was not added within {timeout:?}");
+                    return Err(MemberError::Failed(late));
+                }
+            }
+        }
+    }
+
     /// Removes a server, voter or learner, through whichever node leads. One that
     /// removes the leader takes effect, and then another is elected.
     ///
@@ -245,6 +275,15 @@ impl Inner {
         added.map_err(member_error)?;
         let vote = ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]));
         self.submit(vote, true).await
+    }
+
+    async fn learn(&self, peer: &Peer) -> Result<(), MemberError> {
+        let (voters, learners) = status::members(&self.metrics());
+        if voters.iter().chain(&learners).any(|p| p.id == peer.id) {
+            return Ok(());
+        }
+        let added = self.raft.add_learner(peer.id, PeerNode::from(peer), false);
+        added.await.map(|_| ()).map_err(member_error)
     }
 
     async fn remove(&self, id: u64) -> Result<(), MemberError> {

@@ -8,7 +8,7 @@ use mesh_raft::{MemberError, Peer};
 use tonic::Status;
 
 use super::decide::{Seen, Step, decide};
-use crate::core::Core;
+use crate::core::{Core, Freshness};
 
 /// Who this server is, for one that asks before it makes a cluster.
 pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
@@ -31,7 +31,7 @@ pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
     }
 }
 
-/// Takes a server into the cluster. One that had its address before is gone, with its data:
+/// Takes a server into the cluster, as its leader. One that had its address before is gone, with its data:
 /// it would only count against the majority.
 pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<(), Status> {
     if peer.id == 0 || peer.addr.is_empty() {
@@ -39,6 +39,10 @@ pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<()
             "a server needs an id and an address",
         ));
     }
+    let letting_in = core.members.read().await;
+    // What another leader did before is known here from now on.
+    let fresh = core.fresh(Freshness::Consistent).await;
+    fresh.map_err(|error| Status::unavailable(error.to_string()))?;
     // Two servers that say one address would push each other out.
     let there = core.peers.identify(&peer.addr).await;
     match there {
@@ -77,6 +81,10 @@ pub(crate) async fn admit(core: &Core, peer: Peer, limit: Duration) -> Result<()
         let removed = core.raft.remove_peer(id, limit).await;
         removed.map_err(|error| member_status(&error))?;
     }
+    // From then on it is asked before the level is raised; it may catch up without holding that up.
+    let let_in = core.raft.add_learner(peer.clone(), limit).await;
+    let_in.map_err(|error| member_status(&error))?;
+    drop(letting_in);
     let added = core.raft.add_voter(peer.clone(), limit).await;
     added.map_err(|error| member_status(&error))?;
     tracing::info!(server = %peer, id = peer.id, "a server joined");
@@ -212,5 +220,6 @@ fn request(core: &Core) -> JoinRequest {
         server: core.me.name.clone(),
         address: core.me.addr.clone(),
         level: core.options.level,
+        forwarded: false,
     }
 }

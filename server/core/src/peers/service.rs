@@ -41,6 +41,23 @@ pub(crate) fn authorize_raft() -> Authorize {
     })
 }
 
+/// Who is let in, the leader decides.
+async fn pass_on(core: &Core, request: wire::JoinRequest) -> Result<wire::JoinResponse, Status> {
+    let leader = core.raft.leader().filter(|peer| peer.id != core.me.id);
+    match leader {
+        Some(leader) if !request.forwarded => {
+            let forwarded = wire::JoinRequest {
+                forwarded: true,
+                ..request
+            };
+            core.peers.join(&leader.addr, forwarded).await
+        }
+        _ => Err(Status::unavailable(
+            "there is no leader at the moment; it is tried again",
+        )),
+    }
+}
+
 #[tonic::async_trait]
 impl Peers for PeerService {
     async fn heartbeats(
@@ -86,6 +103,9 @@ impl Peers for PeerService {
         certified(&request, Role::Server)?;
         let core = &self.0;
         let request = request.into_inner();
+        if !core.raft.is_leader() {
+            return pass_on(core, request).await.map(Response::new);
+        }
         let state = core.store.state();
         let Some(cluster) = state.cluster() else {
             return Err(Status::failed_precondition(

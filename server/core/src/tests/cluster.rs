@@ -224,6 +224,7 @@ async fn a_newcomer_must_be_where_it_says() {
     let channel = super::agent::channel(server, Role::Server, "s9");
     let mut peers = wire::peers_client::PeersClient::new(channel);
     let join = |address: String| wire::JoinRequest {
+        forwarded: false,
         id: 99,
         server: "s9".into(),
         address,

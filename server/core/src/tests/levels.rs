@@ -11,7 +11,7 @@ use tonic::Code;
 use super::harness::{Client, ok, soon, start, together};
 use crate::error::WriteFailure;
 use crate::leader::raise_level;
-use crate::{Listen, ManualClock, Server, ServerOptions};
+use crate::{Formation, Listen, ManualClock, Server, ServerOptions};
 
 const NEXT: u32 = LEVEL + 1;
 
@@ -99,10 +99,74 @@ async fn a_level_is_raised_when_the_last_server_speaks_it() {
         server: "s9".into(),
         address: "127.0.0.1:1".into(),
         level: LEVEL,
+        forwarded: false,
     });
     let refused = refused.await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("level 2"), "{refused}");
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+}
+
+/// Nobody is let in between the question who speaks a level, and its raising: that one would be
+/// handed what it does not know.
+#[tokio::test]
+async fn none_is_let_in_while_the_level_is_raised() {
+    let play = |options: ServerOptions, level| ServerOptions {
+        clock: Arc::new(ManualClock::default()),
+        level,
+        ..options
+    };
+    let levels = [NEXT, NEXT, LEVEL];
+    let options = together(3).into_iter().zip(levels);
+    let starting = options.map(|(options, level)| start(play(options, level)));
+    let mut servers = futures::future::join_all(starting).await;
+    // For that one the level waits, wherever it is.
+    let (older, _) = servers.pop().unwrap();
+    older.shutdown().await;
+    soon(async {
+        while !servers.iter().any(|(server, _)| server.is_leader()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // It stands at the door and asks nobody itself.
+    let newcomer = ServerOptions {
+        formation: Formation::Join,
+        retry_join: vec!["127.0.0.1:1".to_owned()],
+        ..super::harness::options("s9")
+    };
+    let newcomer = Server::start(play(newcomer, LEVEL)).await.unwrap();
+    let (leads, follows): (Vec<_>, Vec<_>) =
+        servers.iter().partition(|(server, _)| server.is_leader());
+    let ((leader, _), (follower, _)) = (leads[0], follows[0]);
+
+    // All were asked, and all speak it.
+    let asked = leader.core.members.write().await;
+    let channel = super::agent::channel(follower, Role::Server, "s9");
+    let mut peers = wire::peers_client::PeersClient::new(channel);
+    let joining = peers.join(wire::JoinRequest {
+        id: newcomer.id(),
+        server: "s9".into(),
+        address: newcomer.addresses().cluster.to_string(),
+        level: LEVEL,
+        forwarded: false,
+    });
+    let raising = async {
+        // Time enough to be let in, if somebody let it.
+        writes_go_on(&servers, "meanwhile").await;
+        let raise = Command::RaiseLevel { level: NEXT };
+        leader.core.write_as_leader(raise).await.unwrap();
+        drop(asked);
+    };
+    let (refused, ()) = soon(async { tokio::join!(joining, raising) }).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("level 2"), "{refused}");
+    let status = leader.core.raft.status();
+    assert_eq!((status.voters.len(), status.learners.len()), (3, 0));
+    newcomer.shutdown().await;
     for (server, _) in servers {
         server.shutdown().await;
     }
