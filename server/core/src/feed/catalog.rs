@@ -4,12 +4,12 @@
 //! meanwhile. But they are its own: when it ends, or the agent begins another one anywhere, nothing
 //! of it is taken any more, since the agent says everything again there.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use mesh_model::{Instance, Node, NodeState};
 use mesh_proto::fact::CheckChange;
 use mesh_proto::servers::v1 as wire;
-use mesh_state::{Applied, Command, Refusal, RowKey, State};
+use mesh_state::{Command, Refusal, RowKey, State};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -24,14 +24,14 @@ const WAITING: usize = 64;
 pub(crate) struct Worker {
     changes: mpsc::Sender<wire::Catalog>,
     pub(crate) results: mpsc::Receiver<Answer>,
-    stream: Arc<Mutex<Option<Stream>>>,
+    stream: Stream,
     task: JoinHandle<()>,
 }
 
 /// What became of a change. [`Superseded`]: none of this stream's will be taken.
 pub(crate) type Answer = Result<wire::CatalogResult, Superseded>;
 
-/// Another stream of the node began, wherever it was.
+/// Another stream of the node began, wherever it was, or a restore brought a state that knows another.
 #[derive(Debug)]
 pub(crate) struct Superseded;
 
@@ -48,11 +48,10 @@ impl Worker {
     pub(crate) fn begin(core: Arc<Core>, node: Node, stream: Stream) -> Self {
         let (changes, mut waiting) = mpsc::channel::<wire::Catalog>(WAITING);
         let (done, results) = mpsc::channel(WAITING);
-        let stream = Arc::new(Mutex::new(Some(stream)));
         let writer = Writer {
             core,
-            node,
-            stream: stream.clone(),
+            node: node.id,
+            stream: stream.index,
         };
         let task = tokio::spawn(async move {
             while let Some(change) = waiting.recv().await {
@@ -85,11 +84,10 @@ impl Worker {
     /// Whether another stream speaks for the node by now, as far as this state knows. In another
     /// epoch nothing can be said before this one has spoken.
     pub(crate) fn is_superseded(&self, state: &State, node: &str) -> bool {
-        let stream = lock(&self.stream);
-        let (Some(stream), Some(row)) = (&*stream, state.node(node)) else {
-            return false;
-        };
-        stream.epoch == state.version().epoch && row.value.stream > stream.index
+        let stream = &self.stream;
+        let row = state.node(node);
+        stream.epoch == state.version().epoch
+            && row.is_some_and(|row| row.value.stream > stream.index)
     }
 }
 
@@ -104,9 +102,8 @@ impl Drop for Worker {
 /// The worker's own side.
 struct Writer {
     core: Arc<Core>,
-    node: Node,
-    /// `None` while a new one begins.
-    stream: Arc<Mutex<Option<Stream>>>,
+    node: String,
+    stream: u64,
 }
 
 impl Writer {
@@ -120,14 +117,15 @@ impl Writer {
                 ..wire::CatalogResult::default()
             })
         };
-        let change = match read_change(&self.node.id, change.change) {
+        let change = match read_change(&self.node, change.change) {
             Ok(change) => change,
             Err(error) => return failed(error, false),
         };
-        if let Err(error) = fits(&self.core, &self.node.id, &change) {
+        if let Err(error) = fits(&self.core, &self.node, &change) {
             return failed(error, false);
         }
-        match self.write(change).await {
+        let command = change.command(&self.node, self.stream);
+        match self.core.write(command).await {
             Ok(applied) => Ok(wire::CatalogResult {
                 request,
                 version: Some(applied.version.into()),
@@ -145,28 +143,6 @@ impl Writer {
             Err(error) => failed(error.to_string(), error.may_pass()),
         }
     }
-
-    /// A node whose state was replaced by a restore, which knows other streams, begins again.
-    async fn write(&self, change: Change) -> Result<Applied, WriteFailure> {
-        let stream = lock(&self.stream).clone();
-        if let Some(stream) = stream {
-            let command = change.clone().command(&self.node.id, stream.index);
-            match self.core.write(command).await {
-                Err(WriteFailure::Refused(Refusal::Superseded { .. }))
-                    if self.core.store.state().version().epoch != stream.epoch => {}
-                other => return other,
-            }
-        }
-        *lock(&self.stream) = None;
-        let stream = register(&self.core, &self.node).await?;
-        *lock(&self.stream) = Some(stream.clone());
-        let command = change.command(&self.node.id, stream.index);
-        self.core.write(command).await
-    }
-}
-
-fn lock(stream: &Mutex<Option<Stream>>) -> MutexGuard<'_, Option<Stream>> {
-    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says what the node is, and begins a stream of it; silent nodes are heard again by that.
@@ -306,10 +282,10 @@ mod tests {
         assert_eq!(refused, None);
         let answer = tokio::time::timeout(Duration::from_millis(300), worker.results.recv());
         assert!(answer.await.is_err(), "it was answered");
-        let held = Arc::downgrade(&worker.stream);
+        let task = worker.task.abort_handle();
         drop(worker);
         soon(async {
-            while held.strong_count() > 0 {
+            while !task.is_finished() {
                 tokio::task::yield_now().await;
             }
         })

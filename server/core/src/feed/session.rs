@@ -342,7 +342,7 @@ impl Session {
 }
 
 fn superseded() -> Status {
-    Status::aborted("a newer stream of this node took its place")
+    Status::aborted("another stream of this node counts by now; say hello again")
 }
 
 /// Ticks, the first time after one period.

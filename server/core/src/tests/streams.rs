@@ -92,6 +92,43 @@ async fn a_stream_that_is_not_the_nodes_last_ends_with_its_next_word() {
     }
 }
 
+/// The agent begins anew with a restore, and says everything; its server begins nothing for it, and
+/// takes no part of what it says before.
+#[tokio::test]
+async fn a_stream_that_a_restore_does_not_know_ends_with_its_next_word() {
+    let mut old = cluster(1).await;
+    let (other, client) = old.pop().unwrap();
+    drop(Agent::connect(&other, "n1").await);
+    let mut agent = Agent::connect(&other, "n1").await;
+    agent.change(sync(&["one"])).await;
+    let known = stream(&other);
+    let snapshot = client.get("/v1/snapshot").await.text.into_bytes();
+
+    let servers = cluster(1).await;
+    let (server, client) = &servers[0];
+    let mut agent = Agent::connect(server, "n1").await;
+    agent.change(sync(&["two"])).await;
+    assert_ne!(stream(server), known);
+    ok(&super::restore::restore(client, snapshot).await);
+    let bytes = serde_json::to_vec(&instance("n1", "web", "three")).unwrap();
+    let change = mesh_proto::servers::v1::Catalog {
+        request: 9,
+        change: Some(Change::Put(bytes)),
+    };
+    let change = mesh_proto::servers::v1::from_agent::Message::Catalog(change);
+    agent.say(change).await;
+    assert_eq!(end(&mut agent).await, Code::Aborted);
+    assert_eq!(stream(server), known);
+    assert_eq!(registered(client).await, ["one"]);
+    let mut agent = Agent::connect(server, "n1").await;
+    assert_eq!(agent.change(sync(&["two", "three"])).await.error, "");
+    assert_eq!(registered(client).await, ["three", "two"]);
+    other.shutdown().await;
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
+}
+
 #[tokio::test]
 async fn a_stream_speaks_on_through_a_restore_and_ends_with_its_node() {
     let servers = cluster(1).await;
