@@ -309,7 +309,7 @@ impl Listeners {
             };
             tasks.spawn(serve(listener, serving, core.stop.clone()));
         }
-        let raft = RaftService::new(core.raft.clone(), authorize_raft());
+        let raft = RaftService::new(core.raft.clone(), authorize_raft(core.raft.clone()));
         let services = tonic::service::Routes::new(raft.into_server())
             .add_service(PeerService::server(core.clone()))
             .add_service(FeedService::server(core.clone(), router));

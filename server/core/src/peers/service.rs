@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mesh_proto::servers::v1 as wire;
 use mesh_proto::servers::v1::peers_server::{Peers, PeersServer};
-use mesh_raft::Peer;
 use mesh_raft::grpc::Authorize;
+use mesh_raft::{Peer, RaftNode};
 use mesh_tls::Role;
 use tonic::{Request, Response, Status};
 
@@ -33,11 +33,31 @@ impl PeerService {
     }
 }
 
-/// Raft is taken from servers only.
-pub(crate) fn authorize_raft() -> Authorize {
-    Arc::new(|extensions, _| match extensions.get::<Caller>() {
-        Some(Caller::Cluster(id)) if id.role() == Role::Server => Ok(()),
-        _ => Err(Status::permission_denied("Raft is taken from servers only")),
+/// Raft is taken from servers only, and not from one member in another's name.
+///
+/// Members are known by their names, and a name is for people: it need not be the certificate's
+/// id. So what is refused is a certificate that has the name of another member than the one that
+/// speaks; who came anew without data has a new id, and that is nobody's.
+pub(crate) fn authorize_raft(raft: RaftNode) -> Authorize {
+    Arc::new(move |extensions, from| {
+        let id = match extensions.get::<Caller>() {
+            Some(Caller::Cluster(id)) if id.role() == Role::Server => id,
+            _ => return Err(Status::permission_denied("Raft is taken from servers only")),
+        };
+        let status = raft.status();
+        let members = || status.voters.iter().chain(&status.learners);
+        let Some(speaker) = members().find(|member| member.id == from) else {
+            return Ok(());
+        };
+        let of_another = || members().any(|member| member.name == id.id());
+        match speaker.name != id.id() && of_another() {
+            true => Err(Status::permission_denied(format!(
+                "server {} speaks with the certificate of server {}; give each server its own",
+                speaker.name,
+                id.id()
+            ))),
+            false => Ok(()),
+        }
     })
 }
 
@@ -128,5 +148,49 @@ impl Peers for PeerService {
         Ok(Response::new(wire::JoinResponse {
             cluster_id: cluster.value.cluster_id.clone(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mesh_tls::ClusterId;
+    use tonic::Code;
+
+    use super::*;
+    use crate::tests::harness::cluster;
+
+    #[tokio::test]
+    async fn no_member_speaks_in_anothers_name() {
+        let servers = cluster(3).await;
+        let raft = &servers[0].0.core.raft;
+        let id = |name: &str| {
+            let voters = raft.status().voters;
+            let found = voters.iter().find(|peer| peer.name == name);
+            found.unwrap().id
+        };
+        let authorize = authorize_raft(raft.clone());
+        let ask = |role, name: &str, from| {
+            let mut extensions = tonic::Extensions::new();
+            extensions.insert(Caller::Cluster(ClusterId::new(role, name).unwrap()));
+            authorize(&extensions, from).map_err(|status| status.code())
+        };
+        let denied = Err(Code::PermissionDenied);
+        assert_eq!(ask(Role::Server, "s2", id("s2")), Ok(()));
+        assert_eq!(ask(Role::Server, "s2", id("s3")), denied);
+        assert_eq!(ask(Role::Server, "s2", id("s1")), denied);
+        assert_eq!(ask(Role::Agent, "s2", id("s2")), denied);
+        assert_eq!(
+            authorize(&tonic::Extensions::new(), id("s2")).map_err(|s| s.code()),
+            denied
+        );
+        // Who lost its data has another id, and who comes has none that is known.
+        assert_eq!(ask(Role::Server, "s2", 1), Ok(()));
+        assert_eq!(ask(Role::Server, "s9", 1), Ok(()));
+        // Its name is not its certificate's.
+        assert_eq!(ask(Role::Server, "host-2.example.com", id("s2")), Ok(()));
+        for (server, _) in servers {
+            server.shutdown().await;
+        }
     }
 }
