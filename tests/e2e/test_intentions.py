@@ -67,6 +67,22 @@ class Intentions(unittest.TestCase):
         self.mesh.command("intention", "create", "-allow", "web", "users", expect=1)
         self.assertEqual(self.mesh.command("intention", "delete", "web", "users"), "Intention deleted.\n")
 
+    def test_get_and_list_as_consul_prints_them(self):
+        self.create("-allow", "web", "users")
+        self.assertRegex(self.mesh.command("intention", "get", "web", "users"),
+                         r"\ASource: +web\nDestination: +users\nAction: +allow\n"
+                         r"Created At: +\w+day, \d\d-\w{3}-\d\d \d\d:\d\d:\d\d UTC\n\Z")
+        lines = self.mesh.command("intention", "list").splitlines()
+        self.assertEqual([line.split() for line in lines],
+                         [["ID", "Source", "Action", "Destination", "Precedence"], ["web", "allow", "users", "9"]])
+        _, row = self.mesh.api("GET", "/v1/intentions/web/users")
+        self.assertEqual(row["created_at"], row["modified_at"])
+        self.create("-deny", "-replace", "web", "users")
+        status, body = self.mesh.agent_api("GET", "/v1/connect/intentions/exact?source=web&destination=users")
+        shown = json.loads(body)
+        self.assertEqual((status, shown["CreatedAt"]), (200, row["created_at"]))
+        self.assertGreater(shown["UpdatedAt"], row["modified_at"])
+
     def permissions(self):
         text = ('intention "web" "users" {\n'
                 '  permission {\n    action = "deny"\n    path_prefix = "/public/secret"\n  }\n'
