@@ -159,13 +159,15 @@ impl Agent {
             signer: Arc::new(signer),
             stop: stop.clone(),
         }));
+        let servers = mesh_nomad::Servers::new(options.servers.clone(), &options.nomad);
+        let servers = servers.map_err(|error| AgentError::Option(error.to_string()))?;
         let uplink = Uplink::new(
             uplink::Parts {
                 node_id: options.node_id.clone(),
                 node_name: options.node_name.clone(),
                 advertise: options.advertise.clone(),
                 meta: options.meta.clone(),
-                servers: options.servers.clone(),
+                servers,
                 tls: options.tls.clone(),
                 membership: state.membership.clone(),
                 catalog: state.catalog.clone(),

@@ -30,7 +30,8 @@ pub struct AgentOptions {
     pub meta: BTreeMap<String, String>,
     /// The name that the servers' cluster must have, if one is told.
     pub datacenter: Option<String>,
-    /// The servers, `host:port`.
+    /// The servers, `host:port`; besides those that Nomad knows, where [`Self::nomad`] names a
+    /// service.
     pub servers: Vec<String>,
     /// The agent's own certificate and whom it believes.
     pub tls: Arc<ClusterTls>,
@@ -56,7 +57,7 @@ pub struct AgentOptions {
     pub dns: DnsOptions,
     /// What a sidecar must prove to be registered and started.
     pub attestation: Attestation,
-    /// Whose workload identities are believed.
+    /// Where Nomad is, whose workload identities are believed, and which service the servers are.
     pub nomad: NomadConfig,
     /// What is taken at most.
     pub limits: AgentLimits,
@@ -94,9 +95,10 @@ impl AgentOptions {
                 id.id()
             )));
         }
-        if config.servers.is_empty() {
+        if config.servers.is_empty() && config.nomad.service.is_none() {
             return Err(AgentError::Option(
-                "servers: none is told; write `servers = [\"10.0.0.1\"]`".to_owned(),
+                "servers: none is told; write `servers = [\"10.0.0.1\"]`, or name their service in `nomad`"
+                    .to_owned(),
             ));
         }
         let servers: Vec<String> = config.servers.iter().map(|at| with_port(at)).collect();
@@ -167,10 +169,14 @@ fn host_name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// The address from which the host would speak to its servers. Nothing is sent: connecting a
+/// The address from which the host would speak to its servers, or to others where none is told. Nothing is sent: connecting a
 /// datagram socket only chooses the route.
 fn own_address(servers: &[String]) -> IpAddr {
-    let mut targets = servers.iter().filter_map(|at| at.to_socket_addrs().ok());
+    let servers = servers.iter().map(String::as_str);
+    // Where none is told: an address for documentation, of which only the way to it is looked up.
+    let mut targets = servers
+        .chain(["192.0.2.1:9"])
+        .filter_map(|at| at.to_socket_addrs().ok());
     targets
         .find_map(|mut at| {
             let target = at.next()?;

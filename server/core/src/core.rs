@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mesh_ca::SealingKey;
 use mesh_model::Version;
+use mesh_nomad::Servers;
 use mesh_raft::{Peer, RaftNode};
 use mesh_state::{Applied, Command, Envelope, Outcome, Store};
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ use crate::peers::PeerClients;
 pub(crate) struct Core {
     pub(crate) me: Peer,
     pub(crate) options: Settings,
+    /// Where other servers may be.
+    pub(crate) others: Servers,
     pub(crate) store: Store,
     pub(crate) raft: RaftNode,
     /// Each version of the state.
@@ -51,7 +54,6 @@ pub(crate) struct Settings {
     pub(crate) trust_domain: Option<String>,
     pub(crate) default_intention: mesh_model::Action,
     pub(crate) formation: crate::options::Formation,
-    pub(crate) retry_join: Vec<String>,
     pub(crate) ca: mesh_ca::CaConfig,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -66,7 +68,6 @@ impl Settings {
             trust_domain: options.trust_domain.clone(),
             default_intention: options.default_intention,
             formation: options.formation,
-            retry_join: options.retry_join.clone(),
             ca: options.ca.clone(),
             timing: options.timing.clone(),
             limits: options.limits.clone(),

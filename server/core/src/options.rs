@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mesh_ca::{CaConfig, SealingKey};
 use mesh_model::Action;
-use mesh_model::config::ServerConfig;
+use mesh_model::config::{NomadConfig, ServerConfig};
 use mesh_tls::ClusterTls;
 
 use crate::clock::{Clock, SystemClock};
@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub formation: Formation,
     /// `host:port` of other servers (8701), asked before anything is begun.
     pub retry_join: Vec<String>,
+    /// Where Nomad is, which is asked for more of them where it names a service.
+    pub nomad: NomadConfig,
     /// The cluster's certificates.
     pub tls: Arc<ClusterTls>,
     /// What opens the CA's keys.
@@ -181,6 +183,7 @@ impl ServerOptions {
             data_dir: Some(config.data_dir.clone()),
             formation,
             retry_join: config.retry_join.clone(),
+            nomad: config.nomad.clone(),
             ca: CaConfig {
                 leaf_ttl_seconds: config.ca.leaf_ttl.std().as_secs(),
                 intermediate_ttl_seconds: config.ca.intermediate_ttl.std().as_secs(),
@@ -219,6 +222,7 @@ impl ServerOptions {
             data_dir: None,
             formation: Formation::Bootstrap,
             retry_join: Vec::new(),
+            nomad: NomadConfig::default(),
             tls,
             sealing,
             ca: CaConfig::default(),

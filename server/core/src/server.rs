@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_nomad::Servers;
 use mesh_raft::grpc::{GrpcTransport, RaftService};
 use mesh_raft::{Peer, RaftConfig, RaftNode};
 use mesh_state::Store;
@@ -65,6 +66,8 @@ impl Server {
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
         check(&options)?;
         let settings = Settings::of(&options);
+        let others = Servers::new(options.retry_join, &options.nomad);
+        let others = others.map_err(|error| ServerError::Options(error.to_string()))?;
         let listeners = Listeners::bind(&options.tls, options.api, options.cluster)?;
         let (dir, data) = folder(options.data_dir)?;
         let cluster = listeners.cluster.1;
@@ -83,13 +86,14 @@ impl Server {
         let connector = connector(options.tls.clone());
         let transport = GrpcTransport::new(connector.clone(), config.limits.message_bytes());
         let raft = RaftNode::start(config, machine, Arc::new(transport)).await?;
-        if let Err(error) = joins(&raft, options.formation, &options.retry_join).await {
+        if let Err(error) = joins(&raft, options.formation, &others).await {
             raft.shutdown().await;
             return Err(error);
         }
         let metrics = Metrics::new().map_err(|error| ServerError::Internal(error.to_string()))?;
         let core = Arc::new(Core {
             registry: Registry::new(&me.name),
+            others,
             me,
             store,
             raft,
@@ -197,12 +201,8 @@ fn check(options: &ServerOptions) -> Result<(), ServerError> {
 }
 
 /// A server that belongs to no cluster, and is to make none, must know whom to ask.
-async fn joins(
-    raft: &RaftNode,
-    formation: Formation,
-    retry_join: &[String],
-) -> Result<(), ServerError> {
-    if formation != Formation::Join || !retry_join.is_empty() {
+async fn joins(raft: &RaftNode, formation: Formation, others: &Servers) -> Result<(), ServerError> {
+    if formation != Formation::Join || !others.is_empty() {
         return Ok(());
     }
     // One that cannot say has stopped, and says why.

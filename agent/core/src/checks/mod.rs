@@ -8,5 +8,5 @@ mod runner;
 mod thresholds;
 
 pub(crate) use board::Board;
-pub(crate) use probe::{Network, reason};
+pub(crate) use probe::Network;
 pub(crate) use runner::run;

@@ -289,7 +289,7 @@ fn is_local(ip: IpAddr) -> bool {
 }
 
 /// An error with all of its causes: reqwest's own text names only the first.
-pub(crate) fn reason(error: &reqwest::Error) -> String {
+pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

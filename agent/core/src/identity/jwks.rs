@@ -5,13 +5,12 @@
 //! log in could name any key, so there is a time between two readings.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mesh_model::config::NomadConfig;
-use reqwest::{Client, redirect};
+use mesh_nomad::Nomad;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -22,10 +21,6 @@ use crate::AgentError;
 
 /// Where Nomad has them, below its address.
 const PATH: &str = "/.well-known/jwks.json";
-/// How long Nomad may take.
-const LIMIT: Duration = Duration::from_secs(5);
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 256 * 1024;
 /// The time between two readings, and after one that failed.
 const BETWEEN: Duration = Duration::from_secs(10);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -35,8 +30,8 @@ const OLD: Duration = Duration::from_secs(3600);
 /// The keys.
 #[derive(Debug)]
 pub(super) struct Keys {
-    url: String,
-    client: Client,
+    nomad: Nomad,
+    path: &'static str,
     inner: Mutex<Inner>,
 }
 
@@ -50,24 +45,18 @@ struct Inner {
 
 impl Keys {
     pub(super) fn new(config: &NomadConfig) -> Result<Self, AgentError> {
-        let mut builder = Client::builder()
-            .no_proxy()
-            .timeout(LIMIT)
-            .redirect(redirect::Policy::none());
-        let base = config.address.trim_end_matches('/');
-        let url = config.jwks_url.clone();
-        let url = url.unwrap_or_else(|| format!("{base}{PATH}"));
-        if let Some(file) = &config.ca_file {
-            builder = builder.tls_certs_only(certificates(file)?);
-        } else if url.starts_with("http://") {
-            // Where no certificate is looked at, a machine need not have any to trust.
-            builder = builder.tls_certs_only([]);
-        }
+        let ca_file = config.ca_file.as_deref();
+        let (nomad, path) = match &config.jwks_url {
+            // Elsewhere than Nomad is, its token is nobody's to see.
+            Some(url) => (Nomad::new(url, ca_file, None), ""),
+            None => {
+                let token_file = config.token_file.as_deref();
+                (Nomad::new(&config.address, ca_file, token_file), PATH)
+            }
+        };
         Ok(Self {
-            url,
-            client: builder.build().map_err(|error| {
-                AgentError::Option(format!("nomad: {}", crate::checks::reason(&error)))
-            })?,
+            nomad: nomad.map_err(|error| AgentError::Option(error.to_string()))?,
+            path,
             inner: Mutex::default(),
         })
     }
@@ -85,10 +74,11 @@ impl Keys {
         }
         let failed = inner.pause.as_ref().and_then(|(_, failed)| failed.clone());
         Err(match failed {
-            Some(reason) => LoginError::Keys(format!("{}: {reason}", self.url)),
-            None => {
-                LoginError::Refused(format!("signed with a key that {} does not have", self.url))
-            }
+            Some(reason) => LoginError::Keys(reason),
+            None => LoginError::Refused(format!(
+                "signed with a key that {} does not have",
+                self.nomad.url(self.path)
+            )),
         })
     }
 
@@ -108,33 +98,17 @@ impl Keys {
                 (now + BETWEEN, None)
             }
             Err(reason) => {
-                tracing::warn!(url = self.url, reason, "Nomad's keys cannot be read");
+                tracing::warn!(reason, "Nomad's keys cannot be read");
                 (now + AFTER_FAILURE, Some(reason))
             }
         });
     }
 
     async fn fetch(&self) -> Result<HashMap<String, Key>, String> {
-        let reason = |error: reqwest::Error| crate::checks::reason(&error.without_url());
-        let mut answer = self.client.get(&self.url).send().await.map_err(reason)?;
-        if !answer.status().is_success() {
-            return Err(format!("answered with status {}", answer.status()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(reason)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(format!("answered with more than {MAX_ANSWER} bytes"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        parse(&body)
+        let body = self.nomad.get(self.path).await;
+        let body = body.map_err(|error| error.to_string())?;
+        parse(&body).map_err(|reason| format!("{}: {reason}", self.nomad.url(self.path)))
     }
-}
-
-fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, AgentError> {
-    let pem = std::fs::read(file).map_err(AgentError::disk(file))?;
-    reqwest::Certificate::from_pem_bundle(&pem)
-        .map_err(|error| AgentError::Option(format!("nomad: ca_file {}: {error}", file.display())))
 }
 
 #[derive(Debug, Deserialize)]
@@ -266,7 +240,7 @@ mod tests {
     async fn without_nomad_what_was_read_is_used() {
         let (mut keys, _) = nomad().await;
         keys.find("old").await.unwrap();
-        keys.url = "http://127.0.0.1:1/".into();
+        keys.nomad = Nomad::new("http://127.0.0.1:1", None, None).unwrap();
         let mut inner = keys.inner.lock().await;
         inner.read = None;
         inner.pause = None;

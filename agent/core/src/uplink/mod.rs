@@ -50,7 +50,7 @@ pub(crate) struct Parts {
     pub(crate) node_name: String,
     pub(crate) advertise: String,
     pub(crate) meta: BTreeMap<String, String>,
-    pub(crate) servers: Vec<String>,
+    pub(crate) servers: mesh_nomad::Servers,
     pub(crate) tls: Arc<ClusterTls>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) catalog: Arc<Catalog>,
@@ -100,9 +100,14 @@ impl Uplink {
     /// Keeps a stream open until told to stop.
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::default();
-        let mut servers = self.parts.servers.clone();
         let stop = self.parts.stop.clone();
         while !stop.is_cancelled() {
+            let mut servers = self.parts.servers.now().await;
+            if servers.is_empty() {
+                let error = Some("Nomad knows no server".to_owned());
+                let server = None;
+                self.link.send_replace(Link { server, error });
+            }
             servers.shuffle(&mut rand::rng());
             for server in &servers {
                 let begin = Instant::now();

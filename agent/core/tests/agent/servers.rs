@@ -1,5 +1,7 @@
 //! The stream to the servers.
 
+use std::sync::{Arc, Mutex};
+
 use mesh_model::Status;
 use mesh_proto::servers::v1 as pb;
 use mesh_proto::servers::v1::to_agent::Message as To;
@@ -390,4 +392,30 @@ async fn a_server_without_the_clusters_certificate_is_not_spoken_with() {
     assert!(stranger.change(|state| state.hellos.is_empty()));
     let error = agent.status().error.unwrap();
     assert!(error.contains("not signed by"), "{error}");
+}
+
+/// As an agent beside servers that Nomad runs.
+#[tokio::test]
+async fn a_server_that_nomad_names_later_is_found() {
+    let world = World::new();
+    let server = world.server().await;
+    let known = Arc::new(Mutex::new(json!([])));
+    let shown = known.clone();
+    let answer = move || std::future::ready(shown.lock().unwrap().to_string());
+    let router = axum::Router::new().route("/v1/service/mesh-server", axum::routing::get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = world.options(&[]);
+    options.servers.clear();
+    options.nomad.address = format!("http://{}", listener.local_addr().unwrap());
+    options.nomad.service = Some("mesh-server".to_owned());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let agent = mesh_agent::Agent::start(options).await.unwrap();
+    register(&agent, &web("web-1")).await;
+    let place = server.address;
+    *known.lock().unwrap() = json!([{"Address": place.ip(), "Port": place.port()}]);
+    server
+        .until("the instance", |state| {
+            state.instances.contains_key("web-1")
+        })
+        .await;
 }

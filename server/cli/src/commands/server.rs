@@ -189,7 +189,8 @@ fn way_in(config: &ServerConfig) -> Result<(), CliError> {
         let first = std::fs::read_dir(&config.data_dir).map(|mut items| items.next().is_none());
         first.unwrap_or(true)
     };
-    match told || !config.retry_join.is_empty() || !empty() {
+    let asks = !config.retry_join.is_empty() || config.nomad.service.is_some();
+    match told || asks || !empty() {
         true => Ok(()),
         false => Err(CliError::refused(
             "this server is in no cluster, and nothing says how it comes to one",
@@ -268,6 +269,7 @@ mod tests {
             "bootstrap_expect = 1",
             "bootstrap_expect = 3\nretry_join = [\"10.0.0.1\"]",
             "retry_join = [\"10.0.0.1\"]",
+            "nomad { service = \"mesh-server\" }",
         ] {
             with(text).unwrap();
         }

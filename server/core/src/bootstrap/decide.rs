@@ -31,7 +31,7 @@ pub(crate) fn decide(me: &Peer, formation: Formation, seen: &[Seen]) -> Step {
     }
     let expect = match formation {
         Formation::Join => {
-            return Step::Wait("no server of retry_join belongs to a cluster".to_owned());
+            return Step::Wait("no server that is known belongs to a cluster".to_owned());
         }
         Formation::Bootstrap => return Step::Make(vec![me.clone()]),
         Formation::Expect(expect) => expect.max(1),

@@ -127,7 +127,7 @@ pub(crate) async fn form(core: &Core) {
 }
 
 async fn look(core: &Core) -> Vec<Seen> {
-    let addresses = &core.options.retry_join;
+    let addresses = core.others.now().await;
     let answers = join_all(addresses.iter().map(|address| core.peers.identify(address))).await;
     let mut seen = Vec::new();
     for (address, answer) in addresses.iter().zip(answers) {
@@ -180,8 +180,10 @@ async fn readdress(core: &Core) {
     }
     let others = status.voters.iter().filter(|peer| peer.id != core.me.id);
     let mut addresses: Vec<String> = others.map(|peer| peer.addr.clone()).collect();
-    addresses.extend(core.options.retry_join.iter().cloned());
+    let members = addresses.len();
     loop {
+        addresses.truncate(members);
+        addresses.extend(core.others.now().await);
         match tell(core, &addresses).await {
             Ok(()) => return tracing::info!(me = %core.me, "this server's address is known"),
             Err(reason) => tracing::warn!(reason, "this server's address is not known yet"),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
 use mesh_proto::servers::v1 as wire;
 use mesh_tls::Role;
 use serde_json::json;
@@ -295,6 +296,47 @@ async fn a_server_at_another_address_is_found_again() {
     .await;
     ok(&client.put("/v1/services/web", json!({})).await);
     for (server, _) in servers.into_iter().chain([(back, client)]) {
+        server.shutdown().await;
+    }
+}
+
+/// As servers that Nomad runs, whose addresses are known when they run: each is alone at first.
+#[tokio::test]
+async fn servers_find_each_other_by_nomads_word() {
+    let known = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let answer = |State(known): State<Arc<std::sync::Mutex<Vec<serde_json::Value>>>>| async move {
+        axum::Json(known.lock().unwrap().clone())
+    };
+    let router = axum::Router::new().route("/v1/service/mesh-server", axum::routing::get(answer));
+    let router = router.with_state(known.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let mut starting = Vec::new();
+    let mut later = Vec::new();
+    for mut options in together(3) {
+        let own = options.retry_join.remove(later.len());
+        let (ip, port) = own.rsplit_once(':').unwrap();
+        let port: u16 = port.parse().unwrap();
+        later.push(json!({"Address": ip, "Port": port, "ServiceName": "mesh-server"}));
+        options.retry_join.clear();
+        options.nomad.address = address.clone();
+        options.nomad.service = Some("mesh-server".to_owned());
+        starting.push(Server::start(options).await.unwrap());
+    }
+    // Each looks again and again, and finds the others when Nomad knows them.
+    for one in later {
+        known.lock().unwrap().push(one);
+    }
+    for server in &starting {
+        soon(server.ready()).await;
+    }
+    let peers = ok(&Client::of(&starting[0])
+        .get("/v1/operator/raft/peers")
+        .await);
+    assert_eq!(peers.as_array().unwrap().len(), 3);
+    for server in starting {
         server.shutdown().await;
     }
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{
-    LogFormat, LogLevel, Readable, TlsFiles, load, log, name, node_name, path, servers, set, some,
-    tls,
+    LogFormat, LogLevel, NomadConfig, Readable, TlsFiles, load, log, name, node_name, path,
+    servers, set, some, tls,
 };
 use crate::Diagnostics;
 use crate::fields::Fields;
@@ -25,7 +25,8 @@ pub struct AgentConfig {
     /// Default: theirs.
     pub datacenter: Option<String>,
     /// The servers, as `host:port` (8701 when none is written). Also read as
-    /// `retry_join`. Default: none, which is an error for an agent alone.
+    /// `retry_join`. Default: none, which is an error for an agent that is not
+    /// told to ask Nomad either.
     pub servers: Vec<String>,
     /// The address that sidecars listen on. Default `0.0.0.0`.
     pub bind_addr: IpAddr,
@@ -60,7 +61,7 @@ pub struct AgentConfig {
     pub dns: DnsConfig,
     /// What a sidecar must prove to be registered and started. Default node.
     pub attestation: Attestation,
-    /// Where Nomad is, whose word counts for a workload.
+    /// Where Nomad is, and what it is asked for.
     pub nomad: NomadConfig,
     /// What it takes at most.
     pub limits: AgentLimits,
@@ -110,31 +111,6 @@ impl Attestation {
             "node" => Some(Self::Node),
             "workload" => Some(Self::Workload),
             _ => None,
-        }
-    }
-}
-
-/// The `nomad` block: whose workload identities are believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NomadConfig {
-    /// Nomad's agent on this node. Default `http://127.0.0.1:4646`.
-    pub address: String,
-    /// Where its keys are. Default: below `address`.
-    pub jwks_url: Option<String>,
-    /// CA certificates for `https`, PEM; no others count then. Default: the
-    /// system's.
-    pub ca_file: Option<PathBuf>,
-    /// Whom an identity must be meant for: one of these. Default `consul.io`.
-    pub audience: Vec<String>,
-}
-
-impl Default for NomadConfig {
-    fn default() -> Self {
-        Self {
-            address: "http://127.0.0.1:4646".to_owned(),
-            jwks_url: None,
-            ca_file: None,
-            audience: vec!["consul.io".to_owned()],
         }
     }
 }
@@ -281,18 +257,8 @@ impl Readable for AgentConfig {
             fields.word("attestation", &kinds, Attestation::parse),
         );
         if let Some(mut inner) = fields.block("nomad") {
-            let nomad = &mut self.nomad;
-            set(&mut nomad.address, inner.parsed("address", url));
-            some(&mut nomad.jwks_url, inner.parsed("jwks_url", url));
-            some(&mut nomad.ca_file, path(&mut inner, "ca_file"));
-            let at = inner.where_is("audience");
-            let audience = inner.strings("audience");
-            if let Some(at) = at {
-                if audience.iter().all(String::is_empty) {
-                    inner.wrong(at, "audience", "is empty; write `[\"consul.io\"]`");
-                }
-                nomad.audience = audience;
-            }
+            self.nomad.read(&mut inner);
+            self.nomad.read_identity(&mut inner);
             inner.finish();
         }
         if let Some(mut inner) = fields.block("limits") {
@@ -316,15 +282,5 @@ impl Readable for AgentConfig {
             )],
             false => Vec::new(),
         }
-    }
-}
-
-fn url(text: &str) -> Result<String, &'static str> {
-    let rest = text.strip_prefix("http://");
-    let rest = rest.or_else(|| text.strip_prefix("https://"));
-    let fine = |c: char| c.is_ascii_graphic() && c != '@';
-    match rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(fine)) {
-        true => Ok(text.to_owned()),
-        false => Err("must be a URL such as `http://127.0.0.1:4646`, with no user in it"),
     }
 }

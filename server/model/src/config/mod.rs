@@ -6,12 +6,14 @@
 //! quietly ignored is found on the day on which it mattered.
 
 mod agent;
+mod nomad;
 mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig, NomadConfig};
+pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig};
+pub use nomad::NomadConfig;
 pub use server::{CaConfig, ServerConfig, ServerLimits};
 
 use crate::Diagnostics;

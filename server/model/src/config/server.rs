@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{
-    GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, Readable, TlsFiles, load, log, name, node_name,
-    path, servers, set, some, tls,
+    GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, NomadConfig, Readable, TlsFiles, load, log, name,
+    node_name, path, servers, set, some, tls,
 };
 use crate::fields::Fields;
 use crate::{Action, Diagnostics, Duration};
@@ -27,6 +27,8 @@ pub struct ServerConfig {
     pub bootstrap_expect: Option<u32>,
     /// Other servers, as `host:port` (8701 when none is written). Default: none.
     pub retry_join: Vec<String>,
+    /// Where Nomad is, which may know other servers too.
+    pub nomad: NomadConfig,
     /// The address that it listens on. Default `0.0.0.0`.
     pub bind_addr: IpAddr,
     /// The address at which servers and agents reach it. Default: the bind
@@ -118,6 +120,7 @@ impl Default for ServerConfig {
             bootstrap: false,
             bootstrap_expect: None,
             retry_join: Vec::new(),
+            nomad: NomadConfig::default(),
             bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             advertise_addr: None,
             http_addr: None,
@@ -172,6 +175,10 @@ impl Readable for ServerConfig {
             expect.and_then(|count| u32::try_from(count).ok()),
         );
         servers(&mut self.retry_join, fields, "retry_join");
+        if let Some(mut inner) = fields.block("nomad") {
+            self.nomad.read(&mut inner);
+            inner.finish();
+        }
         set(
             &mut self.bind_addr,
             fields.parsed("bind_addr", |text| {
@@ -212,8 +219,10 @@ impl Readable for ServerConfig {
                            bootstrap_expect waits for others; keep one of the two";
             wrong.push(("bootstrap", message.to_owned()));
         }
-        if self.bootstrap_expect.is_some_and(|count| count > 1) && self.retry_join.is_empty() {
-            let message = "bootstrap_expect: waits for servers that retry_join does not name";
+        let knows_others = !self.retry_join.is_empty() || self.nomad.service.is_some();
+        if self.bootstrap_expect.is_some_and(|count| count > 1) && !knows_others {
+            let message = "bootstrap_expect: waits for servers that neither retry_join nor a \
+                           service in `nomad` names";
             wrong.push(("bootstrap_expect", message.to_owned()));
         }
         let listeners = [

@@ -112,12 +112,44 @@ fn what_is_said_of_mistakes() {
 }
 
 #[test]
+fn servers_that_nomad_knows() {
+    let text = r#"
+bootstrap_expect = 3
+nomad {
+  address    = "unix:///secrets/api.sock"
+  token_file = "/secrets/nomad_token"
+  service    = "mesh-server"
+  namespace  = "infra"
+}
+"#;
+    let config = ServerConfig::parse(&[("server.hcl", text)]).unwrap().nomad;
+    assert_eq!(config.address, "unix:///secrets/api.sock");
+    assert_eq!(config.service.as_deref(), Some("mesh-server"));
+    assert_eq!(config.namespace.as_deref(), Some("infra"));
+    assert_eq!(
+        config.token_file,
+        Some(PathBuf::from("/secrets/nomad_token"))
+    );
+    // Whose identities are believed is an agent's affair.
+    for key in ["jwks_url = \"http://nomad\"", "audience = [\"mesh\"]"] {
+        let text = format!("nomad {{ {key} }}");
+        assert!(ServerConfig::parse(&[("s", &text)]).is_err(), "{key}");
+        AgentConfig::parse(&[("a", &text)]).unwrap();
+    }
+}
+
+#[test]
 fn what_nomad_is_not() {
     for text in [
         "nomad { address = \"127.0.0.1:4646\" }",
         "nomad { address = \"http://\" }",
         "nomad { jwks_url = \"http://user:secret@nomad\" }",
         "nomad { audience = [] }",
+        "nomad { address = \"unix://api.sock\" }",
+        "nomad { jwks_url = \"unix:///api.sock\" }",
+        "nomad { service = \"a/b\" }",
+        "nomad { namespace = \"a b\" }",
+        "nomad { token_file = \"\" }",
         "attestation = \"none\"",
     ] {
         assert!(AgentConfig::parse(&[("a", text)]).is_err(), "{text}");
