@@ -254,10 +254,15 @@ class Mesh:
 
     # --- talking to them
 
+    def http_address(self, server):
+        """Where a server's API is: (host, port)."""
+        return self.address(server), 8700
+
     def env(self, server=1):
         tls = self.folder / "tls"
+        host, port = self.http_address(server)
         return {
-            "MESHCTL_HTTP_ADDR": f"https://{self.address(server)}:8700",
+            "MESHCTL_HTTP_ADDR": f"https://{host}:{port}",
             "MESHCTL_CACERT": str(tls / "cluster-ca.pem"),
             "MESHCTL_CLIENT_CERT": str(tls / "cli-test.pem"),
             "MESHCTL_CLIENT_KEY": str(tls / "cli-test.key"),
@@ -287,7 +292,7 @@ class Mesh:
         """(status, JSON) of the servers' API; with raw also of an error."""
         if not hasattr(self, "_context"):
             self._context = self.context()
-        connection = http.client.HTTPSConnection(self.address(server), 8700, timeout=timeout, context=self._context)
+        connection = http.client.HTTPSConnection(*self.http_address(server), timeout=timeout, context=self._context)
         try:
             payload = None if body is None else json.dumps(body)
             given = {"Content-Type": "application/json"} if payload else {}

@@ -78,7 +78,8 @@ class NomadMesh(Mesh):
         self.agent(extra=agent_extra, door="127.0.0.1", advertise=NODE, socket="/run/meshctl/agent.sock")
         self.nomad(extra, consul)
 
-    def nomad(self, extra="", consul=""):
+    def nomad(self, extra="", consul="", client="", ready=True):
+        """client: of Nomad's client block; ready: waits until Nomad found the agent."""
         config = self.folder / "nomad.hcl"
         config.write_text(f'''data_dir  = "{self.run}/nomad"
 bind_addr = "{NODE}"
@@ -93,7 +94,7 @@ client {{
   options {{
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
   }}
-}}
+{client}}}
 plugin "raw_exec" {{
   config {{
     enabled = true
@@ -107,20 +108,21 @@ consul {{
 disable_update_check = true
 {extra}
 ''')
-        self.start_nomad()
+        self.start_nomad(ready)
 
-    def start_nomad(self):
+    def start_nomad(self, ready=True):
         env = {"PATH": f"{self.shim}:{os.environ['PATH']}"}
         for name in list(os.environ):
             if name.startswith(("NOMAD_", "CONSUL_", "AWS_")):
                 env[name] = ""
         self.start("nomad", [binary(), "agent", "-config", self.folder / "nomad.hcl"], env=env)
-        self.until_ready()
+        self.until_ready(found=ready)
 
-    def until_ready(self):
+    def until_ready(self, found=True):
+        """found: and has found the agent."""
         def probe():
             nodes = self.api_nomad("/v1/nodes")
-            return nodes and nodes[0]["Status"] == "ready" and self.attribute("consul.grpc")
+            return nodes and nodes[0]["Status"] == "ready" and (not found or self.attribute("consul.grpc"))
         until(f"the Nomad node is ready\n{self.tail('nomad')}", probe, deadline=60)
 
     def attribute(self, name):
