@@ -180,6 +180,24 @@ disable_update_check = true
         """Runs a program in the allocation's network namespace."""
         return sh("nsenter", f"--net=/run/netns/{allocation['ID']}", *arguments, check=check)
 
+    def sidecars(self):
+        """The processes of the sidecars, by their allocation: as they are, not as anyone says."""
+        found = {}
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                words = pathlib.Path("/proc", entry, "cmdline").read_bytes().decode().split("\0")
+                if words[0].endswith("/mesh-proxy"):
+                    found[pathlib.Path(words[2]).parts[-4]] = int(entry)
+        return found
+
+    def instances(self, *services):
+        """What the servers know of them."""
+        rows = []
+        for service in services:
+            _, found = self.api("GET", f"/v1/catalog/services/{service}")
+            rows += found if isinstance(found, list) else found["instances"]
+        return rows
+
     def registrations(self, agent="a10"):
         """How often an instance was registered with the agent."""
         return self.processes[agent].log.read_text(errors="replace").count("registered instance=")

@@ -1,59 +1,15 @@
 """Shapes of groups: several services with connect, upstreams on sockets, services that only call, drains."""
 
 import json
+import os
+import signal
+import socket
 import unittest
 
-from mesh import BIN, Load, http_get, until
+from jobtext import check, service, task, upstream
+from jobtext import job as job_text
+from mesh import Load, http_get, until
 from nomad import NODE, NomadMesh, missing
-
-SIDECAR = f'''
-        sidecar_task {{
-          driver = "raw_exec"
-          config {{
-            command = "{BIN}/mesh-proxy"
-            args    = ["-c", "${{NOMAD_SECRETS_DIR}}/envoy_bootstrap.json"]
-          }}
-        }}
-'''
-
-
-def service(name, port, upstreams="", more="", proxy=""):
-    at = f'      port = "{port}"\n' if port else ""
-    inner = f"          proxy {{\n{proxy}{upstreams}          }}\n" if upstreams or proxy else ""
-    return f'''
-    service {{
-      name = "{name}"
-{at}{more}
-      connect {{
-        sidecar_service {{
-{inner}        }}
-{SIDECAR}      }}
-    }}
-'''
-
-
-def task(name, mode, port, more=""):
-    return f'''
-    task "{name}" {{
-      driver = "raw_exec"
-      config {{
-        command = "{BIN}/mesh-demo"
-        args    = ["{mode}"]
-      }}
-      env {{
-        PORT = "{port}"
-{more}
-      }}
-    }}
-'''
-
-
-def upstream(name, port):
-    return f'''            upstreams {{
-              destination_name = "{name}"
-              local_bind_port  = {port}
-            }}
-'''
 
 
 @unittest.skipIf(missing(), missing())
@@ -72,10 +28,7 @@ class Groups(unittest.TestCase):
         cls.mesh.close()
 
     def run_groups(self, job, *groups):
-        text = f'job "{job}" {{\n' + "".join(
-            f'  group "{name}" {{\n    network {{\n      mode = "bridge"\n{network}    }}\n{body}  }}\n'
-            for name, network, body in groups) + "}\n"
-        path = self.mesh.write_job(job, text)
+        path = self.mesh.write_job(job, job_text(job, *groups))
         self.mesh.run_job(path, deadline=150, variables={})
         self.addCleanup(self.mesh.stop_job, job)
 
@@ -100,12 +53,49 @@ class Groups(unittest.TestCase):
         self.assertEqual(sorted(row["tags"]), ["a", "b"])
         self.assertEqual(row["meta"]["side"], "left")
 
+    def test_an_upstream_on_a_socket(self):
+        path = self.mesh.run / "left.sock"
+        at = (f'            upstreams {{\n              destination_name       = "far"\n'
+              f'              local_bind_socket_path = "{path}"\n              local_bind_socket_mode = "0600"\n'
+              '            }\n')
+        self.run_groups("sockets", ("far", "", service("far", 9001, more=check()) + task("far", "api", 9001)),
+                        ("near", "", service("near", "", at) + task("near", "api", 9002)))
+
+        def call():
+            with socket.socket(socket.AF_UNIX) as stream:
+                stream.settimeout(10)
+                stream.connect(str(path))
+                stream.sendall(b"GET / HTTP/1.1\r\nHost: far\r\nConnection: close\r\n\r\n")
+                return b"".join(iter(lambda: stream.recv(4096), b""))
+        self.assertIn(b'"count"', until("the socket answers", lambda: call().startswith(b"HTTP/1.1 200") and call()))
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        # Killed, a sidecar leaves its socket behind; the next one takes its place.
+        near = self.mesh.allocation("sockets", "near")
+        pid = self.mesh.sidecars()[near["ID"]]
+        os.kill(pid, signal.SIGKILL)
+        until("another sidecar serves it", lambda: self.mesh.sidecars().get(near["ID"], pid) != pid
+              and call().startswith(b"HTTP/1.1 200"), deadline=60)
+
+    def test_the_sidecars_task_is_as_the_job_says(self):
+        more = ('          name           = "own-name"\n          kill_timeout   = "7s"\n          shutdown_delay = "1s"\n'
+                '          env {\n            MESH_TEST = "given"\n          }\n'
+                '          resources {\n            cpu    = 77\n            memory = 99\n          }\n'
+                '          meta {\n            side = "car"\n          }\n')
+        self.run_groups("overrides", ("one", "", service("one", 9001, task=more) + task("one", "api", 9001)))
+        tasks = self.mesh.api_nomad("/v1/job/overrides")["TaskGroups"][0]["Tasks"]
+        sidecar = next(one for one in tasks if one["Kind"] == "connect-proxy:one")
+        self.assertEqual((sidecar["Name"], sidecar["KillTimeout"], sidecar["ShutdownDelay"], sidecar["Meta"],
+                          sidecar["Resources"]["CPU"], sidecar["Resources"]["MemoryMB"]),
+                         ("own-name", 7 * 10 ** 9, 10 ** 9, {"side": "car"}, 77, 99))
+        pid = self.mesh.sidecars()[self.mesh.allocation("overrides", "one")["ID"]]
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            self.assertIn(b"MESH_TEST=given", file.read().split(b"\0"))
+        self.mesh.wait_passing("one")
+
     def test_an_instance_that_stops_fails_no_call(self):
         def group(name):
             # Without a check an instance counts as soon as its sidecar does, before its program listens.
-            check = ('      check {\n        type = "http"\n        path = "/health"\n        expose = true\n'
-                     '        interval = "1s"\n        timeout = "1s"\n      }\n')
-            return (name, "", service("many", 9001, more=check) + task("web", "api", 9001).replace(
+            return (name, "", service("many", 9001, more=check()) + task("web", "api", 9001).replace(
                 "driver = \"raw_exec\"", "driver = \"raw_exec\"\n      shutdown_delay = \"3s\"", 1))
         caller = (service("user", 9002, upstream("many", 8080))
                   + task("user", "dashboard", 9002, '        COUNTING_SERVICE_URL = "http://127.0.0.1:8080"'))
