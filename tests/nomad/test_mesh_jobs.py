@@ -11,6 +11,7 @@ import pathlib
 import pwd
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 from mesh import BIN, ROOT, Load, http_get, until
@@ -110,6 +111,26 @@ class Specs(unittest.TestCase):
         for path in sorted((ROOT / "jobspecs").glob("*.nomad.hcl")):
             run = subprocess.run([binary(), "fmt", "-check", "-list", path], capture_output=True, text=True, timeout=60)
             self.assertEqual((run.returncode, run.stdout), (0, ""), f"{path.name}\n{run.stderr}")
+
+    @unittest.skipUnless(binary(), "no `nomad` on PATH, and NOMAD_BIN is not set")
+    def test_the_count_dashboard_is_wired_as_nomad_writes_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = subprocess.run([binary(), "job", "init", "-connect", "-short"], cwd=folder,
+                                  capture_output=True, text=True, timeout=60)
+            self.assertEqual(made.returncode, 0, made.stderr)
+            theirs = self.wiring(next(pathlib.Path(folder).iterdir()))
+        self.assertEqual(self.wiring(job_file("countdash")), theirs)
+        self.assertEqual(set(theirs), {"api", "dashboard"})
+
+    @staticmethod
+    def wiring(path):
+        """Networks, services and connect blocks of each group, without what starts the sidecar."""
+        run = subprocess.run([binary(), "job", "run", "-output", path], capture_output=True, text=True, timeout=60)
+        found = {}
+        for group in json.loads(run.stdout)["Job"]["TaskGroups"]:
+            services = [(one["Name"], one["PortLabel"], one["Connect"]["SidecarService"]) for one in group["Services"]]
+            found[group["Name"]] = (group["Networks"], services)
+        return found
 
     def test_none_names_a_secret(self):
         for path in sorted((ROOT / "jobspecs").glob("*.nomad.hcl")):
