@@ -161,6 +161,7 @@ impl Agent {
         }));
         let servers = mesh_nomad::Servers::new(options.servers.clone(), &options.nomad);
         let servers = servers.map_err(|error| AgentError::Option(error.to_string()))?;
+        let servers = servers.kept_in(options.data_dir.join("servers.json"));
         let uplink = Uplink::new(
             uplink::Parts {
                 node_id: options.node_id.clone(),

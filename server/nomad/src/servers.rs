@@ -1,6 +1,9 @@
 //! Where the servers are: those that the configuration names, and those that Nomad knows.
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use mesh_model::config::NomadConfig;
@@ -25,6 +28,8 @@ struct Asked {
     nomad: Nomad,
     path: String,
     known: Mutex<Known>,
+    /// Where what Nomad said last outlives this process.
+    kept: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +56,7 @@ impl Servers {
                 nomad: Nomad::new(&nomad.address, ca_file, token_file)?,
                 path,
                 known: Mutex::default(),
+                kept: None,
             })
         });
         Ok(Self {
@@ -62,6 +68,19 @@ impl Servers {
     /// Those of the configuration only.
     pub fn fixed(fixed: Vec<String>) -> Self {
         Self { fixed, asked: None }
+    }
+
+    /// Keeps what Nomad says in this file, and begins with what stands there: so who starts while
+    /// Nomad does not answer finds the servers all the same. A file that cannot be read or written is
+    /// as none, and logged: it is a help only.
+    #[must_use]
+    pub fn kept_in(mut self, path: PathBuf) -> Self {
+        if let Some(asked) = &mut self.asked {
+            let known = asked.known.get_mut();
+            known.unwrap_or_else(PoisonError::into_inner).servers = read(&path);
+            asked.kept = Some(path);
+        }
+        self
     }
 
     /// Whether there is nobody to ask, now or later.
@@ -93,6 +112,15 @@ impl Asked {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let said = match answer {
             Ok(servers) => {
+                // An empty list is not kept: it is that of a cluster that has yet to begin, or that
+                // is away, and who starts then is served better by where it was.
+                if let Some(path) = &self.kept
+                    && servers != known.servers
+                    && !servers.is_empty()
+                    && let Err(error) = write(path, &servers)
+                {
+                    tracing::warn!(path = %path.display(), %error, "where the servers are cannot be kept");
+                }
                 known.servers = servers;
                 String::new()
             }
@@ -109,6 +137,25 @@ impl Asked {
         }
         known.servers.clone()
     }
+}
+
+fn read(path: &Path) -> Vec<String> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "where the servers were cannot be read");
+            Vec::new()
+        }),
+        Err(_) => Vec::new(), // nothing was kept yet
+    }
+}
+
+/// As a whole or not at all.
+fn write(path: &Path, servers: &[String]) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec(servers)?)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
 }
 
 /// An instance, as Nomad's `/v1/service/NAME` has it.
@@ -205,6 +252,26 @@ mod tests {
         assert_eq!(servers.now().await, ["10.0.0.1:8701", "10.0.0.3:1"]);
         *said.lock().unwrap() = "[]";
         assert_eq!(servers.now().await, ["10.0.0.1:8701"]);
+    }
+
+    #[tokio::test]
+    async fn what_nomad_said_outlives_the_process() {
+        let (mut config, said) = nomad().await;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("servers.json");
+        let begin = |config: &NomadConfig| {
+            let servers = Servers::new(Vec::new(), config).unwrap();
+            servers.kept_in(file.clone())
+        };
+        *said.lock().unwrap() = r#"[{"Address": "10.0.0.2", "Port": 1}]"#;
+        let servers = begin(&config);
+        assert_eq!(servers.now().await, ["10.0.0.2:1"]);
+        *said.lock().unwrap() = "[]";
+        assert!(servers.now().await.is_empty());
+        config.address = "http://127.0.0.1:1".to_owned();
+        assert_eq!(begin(&config).now().await, ["10.0.0.2:1"]);
+        std::fs::write(&file, "{").unwrap();
+        assert!(begin(&config).now().await.is_empty());
     }
 
     #[tokio::test]
