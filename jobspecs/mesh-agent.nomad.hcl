@@ -132,6 +132,10 @@ link() {
 
 [ -x "$program" ] || { echo "$program: is not there; copy it to each machine" >&2; exit 1; }
 id "$user" >/dev/null || { echo "user $user: is not there; useradd --system $user" >&2; exit 1; }
+runuser -u "$user" -- test -x "$NOMAD_TASK_DIR/.." || {
+  echo "user $user cannot reach $NOMAD_TASK_DIR; chmod o+x the data_dir of Nomad" >&2
+  exit 1
+}
 install -d -m 0700 -o "$user" '${var.data_dir}'
 install -d -m 0755 -o "$user" "$${socket%/*}"
 link '${var.shim_dir}/consul'

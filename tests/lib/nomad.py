@@ -70,7 +70,7 @@ class NomadMesh(Mesh):
         self.shim = self.folder / "shim"
         self.shim.mkdir()
         (self.shim / "consul").symlink_to(MESHCTL)
-        self.agent_options = {}
+        self.token = ""  # of Nomad's, where it has ACLs
 
     def begin(self, extra="", agent_extra="", consul=""):
         """extra: of Nomad's configuration; agent_extra: of the agent's; consul: of Nomad's consul block."""
@@ -131,7 +131,8 @@ disable_update_check = true
 
     def api_nomad(self, path, method="GET", body=None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://{NODE}:4646{path}", data=data, method=method)
+        request = urllib.request.Request(f"http://{NODE}:4646{path}", data=data, method=method,
+                                         headers={"X-Nomad-Token": self.token} if self.token else {})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=15) as response:
             return json.loads(response.read() or b"null")
@@ -142,7 +143,7 @@ disable_update_check = true
         for key, value in ({"bin": BIN} if variables is None else variables).items():
             arguments += ["-var", f"{key}={value}"]
         run = subprocess.run([*map(str, arguments), str(path)], capture_output=True, text=True, timeout=deadline,
-                             env={**os.environ, "NOMAD_ADDR": f"http://{NODE}:4646"})
+                             env={**os.environ, "NOMAD_ADDR": f"http://{NODE}:4646", "NOMAD_TOKEN": self.token})
         if run.returncode != 0:
             raise AssertionError(f"nomad job run {path}: exit {run.returncode}\n{run.stdout}{run.stderr}\n"
                                  f"{self.tail('nomad')}")
