@@ -159,7 +159,8 @@ EOT
         command = "${var.bin}/meshctl"
         args = [
           "agent",
-          "-config", "${NOMAD_TASK_DIR}/agent.hcl",
+          "-config", "${NOMAD_TASK_DIR}/nomad.hcl",
+          "-config", "${NOMAD_TASK_DIR}/more.hcl",
           "-node-name", "${node.unique.name}",
           "-advertise-addr", "${attr.unique.network.ip-address}",
           "-data-dir", var.data_dir,
@@ -176,15 +177,20 @@ EOT
       }
 
       template {
-        destination = "local/agent.hcl"
+        destination = "local/nomad.hcl"
         data        = <<EOT
 nomad {
   address    = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
   token_file = "{{ env "NOMAD_SECRETS_DIR" }}/nomad_token"
   service    = "mesh-server"
 }
-${var.config}
 EOT
+      }
+
+      # Read after it, and wins key by key.
+      template {
+        destination = "local/more.hcl"
+        data        = "${var.config}\n"
       }
 
       resources {

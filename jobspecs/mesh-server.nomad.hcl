@@ -172,7 +172,8 @@ job "mesh-server" {
         command = "${var.bin}/meshctl"
         args = [
           "server",
-          "-config", "${NOMAD_TASK_DIR}/server.hcl",
+          "-config", "${NOMAD_TASK_DIR}/nomad.hcl",
+          "-config", "${NOMAD_TASK_DIR}/more.hcl",
           "-node-name", var.node_name,
           "-bootstrap-expect", "${var.count}",
           "-data-dir", var.data_dir,
@@ -194,15 +195,20 @@ job "mesh-server" {
       # The others are asked for, and not written here: Nomad ends a task whose
       # template it cannot renew, and the mesh would go when Nomad's servers do.
       template {
-        destination = "local/server.hcl"
+        destination = "local/nomad.hcl"
         data        = <<EOT
 nomad {
   address    = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
   token_file = "{{ env "NOMAD_SECRETS_DIR" }}/nomad_token"
   service    = "mesh-server"
 }
-${var.config}
 EOT
+      }
+
+      # Read after it, and wins key by key.
+      template {
+        destination = "local/more.hcl"
+        data        = "${var.config}\n"
       }
 
       resources {

@@ -26,6 +26,14 @@ server {{
   enabled          = true
   bootstrap_expect = 1
 }}
+consul {{
+  auto_advertise   = false
+  server_auto_join = false
+  service_identity {{
+    aud = ["consul.io"]
+    ttl = "1h"
+  }}
+}}
 '''
 CLIENT = '''client {{
   enabled           = true
@@ -48,8 +56,11 @@ consul {{
   auto_advertise   = false
   server_auto_join = false
   client_auto_join = false
+  token            = "any"
 }}
 '''
+# Nomad's keys are read over the task's socket too.
+PROVED = 'attestation = "workload"\nnomad {\n  audience = ["consul.io"]\n}\n'
 
 
 class Apart(JobsMesh):
@@ -83,7 +94,7 @@ class Alone(unittest.TestCase):
             mesh.prepare()
             mesh.begin_nomad()
             mesh.run_servers()
-            mesh.run_agents()
+            mesh.run_agents(PROVED)
             mesh.run_job(job_file("countdash"), variables={"bin": mesh.bin}, deadline=150)
             mesh.command("intention", "create", "-allow", "-wait", "count-dashboard", "count-api")
             until("the dashboard counts", cls.counts)
