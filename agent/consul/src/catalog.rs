@@ -1,7 +1,8 @@
 //! `/v1/catalog/…` and `/v1/health/…`: the servers' rows as Consul shows them.
 //!
 //! A sidecar is a service of its own for Consul, `<service>-sidecar-proxy`, and a part of its instance
-//! for us. Of a row's checks those are the sidecar's that have the ids which Consul gives them.
+//! for us. Of a row's checks those are the sidecar's that have the ids which Consul gives them. A
+//! native instance stands for itself where others have a sidecar.
 
 use std::collections::BTreeMap;
 
@@ -115,7 +116,20 @@ impl Instance {
     /// Whether it has this part.
     #[must_use]
     pub fn has(&self, part: Part) -> bool {
-        part == Part::Application || self.proxy.is_some()
+        part == Part::Application || self.in_mesh() == Some(Part::Sidecar)
+    }
+
+    /// Which part of it is in the mesh: what others call; none: it is not called through the mesh.
+    #[must_use]
+    pub fn in_mesh(&self) -> Option<Part> {
+        self.proxy.as_ref().map(|proxy| match proxy.native {
+            true => Part::Application,
+            false => Part::Sidecar,
+        })
+    }
+
+    fn is_native(&self) -> bool {
+        self.in_mesh() == Some(Part::Application)
     }
 
     /// Whether it has all of these tags, in any case, as Consul compares them.
@@ -153,7 +167,7 @@ impl Instance {
             "ServiceWeights": weights(self.weights),
             "ServiceEnableTagOverride": false,
             "ServiceProxy": self.proxied(part),
-            "ServiceConnect": {},
+            "ServiceConnect": self.connect(),
             "CreateIndex": self.create_index,
             "ModifyIndex": self.modify_index,
         })
@@ -216,7 +230,7 @@ impl Instance {
                 "Weights": weights(self.weights),
                 "EnableTagOverride": false,
                 "Proxy": self.proxied(part),
-                "Connect": {},
+                "Connect": self.connect(),
                 "CreateIndex": self.create_index,
                 "ModifyIndex": self.modify_index,
             },
@@ -224,15 +238,20 @@ impl Instance {
         })
     }
 
+    fn connect(&self) -> Value {
+        match self.is_native() {
+            true => json!({"Native": true}),
+            false => json!({}),
+        }
+    }
+
     fn is_heard(&self) -> bool {
         self.node_state == "alive"
     }
 
     fn checks_of(&self, part: Part) -> impl Iterator<Item = (&String, &Check)> {
-        let sidecar = self
-            .proxy
-            .as_ref()
-            .map(|proxy| format!("service:{}", proxy.id));
+        let sidecar = self.proxy.as_ref().filter(|proxy| !proxy.native);
+        let sidecar = sidecar.map(|proxy| format!("service:{}", proxy.id));
         let is_sidecars = move |id: &str| {
             let rest = sidecar.as_ref().and_then(|begin| id.strip_prefix(begin));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))

@@ -1,5 +1,8 @@
-//! `/v1/agent/connect/…`: what the mesh trusts, and whether a caller may come in.
+//! `/v1/agent/connect/…`: what the mesh trusts, whether a caller may come in, and certificates of
+//! native services.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::ConsulError;
@@ -86,4 +89,66 @@ pub fn roots(trust_domain: &str, roots: &[Root], index: u64) -> Value {
         "TrustDomain": trust_domain,
         "Roots": shown.collect::<Vec<_>>(),
     })
+}
+
+/// A certificate of a native service, and its key.
+#[derive(Clone, Copy)]
+pub struct Certificate<'a> {
+    /// Leaf first, then what stands between it and the root: DER.
+    pub chain: &'a [&'a [u8]],
+    /// The key, PEM.
+    pub key: &'a str,
+    /// The serial number, two hex digits a byte.
+    pub serial: &'a str,
+    /// The service's name.
+    pub service: &'a str,
+    /// Its SPIFFE ID.
+    pub uri: &'a str,
+    /// When it begins and ends, as RFC 3339.
+    pub valid: (&'a str, &'a str),
+    /// Another one has another index.
+    pub index: u64,
+}
+
+/// The answer of `GET /v1/agent/connect/ca/leaf/:service`.
+#[must_use]
+pub fn leaf(certificate: &Certificate<'_>) -> Value {
+    let chain = certificate.chain.iter().map(|der| pem(der));
+    json!({
+        "SerialNumber": with_colons(certificate.serial),
+        "CertPEM": chain.collect::<String>(),
+        "PrivateKeyPEM": certificate.key,
+        "Service": certificate.service,
+        "ServiceURI": certificate.uri,
+        "ValidAfter": certificate.valid.0,
+        "ValidBefore": certificate.valid.1,
+        "CreateIndex": certificate.index,
+        "ModifyIndex": certificate.index,
+    })
+}
+
+fn with_colons(hex: &str) -> String {
+    let mut out = String::with_capacity(hex.len() * 3 / 2);
+    for (at, digit) in hex.chars().enumerate() {
+        if at > 0 && at % 2 == 0 {
+            out.push(':');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        // Base64 is ASCII: every place is one between characters.
+        let (line, after) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = after;
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+    out
 }

@@ -53,7 +53,7 @@ pub fn service(registration: &Registration, body: Option<&Value>, datacenter: &s
     if let Some(proxy) = sent.value("Proxy") {
         out.insert("Proxy".into(), proxy.clone());
     }
-    if sent.object("Connect").flag("Native") {
+    if registration.native {
         out.insert("Connect".into(), json!({ "Native": true }));
     }
     out.insert("Datacenter".into(), datacenter.into());

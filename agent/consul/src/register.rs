@@ -51,15 +51,14 @@ pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
         ));
     }
     let connect = fields.object("Connect")?;
-    if let Some(connect) = &connect
-        && connect.flag("Native")?
-    {
-        warnings.push("Connect.Native is echoed, but has no effect".to_owned());
-    }
-    let sidecar = match connect {
-        Some(connect) => connect.object("SidecarService")?,
-        None => None,
+    let (native, sidecar) = match &connect {
+        Some(connect) => (connect.flag("Native")?, connect.object("SidecarService")?),
+        None => (false, None),
     };
+    if native && sidecar.is_some() {
+        let why = "a native service has no sidecar; leave out this or SidecarService";
+        return Err(fields.error("Connect.Native", why));
+    }
     let sidecar = match sidecar {
         Some(fields) => Some(read_sidecar(&fields, &id, &service, &mut warnings)?),
         None => None,
@@ -77,6 +76,7 @@ pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
             namespace,
             service,
             sidecar,
+            native,
         },
         warnings,
     })

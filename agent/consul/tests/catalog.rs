@@ -45,6 +45,22 @@ fn golden_instances() {
 }
 
 #[test]
+fn a_native_instance_stands_for_itself() {
+    let mut row = row();
+    row["proxy"] = json!({"id": "web-1", "address": "10.0.0.5", "port": 8080, "native": true});
+    row["checks"] = json!({"service:web-1:1": {"name": "own", "status": "warning"}});
+    let native = instance(row);
+    assert_eq!(native.in_mesh(), Some(Part::Application));
+    assert!(!native.has(Part::Sidecar) && !native.is_passing(Part::Application));
+    let shown = native.health(Part::Application, "dc1");
+    assert_eq!(shown["Service"]["Connect"], json!({"Native": true}));
+    assert_eq!(shown["Service"]["Port"], 8080);
+    assert_eq!(shown["Checks"][1]["CheckID"], "service:web-1:1");
+    let shown = native.catalog(Part::Application, "dc1");
+    assert_eq!(shown["ServiceConnect"], json!({"Native": true}));
+}
+
+#[test]
 fn golden_nodes_and_services() {
     let node: Node = serde_json::from_value(json!({
         "id": "0f1e", "name": "host-1", "address": "10.0.0.5", "version": "0.1.0",

@@ -1,7 +1,7 @@
 //! Health of what runs here, and what applications without a sidecar ask: a golden file of each.
 #![allow(clippy::unwrap_used)]
 
-use mesh_consul::connect::{Question, Root, authorized, question, roots};
+use mesh_consul::connect::{Certificate, Question, Root, authorized, leaf, question, roots};
 use mesh_consul::health::{Health, code, worst};
 use mesh_model::Status;
 use serde_json::json;
@@ -23,6 +23,21 @@ fn golden_health() {
     assert_eq!(worst(&[]), None);
     let codes = [Status::Passing, Status::Warning, Status::Critical].map(code);
     assert_eq!(codes, [200, 429, 503]);
+}
+
+#[test]
+fn golden_leaf() {
+    let (one, two) = ([0x30_u8; 50], [0x31_u8; 3]);
+    let shown = leaf(&Certificate {
+        chain: &[&one, &two],
+        key: "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        serial: "0c69a1",
+        service: "web",
+        uri: "spiffe://0f1e.mesh/ns/default/dc/dc1/svc/web",
+        valid: ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
+        index: 7,
+    });
+    insta::assert_json_snapshot!("leaf", shown);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::facts::Facts;
 use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
 use crate::http::{self, Door, Places};
 use crate::identity::Identity;
+use crate::leaves::Leaves;
 use crate::uplink::{self, Link, Membership, Reader, Uplink};
 use crate::wants::Asked;
 use crate::{AgentError, AgentOptions, DnsOptions, disk};
@@ -118,6 +119,8 @@ impl Agent {
         let tickets = Arc::new(Tickets::new(options.clock.clone()));
         let (client, signer) = uplink::signer();
         let link = watch::Sender::new(Link::default());
+        let signer = Arc::new(signer);
+        let leaves = Arc::new(Leaves::new(signer.clone(), options.clock.clone()));
         let door = Arc::new(Door {
             node_id: options.node_id.clone(),
             node_name: options.node_name.clone(),
@@ -129,7 +132,8 @@ impl Agent {
             tickets: tickets.clone(),
             identity: state.identity.clone(),
             membership: state.membership.clone(),
-            servers: Reader::new(signer.clone()),
+            servers: Reader::new(uplink::Servers::clone(&signer)),
+            leaves: leaves.clone(),
             link: link.subscribe(),
             token: ArcSwapOption::from(state.token.map(Arc::new)),
             takes_own_writes: options.takes_own_writes,
@@ -156,7 +160,7 @@ impl Agent {
             tickets,
             keys: state.keys.clone(),
             records: records.clone(),
-            signer: Arc::new(signer),
+            signer,
             stop: stop.clone(),
         }));
         let servers = mesh_nomad::Servers::new(options.servers.clone(), &options.nomad);
@@ -194,7 +198,13 @@ impl Agent {
         tasks.spawn(state.board.keep(stop.clone()));
         tasks.spawn(state.facts.keep(stop.clone()));
         tasks.spawn(compiler.run(state.catalog.watch(), stop.clone()));
-        tasks.spawn(forget(state.catalog, state.keys, records, stop.clone()));
+        tasks.spawn(forget(
+            state.catalog,
+            state.keys,
+            records,
+            leaves,
+            stop.clone(),
+        ));
         let proxies = options.limits.proxies as usize;
         for listener in [Some(grpc), grpc_socket_listener].into_iter().flatten() {
             tasks.spawn(serve_feed(listener, feed.clone(), proxies, stop.clone()));
@@ -369,16 +379,19 @@ impl State {
     }
 }
 
-/// Forgets the keys and states of proxies that are no longer registered.
+/// Forgets the keys and states of proxies and native instances that are no longer registered.
 async fn forget(
     catalog: Arc<Catalog>,
     keys: Arc<Keys>,
     records: Arc<Records>,
+    leaves: Arc<Leaves>,
     stop: CancellationToken,
 ) {
     let mut changed = catalog.watch();
     loop {
-        records.retain(&changed.borrow_and_update().clone());
+        let view = changed.borrow_and_update().clone();
+        records.retain(&view);
+        leaves.retain(&view);
         let (keys, catalog) = (keys.clone(), catalog.clone());
         let _ = tokio::task::spawn_blocking(move || keys.retain(|| catalog.view())).await;
         tokio::select! {

@@ -97,6 +97,8 @@ const MAX_AWAITED: usize = 64;
 #[derive(Default)]
 struct Memory {
     made: HashMap<String, Made>,
+    /// What native services hang on.
+    native: BTreeSet<Topic>,
     /// Topics that no proxy hangs on any more, and since when.
     lingering: HashMap<Topic, Instant>,
     /// Versions that are compiled, each with the count of changes that it takes to be on disk.
@@ -228,6 +230,15 @@ impl Compiler {
         let registered: HashSet<&str> = view.sidecars().map(|(_, it)| it.id.as_str()).collect();
         made.retain(|proxy, _| registered.contains(proxy.as_str()));
         let mut wanted = BTreeSet::new();
+        let native = natives(view);
+        let before = before
+            .union(&memory.native)
+            .cloned()
+            .collect::<BTreeSet<_>>();
+        if !add(&mut wanted, &native) {
+            tracing::error!("native services hang on more topics than servers tell one node");
+        }
+        memory.native = native;
         for (entry, sidecar) in view.sidecars() {
             let registration = &entry.registration;
             let mut wants = self.asked.of(&sidecar.id);
@@ -392,6 +403,14 @@ impl Compiler {
     fn outputs(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Compiled>>> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What native services hang on: they ask this agent whom they may let in, and what is trusted.
+fn natives(view: &View) -> BTreeSet<Topic> {
+    let all = view.iter().map(|entry| &entry.registration);
+    let native = all.filter(|registration| registration.native);
+    let topics = |it: &Registration| [Topic::Mesh, Topic::Roots, Topic::Intentions(it.key())];
+    native.flat_map(topics).collect()
 }
 
 /// Adds topics to those of the node, all or none; whether there was room for them.

@@ -19,6 +19,7 @@ mod feed;
 pub mod fuzz;
 mod http;
 mod identity;
+mod leaves;
 mod options;
 mod uplink;
 mod wants;

@@ -138,6 +138,7 @@ pub(crate) fn example() -> StaticFile {
                         address: "127.0.0.1".to_owned(),
                         port: 21001,
                         identity: identity("backend"),
+                        native: false,
                         weight: 1,
                         health: Health::Healthy,
                     }],

@@ -3,7 +3,7 @@
 //! All of it is the worker's own, so none of it is locked; connections and
 //! streams are tasks that share it through `Rc`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::config::{Address, Compiled, ListenKey, Transparent};
+use crate::config::{Address, Compiled, Endpoint, ListenKey, Transparent};
 use crate::inbound::{Application, InboundView};
 use crate::lifecycle::Phase;
 use crate::listen::Listener;
@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) held: Rc<Cell<usize>>,
     pub(crate) random: RefCell<SmallRng>,
     server_config: Arc<ServerConfig>,
+    /// Made when it is first needed, which is seldom.
+    wordless_config: OnceCell<Arc<ServerConfig>>,
     began: std::time::Instant,
     clusters: RefCell<HashMap<String, Rc<ClusterState>>>,
     peers: RefCell<HashMap<(Address, SpiffeId), Rc<Peer>>>,
@@ -75,6 +77,7 @@ impl Worker {
             redirects: Throttle::default(),
             held: Rc::default(),
             random: RefCell::new(random),
+            wordless_config: OnceCell::new(),
             server_config: shared.tls.server_config(&[H2, HTTP_1, mesh_mux::ALPN]),
             began: std::time::Instant::now(),
             clusters: RefCell::default(),
@@ -135,13 +138,21 @@ impl Worker {
         self.server_config.clone()
     }
 
+    /// The same, without a word of what the bytes are.
+    pub(crate) fn wordless_config(&self) -> Arc<ServerConfig> {
+        let make = || self.shared.tls.server_config(&[]);
+        self.wordless_config.get_or_init(make).clone()
+    }
+
     /// The connections to an instance.
-    pub(crate) fn peer(&self, address: &Address, identity: &SpiffeId) -> Rc<Peer> {
+    pub(crate) fn peer(&self, endpoint: &Endpoint) -> Rc<Peer> {
+        let (address, identity) = (endpoint.address.clone(), endpoint.identity.clone());
         let key = (address.clone(), identity.clone());
         let mut peers = self.peers.borrow_mut();
         let peer = peers
             .entry(key)
-            .or_insert_with(|| Rc::new(Peer::new(address.clone(), identity.clone())));
+            .or_insert_with(|| Rc::new(Peer::new(address, identity)));
+        peer.set_native(endpoint.native);
         peer.clone()
     }
 

@@ -94,6 +94,7 @@ fn endpoint(one: &fact::Endpoint, subset: Option<&Subset>) -> Option<Endpoint> {
         address: one.address.clone(),
         port: one.port,
         identity: one.identity.clone(),
+        native: one.native,
         weight,
         health: match one.silent {
             true => Health::Unknown,

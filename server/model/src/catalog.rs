@@ -76,8 +76,8 @@ pub struct Instance {
     /// Its part of the requests.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weights: Weights,
-    /// The sidecar in front of it; without one it is not called through the
-    /// mesh.
+    /// The sidecar in front of it, or itself where it is native; without it is
+    /// not called through the mesh.
     #[serde(default, skip_serializing_if = "is_default")]
     pub proxy: Option<ProxyEndpoint>,
     /// The checks of the instance and of its sidecar, by id.
@@ -129,16 +129,21 @@ impl Default for Weights {
     }
 }
 
-/// The sidecar in front of an instance, as others call it.
+/// What stands for an instance in the mesh, as others call it: the sidecar in
+/// front of it or, of a native one, the application itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyEndpoint {
-    /// The proxy's id, unique on its node.
+    /// The proxy's id, unique on its node; of a native instance its own.
     pub id: String,
     /// The address of its inbound port, reachable from other nodes.
     pub address: String,
-    /// Its inbound port.
+    /// Its inbound port. 0 only where it is native: it calls and is not called.
     pub port: u16,
+    /// There is no sidecar: the application speaks mTLS itself, and shows the
+    /// service's certificate.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub native: bool,
 }
 
 /// A check's state. What it printed stays with the agent.

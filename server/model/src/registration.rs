@@ -46,6 +46,10 @@ pub struct Registration {
     /// The sidecar in front of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sidecar: Option<Sidecar>,
+    /// Its application is in the mesh by itself: it speaks mTLS, with a
+    /// certificate that it asks the agent for. It then has no sidecar.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub native: bool,
 }
 
 impl Registration {

@@ -248,12 +248,17 @@ pub struct Cluster {
 pub struct Endpoint {
     /// `<node>/<instance>`.
     pub id: String,
-    /// Its sidecar's address: an IP, or a name for the resolver.
+    /// Its sidecar's address, or its own where it is native: an IP, or a name
+    /// for the resolver.
     pub address: String,
-    /// Its sidecar's inbound port.
+    /// The inbound port of the same.
     pub port: u16,
     /// The SPIFFE ID that it must prove.
     pub identity: String,
+    /// It is an application that knows TLS and not `mesh/1`: each byte stream
+    /// is a connection, and none names a protocol.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub native: bool,
     /// Its part, relative to the others'.
     pub weight: u32,
     /// Whether it is used.

@@ -161,7 +161,8 @@ impl From<VirtualAddress> for VirtualFact {
     }
 }
 
-/// An instance of a service, as others call it: only those with a sidecar.
+/// An instance of a service, as others call it: only those with a sidecar, and
+/// native ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
@@ -169,12 +170,15 @@ pub struct Endpoint {
     pub instance: String,
     /// Its node's id.
     pub node: String,
-    /// The sidecar's address.
+    /// The sidecar's address, or that of a native application.
     pub address: String,
-    /// The sidecar's inbound port.
+    /// The inbound port of the same.
     pub port: u16,
-    /// The SPIFFE ID that the sidecar must prove.
+    /// The SPIFFE ID that it must prove.
     pub identity: String,
+    /// It is the application itself, which knows TLS and not `mesh/1`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub native: bool,
     /// The worst of its checks.
     pub status: Status,
     /// Its node is not heard: "unknown".

@@ -47,10 +47,13 @@ pub struct Health {
 
 impl State {
     /// The service's instances that can be called through the mesh: those with
-    /// a sidecar, by node and id.
+    /// a sidecar and native ones with a port, by node and id.
     pub fn endpoints(&self, service: &Key) -> Vec<Endpoint> {
         let mut endpoints = self.instances_of(service);
-        endpoints.retain(|endpoint| endpoint.instance.value.proxy.is_some());
+        endpoints.retain(|endpoint| {
+            let proxy = endpoint.instance.value.proxy.as_ref();
+            proxy.is_some_and(|proxy| proxy.port != 0)
+        });
         endpoints
     }
 

@@ -5,7 +5,7 @@
 //! by what the sender has proved to be.
 //!
 //! A [`LeafKey`]'s private part lives only inside aws-lc, which wipes it when freed; it is never
-//! turned into bytes here.
+//! turned into bytes here. Only a [`GivenKey`] is, which is made to be given away.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use rustls_pki_types::{SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, 
 use webpki::aws_lc_rs as algorithms;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
 /// The largest request that is read, in bytes.
 pub const MAX_CSR: usize = 16 * 1024;
@@ -71,12 +72,7 @@ impl LeafKey {
     /// # Errors
     /// When the crypto library fails.
     pub fn csr(&self) -> Result<Vec<u8>, CsrError> {
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let request = params
-            .serialize_request(&RequestSigner(self))
-            .map_err(|_| CsrError::Crypto("certificate request"))?;
-        Ok(request.der().to_vec())
+        request(&RequestSigner(self))
     }
 
     /// The public key: a DER SubjectPublicKeyInfo.
@@ -101,6 +97,51 @@ impl fmt::Debug for LeafKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LeafKey(hidden)")
     }
+}
+
+/// A key that is made for somebody else: an application that is in the mesh by itself, and asks
+/// its agent for a certificate with the key to it. No form of it prints.
+pub struct GivenKey(rcgen::KeyPair);
+
+impl GivenKey {
+    /// A new key: EC P-256.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn generate() -> Result<Self, CsrError> {
+        rcgen::KeyPair::generate()
+            .map(Self)
+            .map_err(|_| CsrError::Crypto("key"))
+    }
+
+    /// A request for a certificate for this key: DER, no names.
+    ///
+    /// # Errors
+    /// When the crypto library fails.
+    pub fn csr(&self) -> Result<Vec<u8>, CsrError> {
+        request(&self.0)
+    }
+
+    /// The key itself: PKCS#8, PEM. To be handed to whoever it is for, and kept nowhere.
+    #[must_use]
+    pub fn pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.serialize_pem())
+    }
+}
+
+impl fmt::Debug for GivenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenKey(hidden)")
+    }
+}
+
+fn request(key: &impl rcgen::SigningKey) -> Result<Vec<u8>, CsrError> {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let request = params
+        .serialize_request(key)
+        .map_err(|_| CsrError::Crypto("certificate request"))?;
+    Ok(request.der().to_vec())
 }
 
 /// The public key of a request, as a DER SubjectPublicKeyInfo (RFC 5280, section 4.1), once the

@@ -39,7 +39,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use cluster::{ClusterFiles, ClusterTls, HANDSHAKE_TIMEOUT};
 pub use credential::{Credential, Leaf};
-pub use csr::LeafKey;
+pub use csr::{GivenKey, LeafKey};
 pub use error::{TlsError, explain};
 pub use id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 pub use mesh::{MeshTls, peer_cluster_id, peer_identity, peer_leaf};

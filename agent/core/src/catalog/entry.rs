@@ -67,11 +67,20 @@ impl Entry {
             tags: registration.tags.clone(),
             meta: registration.meta.clone(),
             weights: registration.weights,
-            proxy: registration.sidecar.as_ref().map(|sidecar| ProxyEndpoint {
-                id: sidecar.id.clone(),
-                address: or_node(&sidecar.address),
-                port: sidecar.port,
-            }),
+            proxy: match &registration.sidecar {
+                Some(sidecar) => Some(ProxyEndpoint {
+                    id: sidecar.id.clone(),
+                    address: or_node(&sidecar.address),
+                    port: sidecar.port,
+                    native: false,
+                }),
+                None => registration.native.then(|| ProxyEndpoint {
+                    id: registration.id.clone(),
+                    address: or_node(&registration.address),
+                    port: registration.port,
+                    native: true,
+                }),
+            },
             checks: checks.collect(),
         }
     }

@@ -47,14 +47,14 @@ pub(super) async fn service(
     rows(&door, &name, pairs, CATALOG, Instance::catalog).await
 }
 
-/// `GET /v1/catalog/connect/:name`: the sidecars of a service.
-pub(super) async fn service_sidecars(
+/// `GET /v1/catalog/connect/:name`: what is called of a service through the mesh.
+pub(super) async fn service_in_mesh(
     State(door): State<Arc<Door>>,
     Path(name): Path<String>,
     pairs: Pairs,
 ) -> Answer {
-    let name = format!("{name}{SIDECAR}");
-    rows(&door, &name, pairs, CATALOG, Instance::catalog).await
+    let part = Instance::in_mesh;
+    rows_of(&door, &name, pairs, CATALOG, part, Instance::catalog).await
 }
 
 /// `GET /v1/health/service/:name`
@@ -66,40 +66,51 @@ pub(super) async fn health(
     rows(&door, &name, pairs, HEALTH, Instance::health).await
 }
 
-/// `GET /v1/health/connect/:name`: the sidecars of a service.
-pub(super) async fn health_of_sidecars(
+/// `GET /v1/health/connect/:name`: what is called of a service through the mesh.
+pub(super) async fn health_in_mesh(
     State(door): State<Arc<Door>>,
     Path(name): Path<String>,
     pairs: Pairs,
 ) -> Answer {
-    let name = format!("{name}{SIDECAR}");
-    rows(&door, &name, pairs, HEALTH, Instance::health).await
+    let part = Instance::in_mesh;
+    rows_of(&door, &name, pairs, HEALTH, part, Instance::health).await
 }
 
-async fn rows(
-    door: &Door,
-    name: &str,
-    pairs: Pairs,
-    selectors: Selectors,
-    show: fn(&Instance, Part, &str) -> Value,
-) -> Answer {
-    let asked = Asked::read(door, pairs)?;
-    let filter = asked.filter(selectors)?;
-    let tags: Vec<String> = asked.all("tag").map(str::to_owned).collect();
+type Show = fn(&Instance, Part, &str) -> Value;
+
+/// A service, or the sidecars of one by their own name.
+async fn rows(door: &Door, name: &str, pairs: Pairs, selectors: Selectors, show: Show) -> Answer {
     let (name, part) = match name.strip_suffix(SIDECAR) {
         Some(of) => (of, Part::Sidecar),
         None => (name, Part::Application),
     };
+    let part = |one: &Instance| Some(part).filter(|part| one.has(*part));
+    rows_of(door, name, pairs, selectors, part, show).await
+}
+
+/// Of each instance the part that is asked for, if it has one.
+async fn rows_of(
+    door: &Door,
+    name: &str,
+    pairs: Pairs,
+    selectors: Selectors,
+    part: impl Fn(&Instance) -> Option<Part>,
+    show: Show,
+) -> Answer {
+    let asked = Asked::read(door, pairs)?;
+    let filter = asked.filter(selectors)?;
+    let tags: Vec<String> = asked.all("tag").map(str::to_owned).collect();
     let key = asked.key(name);
     let key = key.ok_or_else(|| Failure::bad(format!("`{name}` can be no service's name")))?;
     let path = format!("/v1/catalog/services/{}%2F{}", key.namespace, key.name);
     let found = asked.ask(door, &path).await?;
     let datacenter = door.datacenter();
     let all: Vec<Instance> = found.read()?;
-    let wanted = all.iter().filter(|one| {
-        one.has(part) && one.has_tags(&tags) && (!asked.flag("passing") || one.is_passing(part))
+    let wanted = all.iter().filter_map(|one| {
+        let part = part(one)?;
+        let passes = !asked.flag("passing") || one.is_passing(part);
+        (one.has_tags(&tags) && passes).then(|| show(one, part, &datacenter))
     });
-    let shown = wanted.map(|one| show(one, part, &datacenter));
-    let shown: Vec<Value> = shown.filter(|row| filter.keeps(row)).collect();
+    let shown: Vec<Value> = wanted.filter(|row| filter.keeps(row)).collect();
     found.answer(json!(shown))
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
 use bytes::Bytes;
 use mesh_consul::connect::{self, Question, Root, authorized, question};
 use mesh_model::{DEFAULT_NAMESPACE, Key};
@@ -13,10 +12,9 @@ use mesh_tls::SpiffeId;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::Door;
 use super::answer::{Answer, json, read};
 use super::query::{Asked, Pairs};
-use super::{Door, Failure, access};
-use crate::identity::Sent;
 
 /// What `/v1/ca/roots` of the servers says.
 #[derive(Deserialize)]
@@ -101,30 +99,6 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, body: Bytes) -> Ans
     json(authorized(yes, &reason))
 }
 
-/// `GET /v1/agent/connect/ca/leaf/:service`. A key is given out to nobody but a workload of that
-/// service; and none is made here so far, since servers sign for sidecars only, whose keys never
-/// leave them.
-pub(super) async fn leaf(
-    State(door): State<Arc<Door>>,
-    Path(service): Path<String>,
-    headers: HeaderMap,
-) -> Answer {
-    let sent = door.identity.judge(access::token(&headers));
-    Err(match sent {
-        Sent::Of(workload) if workload.service.as_deref() == Some(&service) => Failure::new(
-            StatusCode::NOT_IMPLEMENTED,
-            format!(
-                "service {service}: keys are made by sidecars only, and never given out; register it \
-                 with Connect.SidecarService in place of Connect.Native"
-            ),
-        ),
-        _ => Failure::forbidden(format!(
-            "service {service}: a certificate needs the token of a workload of this service in the \
-             header X-Consul-Token"
-        )),
-    })
-}
-
 /// Whether, and why. An error is why it cannot be told.
 fn judge(door: &Door, question: &Question) -> Result<(bool, String), String> {
     let namespace = question.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
@@ -141,7 +115,7 @@ fn judge(door: &Door, question: &Question) -> Result<(bool, String), String> {
     let intentions = intentions.ok_or_else(|| {
         format!(
             "the intentions for {target} are not known here; the agent holds those of services \
-             with a sidecar on this node"
+             that are in the mesh on this node"
         )
     })?;
     let intentions = serde_json::from_slice(&intentions)

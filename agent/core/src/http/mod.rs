@@ -11,6 +11,7 @@ mod config;
 mod connect;
 mod health;
 mod intentions;
+mod native;
 mod node;
 mod peer;
 mod query;
@@ -44,6 +45,7 @@ use crate::compiler::Compiler;
 use crate::facts::Facts;
 use crate::feed::{Records, Tickets};
 use crate::identity::Identity;
+use crate::leaves::Leaves;
 use crate::uplink::{Link, Membership, Reader};
 use answer::blocking;
 
@@ -68,6 +70,7 @@ pub(crate) struct Door {
     pub(crate) identity: Arc<Identity>,
     pub(crate) membership: Arc<Membership>,
     pub(crate) servers: Reader,
+    pub(crate) leaves: Arc<Leaves>,
     pub(crate) link: watch::Receiver<Link>,
     /// The register token, if there is one.
     pub(crate) token: ArcSwapOption<Vec<u8>>,
@@ -157,7 +160,6 @@ fn consul() -> Router<Arc<Door>> {
             "/v1/agent/connect/authorize",
             post(connect::authorize).put(connect::authorize),
         )
-        .route("/v1/agent/connect/ca/leaf/{service}", get(connect::leaf))
         .route("/v1/acl/login", post(acl::login).put(acl::login))
         .route("/v1/acl/logout", post(acl::logout).put(acl::logout))
         .route("/v1/acl/token/self", get(acl::own))
@@ -168,20 +170,18 @@ fn consul() -> Router<Arc<Door>> {
         .fallback(unknown)
 }
 
-/// What the servers answer, and may be waited for.
+/// What the servers answer or change, and may be waited for.
 fn reads() -> Router<Arc<Door>> {
     Router::new()
         .route("/v1/agent/connect/ca/roots", get(connect::roots))
         .route("/v1/connect/ca/roots", get(connect::roots))
+        .route("/v1/agent/connect/ca/leaf/{service}", get(native::leaf))
         .route("/v1/catalog/services", get(catalog::list))
         .route("/v1/catalog/nodes", get(catalog::nodes))
         .route("/v1/catalog/service/{name}", get(catalog::service))
-        .route("/v1/catalog/connect/{name}", get(catalog::service_sidecars))
+        .route("/v1/catalog/connect/{name}", get(catalog::service_in_mesh))
         .route("/v1/health/service/{name}", get(catalog::health))
-        .route(
-            "/v1/health/connect/{name}",
-            get(catalog::health_of_sidecars),
-        )
+        .route("/v1/health/connect/{name}", get(catalog::health_in_mesh))
         .route("/v1/connect/intentions", reading(get(intentions::list)))
         .route(
             "/v1/connect/intentions/exact",

@@ -100,6 +100,16 @@ impl Asked {
         named.any(|(_, value)| !matches!(value.as_str(), "false" | "0"))
     }
 
+    /// The index that is known already; none: no change is waited for.
+    pub(super) fn index(&self) -> Option<u64> {
+        self.index
+    }
+
+    /// How long a change is waited for.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait
+    }
+
     /// Whether a change is waited for.
     pub(super) fn is_waiting(&self) -> bool {
         self.index.is_some()

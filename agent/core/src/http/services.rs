@@ -80,7 +80,9 @@ pub(super) async fn register(
         let registered = consul::parse(&body)?;
         let id = registered.registration.id.clone();
         // What needs proof is what gets a ticket, and by it a leaf.
-        let required = registered.registration.sidecar.is_some() && door.identity.is_required();
+        let registration = &registered.registration;
+        let in_mesh = registration.sidecar.is_some() || registration.native;
+        let required = in_mesh && door.identity.is_required();
         if let Some(reason) = sent.refusal(&registered.registration, required) {
             tracing::warn!(instance = id, reason, "a registration was refused");
             return Err(Failure::forbidden(reason));

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use jwks::Keys;
 pub(crate) use jwt::read_any;
 pub(crate) use tokens::{Token, TokenError, Tokens};
-pub(crate) use workload::Sent;
+pub(crate) use workload::{Sent, Workload};
 
 /// Why there was no login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

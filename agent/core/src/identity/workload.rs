@@ -59,7 +59,7 @@ pub(crate) enum Sent {
 }
 
 /// What somebody is told who needs a token and has none.
-const HOW: &str = "attestation is \"workload\" here, so a sidecar needs the token of its \
+const HOW: &str = "attestation is \"workload\" here, so what is in the mesh needs the token of its \
     allocation and service. Set `consul { service_identity { aud = [\"consul.io\"] } }` in the \
     configuration of Nomad's servers, and a `consul { token = \"…\" }` (any text) in that of its \
     clients, without which the sidecar's bootstrap comes without a token; then run the job again";

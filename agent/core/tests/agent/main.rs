@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod doors;
+mod leaves;
 mod native;
 mod proxies;
 mod reads;

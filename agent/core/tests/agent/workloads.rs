@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use crate::doors::Other;
 use crate::support::{Answer, Nomad, Proxy, World, request, request_unix, web};
 
-const ALLOC: &str = "6f3b1a2c-0000-4000-8000-000000000001";
-const OTHER_ALLOC: &str = "6f3b1a2c-0000-4000-8000-000000000002";
-const REGISTER: &str = "/v1/agent/service/register";
+pub const ALLOC: &str = "6f3b1a2c-0000-4000-8000-000000000001";
+pub const OTHER_ALLOC: &str = "6f3b1a2c-0000-4000-8000-000000000002";
+pub const REGISTER: &str = "/v1/agent/service/register";
 /// What an operator writes as `consul.token` of a Nomad client.
-const NOMADS_OWN: &str = "00000000-1111-2222-3333-444444444444";
+pub const NOMADS_OWN: &str = "00000000-1111-2222-3333-444444444444";
 
-fn options(world: &World, nomad: &Nomad, attestation: Attestation) -> AgentOptions {
+pub fn options(world: &World, nomad: &Nomad, attestation: Attestation) -> AgentOptions {
     let mut options = world.options(&[]);
     options.nomad.address = nomad.address.clone();
     options.attestation = attestation;
@@ -25,11 +25,11 @@ fn options(world: &World, nomad: &Nomad, attestation: Attestation) -> AgentOptio
 }
 
 /// The id that Nomad gives to the service web of an allocation.
-fn id(allocation: &str) -> String {
+pub fn id(allocation: &str) -> String {
     format!("_nomad-task-{allocation}-group-shop-web-http")
 }
 
-async fn ask(agent: &Agent, method: &str, path: &str, token: &str, body: String) -> Answer {
+pub async fn ask(agent: &Agent, method: &str, path: &str, token: &str, body: String) -> Answer {
     let headers: &[_] = &[("x-consul-token", token)];
     let headers = if token.is_empty() { &[] } else { headers };
     request(agent.addresses().http, method, path, headers, body).await
@@ -42,7 +42,7 @@ fn login_body(jwt: &str) -> String {
 }
 
 /// The token of a service's login.
-async fn login(agent: &Agent, jwt: &str) -> String {
+pub async fn login(agent: &Agent, jwt: &str) -> String {
     let answer = ask(agent, "POST", "/v1/acl/login", "", login_body(jwt)).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let token = answer.json();
@@ -283,23 +283,6 @@ async fn a_token_does_not_stand_for_a_uid() {
     }
     let leaf = other.ask(&http, "GET", "/v1/agent/connect/ca/leaf/web", "", "");
     assert_ne!(leaf.await.status, 200);
-}
-
-/// A key goes to nobody: not to who may register, nor to another service's workload; and to its own
-/// service's not yet.
-#[tokio::test]
-async fn a_leaf_is_given_to_nobody() {
-    let world = World::new();
-    let nomad = Nomad::start().await;
-    let agent = Agent::start(options(&world, &nomad, Attestation::Node));
-    let agent = agent.await.unwrap();
-    let own = login(&agent, &nomad.identity(&world, ALLOC, "web")).await;
-    let api = login(&agent, &nomad.identity(&world, ALLOC, "api")).await;
-    for (token, status) in [("", 403), (NOMADS_OWN, 403), (&api, 403), (&own, 501)] {
-        let path = "/v1/agent/connect/ca/leaf/web";
-        let answer = ask(&agent, "GET", path, token, String::new()).await;
-        assert_eq!(answer.status, status, "{}", answer.body);
-    }
 }
 
 /// Instance files are the administrator's own: no allocation stands behind them.

@@ -30,6 +30,7 @@ pub(crate) struct Endpoint {
     pub(crate) id: Arc<str>,
     pub(crate) address: Address,
     pub(crate) identity: SpiffeId,
+    pub(crate) native: bool,
     pub(crate) weight: u32,
     pub(crate) health: form::Health,
 }
@@ -90,6 +91,7 @@ impl Endpoint {
                 port: form.port,
             },
             identity,
+            native: form.native,
             weight: form.weight,
             health: form.health,
         })

@@ -70,7 +70,7 @@ impl ClusterState {
             },
             value: Rc::new(Instance {
                 endpoint: endpoint.clone(),
-                peer: self.worker.peer(&endpoint.address, &endpoint.identity),
+                peer: self.worker.peer(endpoint),
             }),
         });
         let random = &mut *self.worker.random.borrow_mut();

@@ -38,6 +38,9 @@ const REMEMBER: Duration = Duration::from_secs(60);
 pub(crate) struct Peer {
     address: Address,
     identity: SpiffeId,
+    /// It is an application itself, to which no protocol of ours is offered: one that knows others
+    /// would refuse the handshake, and one that knows none would see it end.
+    native: Cell<bool>,
     h2: WarmPool<H2Client>,
     mux: WarmPool<MuxClient>,
     h1: Rc<IdlePool>,
@@ -72,12 +75,18 @@ impl Peer {
         Self {
             address,
             identity,
+            native: Cell::new(false),
             h2: WarmPool::default(),
             mux: WarmPool::default(),
             h1: Rc::default(),
             only_h1: Cell::new(None),
             only_plain: Cell::new(None),
         }
+    }
+
+    /// Whether it is an application itself.
+    pub(crate) fn set_native(&self, native: bool) {
+        self.native.set(native);
     }
 
     /// A connection for a call, warm if there is one.
@@ -130,7 +139,7 @@ impl Peer {
     async fn new_stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
         // The second time another connection is open, unless that one ends too.
         for _ in 0..2 {
-            if is_still(&self.only_plain) {
+            if self.native.get() || is_still(&self.only_plain) {
                 let tls = self.dial(dialing, &[]).await?;
                 let until = until(tls.get_ref().1, &dialing.shared.options.limits);
                 let cut_at = until.map(|(_, cut)| cut);

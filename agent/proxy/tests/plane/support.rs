@@ -224,6 +224,7 @@ pub(crate) fn endpoint(service: &str, index: usize, address: SocketAddr) -> Endp
         address: address.ip().to_string(),
         port: address.port(),
         identity: identity(service),
+        native: false,
         weight: 1,
         health: Health::Healthy,
     }

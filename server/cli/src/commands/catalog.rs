@@ -147,11 +147,20 @@ async fn instances(args: &InstancesArgs, console: &mut Console<'_>) -> Result<u8
             cut(&one.id, 22, list),
             cut(node, 14, list),
             format!("{address}:{}", one.port),
-            if one.proxy.is_some() { "yes" } else { "no" }.to_owned(),
+            in_the_mesh(one).to_owned(),
             status(one),
         ]);
     }
     console.table(&table).map(|()| 0)
+}
+
+/// What stands for it in the mesh.
+fn in_the_mesh(instance: &Instance) -> &'static str {
+    match &instance.proxy {
+        None => "no",
+        Some(proxy) if proxy.get("native").is_some_and(|it| it == true) => "native",
+        Some(_) => "yes",
+    }
 }
 
 /// The instance's status, with the checks that make it so.

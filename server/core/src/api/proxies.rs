@@ -226,7 +226,7 @@ fn not_connected(core: &Core, service: Option<&Key>, gathered: &Gathered) -> BTr
     let state = core.store.state();
     state
         .instances()
-        .filter(|row| row.value.proxy.is_some())
+        .filter(|row| row.value.proxy.as_ref().is_some_and(|it| !it.native))
         .filter(|row| service.is_none_or(|key| row.value.key() == *key))
         .filter(|row| !connected.contains(row.value.node.as_str()))
         .map(|row| row.value.node.clone())

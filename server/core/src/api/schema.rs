@@ -269,7 +269,7 @@ fn catalog() -> Value {
                 "passing": number(), "warning": number(),
             })),
             "proxy": or_null(object(&["id", "address", "port"], json!({
-                "id": text(), "address": text(), "port": number(),
+                "id": text(), "address": text(), "port": number(), "native": boolean(),
             }))),
             "checks": map(object(&["name", "status"], json!({
                 "name": text(), "status": of("CheckStatus"),

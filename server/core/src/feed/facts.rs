@@ -156,6 +156,7 @@ fn endpoint(endpoint: &mesh_state::Endpoint, identity: &str) -> Option<Endpoint>
         address: proxy.address.clone(),
         port: proxy.port,
         identity: identity.to_owned(),
+        native: proxy.native,
         status: instance.status(),
         silent: endpoint.node.value.state != NodeState::Alive,
         weights: instance.weights,

@@ -76,6 +76,7 @@ pub(crate) fn instance(node: &str, service: &str, id: &str) -> Instance {
             id: format!("{id}-sidecar-proxy"),
             address: "10.0.0.9".into(),
             port: 21000,
+            native: false,
         }),
         checks: BTreeMap::from([("alive".into(), check)]),
     }

@@ -54,6 +54,60 @@ async fn a_leaf_has_the_identity_of_the_registration() {
     server.shutdown().await;
 }
 
+/// By the agent's certificate and the native instance that its node has registered.
+#[tokio::test]
+async fn a_native_instance_is_signed_for_by_its_own_id() {
+    let (server, api) = one().await;
+    let mut agent = Agent::connect(&server, "n1").await;
+    let mut native = instance("n1", "web", "web-1");
+    native.proxy = Some(mesh_model::ProxyEndpoint {
+        id: "web-1".into(),
+        address: "10.0.0.9".into(),
+        port: 0, // it calls and is not called
+        native: true,
+    });
+    agent.put(&native).await;
+    let plain = mesh_model::Instance {
+        proxy: None,
+        ..instance("n1", "web", "web-2")
+    };
+    agent.put(&plain).await;
+    let signed = agent.client.sign(request("web-1")).await.unwrap();
+    assert_eq!(signed.into_inner().chain.len(), 2);
+    for (node, id) in [("n1", "web-2"), ("n2", "web-1")] {
+        let mut other = client(&server, Role::Agent, node);
+        let refused = other.sign(request(id)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{node} {id}");
+    }
+    let shown = api.get("/v1/catalog/services/web").await.json();
+    assert_eq!(shown[0]["proxy"]["native"], true, "{shown}");
+    // A sidecar without a port could not be called, and would be in everybody's list.
+    let mut wrong = instance("n1", "web", "web-3");
+    if let Some(proxy) = &mut wrong.proxy {
+        proxy.port = 0;
+    }
+    let bytes = serde_json::to_vec(&wrong).unwrap();
+    let refused = agent.change(wire::catalog::Change::Put(bytes)).await.error;
+    assert!(refused.contains("port: it is 0"), "{refused}");
+    agent.subscribe(&["endpoints/default/web"]).await;
+    let endpoints = agent.body("endpoints/default/web").await;
+    assert_eq!(
+        endpoints,
+        serde_json::json!([]),
+        "one has no port, one is not in the mesh"
+    );
+    if let Some(proxy) = &mut native.proxy {
+        proxy.port = 8443;
+    }
+    agent.put(&native).await;
+    let endpoints = agent.body("endpoints/default/web").await;
+    assert_eq!(
+        (&endpoints[0]["native"], &endpoints[0]["port"]),
+        (&true.into(), &8443.into())
+    );
+    server.shutdown().await;
+}
+
 #[tokio::test]
 async fn nobody_signs_for_another() {
     let (server, _) = one().await;

@@ -147,6 +147,8 @@ fn registration(mut fields: Fields<'_>, name: &str) -> Registration {
         weights,
         checks,
         sidecar,
+        // Its certificate needs the token of a workload, which only Nomad's have.
+        native: false,
     }
 }
 

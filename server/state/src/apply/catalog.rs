@@ -290,7 +290,7 @@ fn check_addresses(instance: &Instance) -> Result<(), String> {
     };
     check_host(&proxy.address).map_err(|e| format!("proxy {}: address: {e}", proxy.id))?;
     match proxy.port {
-        0 => Err(format!(
+        0 if !proxy.native => Err(format!(
             "proxy {}: port: it is 0; write where it listens",
             proxy.id
         )),

@@ -191,6 +191,7 @@ pub(crate) fn instance(node: &str, id: &str, service: &str, proxied: bool) -> In
             id: format!("{id}-sidecar-proxy"),
             address: "10.0.0.1".into(),
             port: 21000,
+            native: false,
         }),
         checks: [("alive".to_owned(), check(Status::Passing))].into(),
     }

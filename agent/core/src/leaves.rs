@@ -1,0 +1,162 @@
+//! Certificates of native instances: applications that are in the mesh by themselves, and ask for
+//! a certificate with its key.
+//!
+//! The key is made here, since that is what such an application expects, and stands in memory
+//! only: after a restart of the agent there is another one. A server signs for it as for a
+//! sidecar's, by the agent's own certificate and what the node has registered; to whom it is given
+//! is decided before anybody comes here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mesh_tls::{GivenKey, Leaf};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::catalog::View;
+use crate::clock::Clock;
+use crate::uplink::{SignError, Signer};
+
+/// How long a renewal may hold up somebody who wants what there is.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// Between two tries to renew while somebody waits.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A certificate and its key.
+pub(crate) struct Given {
+    pub(crate) key: GivenKey,
+    pub(crate) leaf: Leaf,
+    /// Another one has another index, also after a restart of the agent: the time at which it was
+    /// made, in milliseconds since 1970.
+    pub(crate) index: u64,
+    renew_at: SystemTime,
+}
+
+/// Those of this node, by the instance's id.
+pub(crate) struct Leaves {
+    signer: Arc<dyn Signer>,
+    clock: Arc<dyn Clock>,
+    held: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Held while one is made: all who wait get the same.
+    making: tokio::sync::Mutex<()>,
+    given: watch::Sender<Option<Arc<Given>>>,
+}
+
+impl Leaves {
+    pub(crate) fn new(signer: Arc<dyn Signer>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            signer,
+            clock,
+            held: Mutex::default(),
+        }
+    }
+
+    /// The instance's certificate. One with the index `known` is waited out until it is due to be
+    /// renewed, or until `wait` is over: then it is the answer.
+    pub(crate) async fn of(
+        &self,
+        instance: &str,
+        known: Option<u64>,
+        wait: Duration,
+    ) -> Result<Arc<Given>, SignError> {
+        let deadline = Instant::now() + wait;
+        let slot = self.held().entry(instance.to_owned()).or_default().clone();
+        let mut changed = slot.given.subscribe();
+        loop {
+            let given = changed.borrow_and_update().clone();
+            let given = given.filter(|it| self.left(it.leaf.not_after) > Duration::ZERO);
+            let Some(given) = given else {
+                // Nothing to go on with.
+                let making = self.make(&slot, instance);
+                return match tokio::time::timeout_at(deadline, making).await {
+                    Ok(made) => made,
+                    Err(_) => Err(SignError::new("no server signed in time; ask again")),
+                };
+            };
+            let fresh = self.left(given.renew_at);
+            if known != Some(given.index) {
+                if fresh > Duration::ZERO {
+                    return Ok(given);
+                }
+                let making = tokio::time::timeout(RENEWAL, self.make(&slot, instance));
+                return match making.await {
+                    Ok(Ok(made)) => Ok(made),
+                    Ok(Err(_)) | Err(_) => Ok(given),
+                };
+            }
+            if Instant::now() >= deadline {
+                return Ok(given);
+            }
+            let until = deadline.min(Instant::now() + fresh);
+            if fresh > Duration::ZERO {
+                let _ = tokio::time::timeout_at(until, changed.changed()).await;
+                continue;
+            }
+            match tokio::time::timeout_at(deadline, self.make(&slot, instance)).await {
+                Ok(Ok(made)) => return Ok(made),
+                Ok(Err(error)) => {
+                    tracing::warn!(instance, %error, "a native service's certificate is not renewed");
+                    tokio::time::sleep_until(deadline.min(Instant::now() + AGAIN)).await;
+                }
+                Err(_) => return Ok(given),
+            }
+        }
+    }
+
+    /// Forgets those of instances that are native no longer, or are gone.
+    pub(crate) fn retain(&self, view: &View) {
+        self.held().retain(|id, _| {
+            let entry = view.instance(id);
+            entry.is_some_and(|entry| entry.registration.native)
+        });
+    }
+
+    /// Makes one, unless another has just done so.
+    async fn make(&self, slot: &Slot, instance: &str) -> Result<Arc<Given>, SignError> {
+        let before = slot.given.borrow().as_ref().map(|it| it.index);
+        let _making = slot.making.lock().await;
+        if let Some(made) = slot.given.borrow().clone()
+            && Some(made.index) != before
+        {
+            return Ok(made);
+        }
+        let crypto = |error: mesh_tls::csr::CsrError| SignError::new(error.to_string());
+        let key = GivenKey::generate().map_err(crypto)?;
+        let csr = key.csr().map_err(crypto)?;
+        let chain = self.signer.sign(instance, csr).await?;
+        let chain = chain.into_iter().map(Into::into).collect();
+        let leaf = Leaf::parse("the certificate that a server signed", chain)
+            .map_err(|error| SignError::new(error.to_string()))?;
+        let now = self.clock.now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let index = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let given = Arc::new(Given {
+            renew_at: leaf.renew_at(now, rand::random()),
+            // Two within one millisecond are two all the same.
+            index: before.map_or(index, |before| index.max(before + 1)).max(1),
+            key,
+            leaf,
+        });
+        tracing::info!(
+            instance,
+            serial = given.leaf.serial,
+            "a certificate was made for a native service"
+        );
+        slot.given.send_replace(Some(given.clone()));
+        Ok(given)
+    }
+
+    fn left(&self, until: SystemTime) -> Duration {
+        until.duration_since(self.clock.now()).unwrap_or_default()
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
+        // Each change is one step, so a poisoned one is as good.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
