@@ -7,6 +7,13 @@
 //! whose protocol is HTTP, since permissions could not see what is in them.
 //! (HTTP to a service that is said to be TCP is served as HTTP: its requests
 //! are decided one by one, which is never less strict.)
+//!
+//! A caller may also be an application that is in the mesh by itself: with a
+//! leaf of its own, and a TLS library that knows nothing of all this. Who it is
+//! its certificate says, as of any caller. It need not name us: there is one
+//! service behind this port, and it checks itself whom it has reached. Where it
+//! does not say what its bytes are, the service's protocol does; to one of HTTP
+//! they are read as HTTP, request by request.
 
 mod app;
 mod caller;
@@ -18,9 +25,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mesh_tls::peer_identity;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub(crate) use app::Application;
@@ -30,8 +38,9 @@ pub(crate) use expose::serve as serve_exposed;
 pub(crate) use stream::carry;
 
 use crate::config::Inbound;
+use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1_server, h2_server};
-use crate::lifecycle::Member;
+use crate::lifecycle::{Member, drains};
 use crate::listening::Listening;
 use crate::net::Socket;
 use crate::peer::{H2, HTTP_1, until};
@@ -65,7 +74,9 @@ pub(crate) async fn serve(
     let Some(view) = listening.inbound() else {
         return;
     };
-    let Some(tls) = accept(&worker, socket).await else {
+    let is_http = view.config.protocol.is_http();
+    // Boxed, since it comes once: what it needs is not held by all.
+    let Some(tls) = Box::pin(accept(&worker, socket, is_http)).await else {
         return;
     };
     let Some((connection, alpn)) = identify(&worker, &listening, &view, &tls) else {
@@ -74,7 +85,7 @@ pub(crate) async fn serve(
     let until = connection.until;
     match alpn.as_deref() {
         Some(H2) => {
-            let limits = serve_limits(&worker, until);
+            let limits = serve_limits(&connection);
             let _opened = connection.http_connections().opened();
             let handler = Rc::new(connection);
             if let Err(error) = h2_server::serve(tls, handler, &limits, member.watch()).await {
@@ -82,25 +93,49 @@ pub(crate) async fn serve(
             }
         }
         Some(HTTP_1) => {
-            let limits = serve_limits(&worker, until);
+            let limits = serve_limits(&connection);
             let _opened = connection.http_connections().opened();
             let handler = Rc::new(connection);
             if let Err(error) = h1_server::serve(tls, handler, &limits, member.watch()).await {
                 tracing::debug!(%error, "http/1.1 connection from a peer");
             }
         }
-        alpn => {
-            let is_mux = alpn.is_some();
-            if view.config.protocol.is_http() {
-                return refuse_bytes(&connection, tls).await;
-            }
-            match is_mux {
-                true => stream::serve_mux(connection, tls, until, &member).await,
-                false => stream::serve_plain(connection, tls, until, &member).await,
-            }
-        }
+        Some(_) if is_http => refuse_bytes(&connection, tls).await,
+        Some(_) => stream::serve_mux(connection, tls, until, &member).await,
+        None if is_http => Box::pin(serve_wordless(connection, tls, &member)).await,
+        None => stream::serve_plain(connection, tls, until, &member).await,
     }
     drop(member);
+}
+
+/// A caller that does not say which HTTP it speaks.
+async fn serve_wordless(
+    connection: Connection,
+    tls: TlsStream<tokio::net::TcpStream>,
+    member: &Member,
+) {
+    let limits = serve_limits(&connection);
+    let mut watch = member.watch();
+    let sniffed = tokio::select! {
+        sniffed = timeout(limits.head.unwrap_or(Duration::MAX), sniff(tls)) => sniffed,
+        () = drains(&mut watch) => return,
+    };
+    let Ok(Ok((spoken, io))) = sniffed else {
+        return;
+    };
+    let _opened = connection.http_connections().opened();
+    let handler = Rc::new(connection);
+    let ended = match spoken {
+        Spoken::Http1 => h1_server::serve(io, handler, &limits, watch)
+            .await
+            .map_err(|error| error.to_string()),
+        Spoken::Http2 => h2_server::serve(io, handler, &limits, watch)
+            .await
+            .map_err(|error| error.to_string()),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection from a peer that named no protocol");
+    }
 }
 
 impl Connection {
@@ -112,8 +147,8 @@ impl Connection {
     }
 }
 
-fn serve_limits(worker: &Worker, until: Option<(Instant, Instant)>) -> ServeLimits {
-    let limits = &worker.shared.options.limits;
+fn serve_limits(connection: &Connection) -> ServeLimits {
+    let limits = &connection.worker.shared.options.limits;
     ServeLimits {
         streams: limits.streams,
         headers: limits.headers,
@@ -121,17 +156,20 @@ fn serve_limits(worker: &Worker, until: Option<(Instant, Instant)>) -> ServeLimi
         // Of a peer's kept-alive connection, which it closes first.
         head: Some(limits.idle + limits.head),
         strangers: false,
-        until,
+        until: connection.until,
     }
 }
 
-async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net::TcpStream>> {
+async fn accept(
+    worker: &Worker,
+    socket: Socket,
+    is_http: bool,
+) -> Option<TlsStream<tokio::net::TcpStream>> {
     let Socket::Tcp(socket) = socket else {
         return None;
     };
     let from = socket.peer_addr().ok();
     let from = || from.map(|from| from.to_string()).unwrap_or_default();
-    let acceptor = TlsAcceptor::from(worker.server_config());
     let handshake = async {
         // Who connects and goes without a word checks whether the port is open.
         match socket.peek(&mut [0]).await {
@@ -139,7 +177,12 @@ async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net:
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
             _ => {}
         }
-        acceptor.accept(socket).await.map(Some)
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let config = match !is_http && is_always_h2(&hello.client_hello()) {
+            true => worker.wordless_config(),
+            false => worker.server_config(),
+        };
+        hello.into_stream(config).await.map(Some)
     };
     let limit = worker.shared.options.limits.handshake;
     let (label, why) = match timeout(limit, handshake).await {
@@ -156,6 +199,13 @@ async fn accept(worker: &Worker, socket: Socket) -> Option<TlsStream<tokio::net:
         tracing::info!(from = from(), reason = %why, kept_back, "TLS handshake with a caller failed");
     }
     None
+}
+
+/// Whether a caller offers HTTP/2 and nothing else. No sidecar does; the library that native
+/// applications in Go use does it for byte streams as well, and does not mean it then.
+fn is_always_h2(hello: &ClientHello<'_>) -> bool {
+    let offered = hello.alpn();
+    offered.is_some_and(|mut offered| offered.next() == Some(H2) && offered.next().is_none())
 }
 
 /// Why a handshake failed, as a label.
@@ -192,8 +242,9 @@ fn identify(
     let (_, session) = tls.get_ref();
     // The handshake saw to it; were it not so, nobody is served.
     let identity = peer_identity(session)?;
-    let name = session.server_name().unwrap_or_default();
-    if !view.config.name.is(name) {
+    let named = session.server_name();
+    let name = named.unwrap_or_default();
+    if named.is_some() && !view.config.name.is(name) {
         worker.metrics.handshake_failed("other_service");
         if let Some(kept_back) = worker.handshakes.may_say(std::time::Instant::now()) {
             tracing::warn!(

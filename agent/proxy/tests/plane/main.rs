@@ -8,6 +8,7 @@ mod foreign;
 mod grpc;
 mod http;
 mod limits;
+mod native;
 mod policy;
 mod retry;
 mod stream;

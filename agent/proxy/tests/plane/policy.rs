@@ -406,12 +406,20 @@ async fn bytes_do_not_go_past_permissions() {
     let application = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = application.local_addr().unwrap();
     let pair = Pair::new(Protocol::Http, address).await;
-    for alpn in [&[] as &[&[u8]], &[mesh_mux::ALPN]] {
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    // What is not named is read as HTTP, and must be it.
+    for (alpn, sent, answer) in [
+        (&[mesh_mux::ALPN] as &[&[u8]], &request[..], ""),
+        (&[], b"HELO a\r\n\r\n", "HTTP/1.1 400"),
+        (&[], b"\x16\x03\x01\r\n\r\n", "HTTP/1.1 400"),
+    ] {
         let mut tls = as_web(&pair.ca, inbound_of(&pair.api), alpn).await;
-        let _ = tls.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let _ = tls.write_all(sent).await;
         let mut got = Vec::new();
         let _ = in_time(tls.read_to_end(&mut got)).await;
-        assert!(got.is_empty());
+        let got = String::from_utf8_lossy(&got).into_owned();
+        assert!(got.starts_with(answer), "{got}");
+        assert_eq!(got.is_empty(), answer.is_empty(), "{got}");
     }
     let nobody = tokio::time::timeout(Duration::from_millis(50), application.accept()).await;
     assert!(nobody.is_err(), "the application was connected to");
