@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use mesh_model::{CheckDefinition, CheckKind, Registration, Status};
+
 use serde_json::{Value, json};
+
+use crate::filter::{Kind, Selectors};
 
 /// The version of Consul whose API this is: what Nomad's constraints compare. No `+ent` in it,
 /// since Nomad then asks for namespaces.
@@ -74,6 +77,47 @@ pub fn self_json(info: &SelfInfo<'_>) -> Value {
         "Mesh": info.mesh.as_object().map_or_else(|| json!({}), |_| info.mesh.clone()),
     })
 }
+
+/// Selectors of an entry of `GET /v1/agent/services`.
+pub const SERVICES: Selectors = &[
+    ("Address", Kind::Text),
+    ("Connect.Native", Kind::Flag),
+    ("Datacenter", Kind::Text),
+    ("EnableTagOverride", Kind::Flag),
+    ("ID", Kind::Text),
+    ("Kind", Kind::Text),
+    ("Meta", Kind::Map),
+    ("Port", Kind::Number),
+    ("Proxy.DestinationServiceID", Kind::Text),
+    ("Proxy.DestinationServiceName", Kind::Text),
+    ("Proxy.LocalServiceAddress", Kind::Text),
+    ("Proxy.LocalServicePort", Kind::Number),
+    ("Proxy.Mode", Kind::Text),
+    ("Proxy.Upstreams", Kind::Objects),
+    ("Proxy.Upstreams.DestinationName", Kind::Text),
+    ("Proxy.Upstreams.LocalBindPort", Kind::Number),
+    ("Service", Kind::Text),
+    ("SocketPath", Kind::Text),
+    ("Tags", Kind::List),
+    ("Weights.Passing", Kind::Number),
+    ("Weights.Warning", Kind::Number),
+];
+
+/// Selectors of an entry of `GET /v1/agent/checks`.
+pub const CHECKS: Selectors = &[
+    ("CheckID", Kind::Text),
+    ("Interval", Kind::Text),
+    ("Name", Kind::Text),
+    ("Node", Kind::Text),
+    ("Notes", Kind::Text),
+    ("Output", Kind::Text),
+    ("ServiceID", Kind::Text),
+    ("ServiceName", Kind::Text),
+    ("ServiceTags", Kind::List),
+    ("Status", Kind::Text),
+    ("Timeout", Kind::Text),
+    ("Type", Kind::Text),
+];
 
 /// A check as `GET /v1/agent/checks` shows it. With `sidecar` it is one of the sidecar's, which
 /// is a service of its own for Consul.

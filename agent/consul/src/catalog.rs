@@ -4,7 +4,7 @@
 //! for us. Of a row's checks those are the sidecar's that have the ids which Consul gives them. A
 //! native instance stands for itself where others have a sidecar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_model::{Check, ProxyEndpoint, Status, Weights};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ pub const SIDECAR: &str = "-sidecar-proxy";
 /// An instance, as the servers' API has it; what else it has is not shown.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Instance {
+    namespace: String,
     service: String,
     id: String,
     node: String,
@@ -70,6 +71,7 @@ pub const CATALOG: Selectors = &[
     ("ID", Kind::Text),
     ("Node", Kind::Text),
     ("ServiceAddress", Kind::Text),
+    ("ServiceConnect.Native", Kind::Flag),
     ("ServiceID", Kind::Text),
     ("ServiceKind", Kind::Text),
     ("ServiceMeta", Kind::Map),
@@ -93,6 +95,7 @@ pub const HEALTH: Selectors = &[
     ("Node.ID", Kind::Text),
     ("Node.Node", Kind::Text),
     ("Service.Address", Kind::Text),
+    ("Service.Connect.Native", Kind::Flag),
     ("Service.ID", Kind::Text),
     ("Service.Kind", Kind::Text),
     ("Service.Meta", Kind::Map),
@@ -323,6 +326,17 @@ pub fn services(all: &[Service], namespace: &str) -> Value {
     let own = all.iter().filter(|one| one.namespace == namespace);
     let named = own.map(|one| (one.name.clone(), json!(one.tags)));
     Value::Object(named.collect::<Map<_, _>>())
+}
+
+/// The same of those instances only.
+#[must_use]
+pub fn services_of<'a>(all: impl Iterator<Item = &'a Instance>, namespace: &str) -> Value {
+    let mut named = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for one in all.filter(|one| one.namespace == namespace) {
+        let tags = named.entry(&one.service).or_default();
+        tags.extend(one.tags.iter().map(String::as_str));
+    }
+    json!(named)
 }
 
 fn addresses(address: &str) -> Value {

@@ -52,6 +52,9 @@ struct Asked {
     operator: Operator,
     value: String,
     regex: Option<Regex>,
+    /// What a row that does not have it is taken to say. Consul writes no field that says nothing,
+    /// and asks it all the same.
+    absent: Option<Value>,
 }
 
 impl Filter {
@@ -89,15 +92,19 @@ fn compile(expr: Expr, selectors: Selectors) -> Result<Node, String> {
 fn question(asked: Match, selectors: Selectors) -> Result<Asked, String> {
     let name = asked.name();
     let known = |name: &str| selectors.iter().find(|(known, _)| *known == name);
-    let (path, kind) = match known(&name) {
-        Some((_, kind)) => (asked.selector, *kind),
-        None => value_of_map(&asked.selector, selectors).ok_or_else(|| {
-            let all: Vec<&str> = selectors.iter().map(|(known, _)| *known).collect();
-            format!(
-                "there is no selector `{name}` here; there are {}",
-                all.join(", ")
-            )
-        })?,
+    let (path, kind, absent) = match known(&name) {
+        Some((_, kind)) => (asked.selector, *kind, absent(&name, *kind, selectors)),
+        None => {
+            let found = value_of_map(&asked.selector, selectors).ok_or_else(|| {
+                let all: Vec<&str> = selectors.iter().map(|(known, _)| *known).collect();
+                format!(
+                    "there is no selector `{name}` here; there are {}",
+                    all.join(", ")
+                )
+            });
+            let (path, kind) = found?;
+            (path, kind, None)
+        }
     };
     let operator = asked.operator;
     if !may_ask(kind, operator) {
@@ -130,6 +137,27 @@ fn question(asked: Match, selectors: Selectors) -> Result<Asked, String> {
         operator,
         value: asked.value,
         regex,
+        absent,
+    })
+}
+
+/// What a row says that does not have a field. Of a list of objects it says nothing: there may be
+/// none of them.
+fn absent(name: &str, kind: Kind, selectors: Selectors) -> Option<Value> {
+    let is_above = |other: &str| {
+        let rest = name.strip_prefix(other);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    let mut lists = selectors.iter().filter(|(_, kind)| *kind == Kind::Objects);
+    if lists.any(|(list, _)| is_above(list)) {
+        return None;
+    }
+    Some(match kind {
+        Kind::Text => Value::String(String::new()),
+        Kind::Number => Value::from(0),
+        Kind::Flag => Value::Bool(false),
+        Kind::List | Kind::Objects => Value::Array(Vec::new()),
+        Kind::Map => Value::Object(serde_json::Map::new()),
     })
 }
 
@@ -166,11 +194,13 @@ fn holds(node: &Node, row: &Value) -> bool {
         Node::Match(asked) => {
             let mut found = Vec::new();
             resolve(row, &asked.path, &mut found);
-            match found.is_empty() {
-                // What is not there is empty, equals nothing, and is in nothing (as in go-bexpr).
-                true => negative(asked.operator),
+            match (found.is_empty(), &asked.absent) {
+                (true, Some(absent)) => answer(asked, absent),
+                // A key that a map does not have is empty, equals nothing, and is in nothing (as in
+                // go-bexpr).
+                (true, None) => negative(asked.operator),
                 // Of several objects one is enough.
-                false => found.iter().any(|value| answer(asked, value)),
+                (false, _) => found.iter().any(|value| answer(asked, value)),
             }
         }
     }
@@ -241,6 +271,11 @@ mod tests {
         ("Name", Kind::Text),
         ("Port", Kind::Number),
         ("Native", Kind::Flag),
+        ("Kind", Kind::Text),
+        ("Connect.Native", Kind::Flag),
+        ("Proxy.Port", Kind::Number),
+        ("Proxy.Upstreams", Kind::Objects),
+        ("Proxy.Upstreams.Name", Kind::Text),
         ("Service.Tags", Kind::List),
         ("Service.Meta", Kind::Map),
         ("Checks", Kind::Objects),
@@ -280,6 +315,15 @@ mod tests {
             ("Checks.Status == warning", true),
             ("Checks.Status == critical", false),
             ("Checks is empty", false),
+            // What a row does not have it says nothing of.
+            ("Kind == \"\"", true),
+            ("Kind == connect-proxy", false),
+            ("Kind is empty", true),
+            ("Connect.Native == false", true),
+            ("Connect.Native != true", true),
+            ("Proxy.Port == 0", true),
+            ("Proxy.Upstreams is empty", true),
+            ("Proxy.Upstreams.Name == \"\"", false),
             ("Port == 81 or (Name == web-1 and not Port == 82)", true),
         ] {
             let filter = Filter::parse(text, SELECTORS).unwrap_or_else(|e| panic!("{text}: {e}"));

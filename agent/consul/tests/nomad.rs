@@ -2,6 +2,7 @@
 //! which Nomad decides whether it must register again.
 #![allow(clippy::unwrap_used)]
 
+use mesh_consul::filter::Filter;
 use mesh_consul::{agent, echo, register};
 use mesh_model::Status;
 use proptest::prelude::*;
@@ -45,6 +46,49 @@ fn golden_echo() {
     let check = &registration.sidecar.as_ref().unwrap().checks[1];
     let shown = agent::check_json("n1", &registration, true, check, Status::Passing, "ok");
     insta::assert_json_snapshot!("check", shown);
+}
+
+/// A selector that names nothing would be taken for empty, and nobody would see why.
+#[test]
+fn selectors_name_what_is_shown() {
+    let body = count_dashboard();
+    let registration = register::parse(&body).unwrap().registration;
+    let shown = [
+        echo::service(&registration, Some(&body), "dc1"),
+        echo::sidecar(&registration, Some(&body), "dc1").unwrap(),
+        echo::service(
+            &register::parse(&json!({"Name": "a", "Connect": {"Native": true}}))
+                .unwrap()
+                .registration,
+            Some(&json!({"Name": "a", "SocketPath": "/s"})),
+            "dc1",
+        ),
+        json!({"Proxy": {"Mode": "transparent"}}), // where it is
+    ];
+    let check = &registration.sidecar.as_ref().unwrap().checks[1];
+    let check = agent::check_json("n1", &registration, true, check, Status::Passing, "ok");
+    for (selectors, rows) in [(agent::SERVICES, &shown[..]), (agent::CHECKS, &[check][..])] {
+        for (name, _) in selectors {
+            let pointer = format!("/{}", name.replace('.', "/"));
+            let pointer = pointer.replace("/Upstreams/", "/Upstreams/0/");
+            assert!(
+                rows.iter().any(|row| row.pointer(&pointer).is_some()),
+                "{name}"
+            );
+        }
+    }
+    let kept = |text: &str| {
+        let filter = Filter::parse(text, agent::SERVICES).unwrap();
+        let kept = shown[..2].iter().map(|row| filter.keeps(row));
+        kept.collect::<Vec<_>>()
+    };
+    assert_eq!(kept("Kind == connect-proxy"), [false, true]);
+    assert_eq!(kept("Kind == \"\""), [true, false]);
+    assert_eq!(
+        kept("Proxy.Upstreams.DestinationName == count-api"),
+        [false, true]
+    );
+    assert_eq!(kept("Connect.Native == true"), [false, false]);
 }
 
 #[test]

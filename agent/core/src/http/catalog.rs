@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use mesh_consul::catalog::{
-    CATALOG, HEALTH, Instance, NODE, Node, Part, SIDECAR, Service, services,
+    CATALOG, HEALTH, Instance, NODE, Node, Part, SIDECAR, Service, services, services_of,
 };
 use mesh_consul::filter::Selectors;
 use serde_json::{Value, json};
@@ -16,10 +16,15 @@ use super::{Door, Failure};
 /// `GET /v1/catalog/services`
 pub(super) async fn list(State(door): State<Arc<Door>>, pairs: Pairs) -> Answer {
     let asked = Asked::read(&door, pairs)?;
+    let filter = asked.filter(CATALOG)?;
     if asked.text("filter").is_some() {
-        return Err(Failure::bad(
-            "filter: not supported here; filter the instances of a service",
-        ));
+        // It is asked of the instances; what is left of them is told.
+        let found = asked.ask(&door, "/v1/catalog/instances").await?;
+        let all: Vec<Instance> = found.read()?;
+        let datacenter = door.datacenter();
+        let kept = |one: &&Instance| filter.keeps(&one.catalog(Part::Application, &datacenter));
+        let kept = all.iter().filter(kept);
+        return found.answer(services_of(kept, asked.namespace()));
     }
     let found = asked.ask(&door, "/v1/catalog/services").await?;
     let rows: Vec<Service> = found.read()?;

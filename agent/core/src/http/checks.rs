@@ -18,7 +18,7 @@ use crate::catalog::{CatalogError, Owner};
 
 /// `GET /v1/agent/checks`
 pub(super) async fn list(State(door): State<Arc<Door>>, Query(asked): Query<Listing>) -> Answer {
-    asked.check()?;
+    let filter = asked.filter(agent::CHECKS)?;
     let view = door.view();
     let mut all = Map::new();
     for entry in view.iter() {
@@ -26,7 +26,9 @@ pub(super) async fn list(State(door): State<Arc<Door>>, Query(asked): Query<List
             let (status, output) = door.board.state(check);
             let (node, registration) = (&door.node_name, &entry.registration);
             let shown = agent::check_json(node, registration, of_sidecar, check, status, &output);
-            all.insert(check.id.clone(), shown);
+            if filter.keeps(&shown) {
+                all.insert(check.id.clone(), shown);
+            }
         }
     }
     json(Value::Object(all))

@@ -6,6 +6,8 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use mesh_consul::agent::SERVICES;
+use mesh_consul::filter::{Filter, Selectors};
 use mesh_consul::register as consul;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -22,23 +24,24 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// An answer to another question than was asked would be worse than none.
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        match self.filter.as_deref() {
-            None | Some("") => Ok(()),
-            Some(_) => Err(Failure::bad("filter: not supported; leave it out")),
-        }
+    /// Which of the rows with these selectors are wanted.
+    pub(super) fn filter(&self, selectors: Selectors) -> Result<Filter, Failure> {
+        Ok(Filter::parse(
+            self.filter.as_deref().unwrap_or_default(),
+            selectors,
+        )?)
     }
 }
 
 /// `GET /v1/agent/services`
 pub(super) async fn list(State(door): State<Arc<Door>>, Query(asked): Query<Listing>) -> Answer {
-    asked.check()?;
+    let filter = asked.filter(SERVICES)?;
     let datacenter = door.datacenter();
     let view = door.view();
     let all: Map<String, Value> = view
         .iter()
         .flat_map(|entry| entry.services(&datacenter))
+        .filter(|(_, service)| filter.keeps(service))
         .collect();
     json(Value::Object(all))
 }

@@ -142,10 +142,10 @@ async fn what_is_wrong_is_said() {
         ),
         (
             "GET",
-            "/v1/agent/services?filter=x",
+            "/v1/agent/services?filter=x%20==",
             "",
             400,
-            "filter: not supported",
+            "filter: it ends too early",
         ),
         ("GET", "/v1/kv/x", "", 404, "/v1/kv/x is not known"),
         ("GET", "/v1/agent/service/register", "", 405, ""),
@@ -164,6 +164,35 @@ async fn what_is_wrong_is_said() {
     )
     .await;
     assert_eq!(long.status, 413);
+}
+
+#[tokio::test]
+async fn lists_are_filtered() {
+    let world = World::new();
+    let agent = world.agent(&[]).await;
+    for id in ["web-1", "web-2"] {
+        let mut body = web(id);
+        body["Meta"] = json!({"id": id});
+        register(&agent, &body).await;
+    }
+    let http = agent.addresses().http;
+    let keys = async |list: &str, filter: &str| {
+        let path = format!("/v1/agent/{list}?filter={filter}");
+        let answer = request(http, "GET", &path, &[], String::new()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let keys = answer.json();
+        keys.as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let one = keys("services", "Meta.id%20==%20web-1").await;
+    assert_eq!(one, ["web-1", "web-1-sidecar-proxy"]);
+    let sidecars = keys("services", "Kind%20==%20%22connect-proxy%22").await;
+    assert_eq!(sidecars, ["web-1-sidecar-proxy", "web-2-sidecar-proxy"]);
+    let checks = "Status%20==%20passing%20and%20ServiceID%20==%20web-2";
+    assert_eq!(keys("checks", checks).await, ["service:web-2"]);
 }
 
 #[tokio::test]

@@ -64,6 +64,12 @@ async fn mesh(world: &World) -> (Fake, Agent) {
             instance("d", "silent", "passing", "blue"),
         ]);
         let mut put = |path: &str, body: Value| state.api.insert(path.into(), body.to_string());
+        let mut elsewhere = instance("z", "alive", "passing", "red");
+        elsewhere["service"] = json!("db");
+        put(
+            "/v1/catalog/instances",
+            json!([elsewhere, rows[0], rows[1]]),
+        );
         put("/v1/catalog/services/default%2Fweb", rows);
         put("/v1/catalog/services/default%2Fnomad", json!([]));
         put(
@@ -119,6 +125,10 @@ async fn templates_read_catalog_and_health() {
     assert_eq!(some.each("/ServiceID"), ["b"]);
     let names = get(&agent, "/v1/catalog/services?stale=").await;
     assert_eq!(names.json(), json!({"web": ["blue", "green"]}));
+    // Asked of the instances: what is left of them is told.
+    let filter = "?filter=ServiceMeta.version%20!=%20b";
+    let names = get(&agent, &format!("/v1/catalog/services{filter}")).await;
+    assert_eq!(names.json(), json!({"web": ["blue"], "db": ["red"]}));
     let nodes = get(&agent, "/v1/catalog/nodes?filter=Meta.rack%20==%20r1").await;
     assert_eq!(nodes.each("/Node"), ["host-2"]);
     let nodes = get(&agent, "/v1/catalog/nodes?filter=Meta.rack%20==%20r2").await;
@@ -214,9 +224,9 @@ async fn what_cannot_be_answered_is_said() {
             "filter: there is no selector `Port`",
         ),
         (
-            "/v1/catalog/services?filter=a",
+            "/v1/catalog/services?filter=a%20==",
             400,
-            "filter: not supported",
+            "filter: it ends too early",
         ),
         (
             "/v1/health/service/a%2Fb",

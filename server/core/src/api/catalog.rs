@@ -75,6 +75,25 @@ pub(crate) fn routes() -> Vec<Route> {
             },
         ),
         Route::read(
+            "/v1/catalog/instances",
+            "listAllInstances",
+            "The instances of all services, by service",
+            Shape::List("Instance"),
+            |_| {
+                Ok(vec![
+                    WatchKey::Table(TableName::Endpoints),
+                    WatchKey::Table(TableName::Instance),
+                    WatchKey::Table(TableName::Node),
+                ])
+            },
+            |state, _| {
+                let services = state.registered().map(|row| &row.value.service);
+                let all = services.flat_map(|service| state.instances_of(service));
+                let rows = all.map(|one| instance(&one.instance, &one.node.value));
+                Ok(json!(rows.collect::<Vec<_>>()).into())
+            },
+        ),
+        Route::read(
             "/v1/catalog/services/{name}",
             "listInstances",
             "A service's instances, best first",

@@ -303,6 +303,7 @@ async fn counts_of_an_empty_catalog() {
     for path in [
         "/v1/catalog/nodes",
         "/v1/catalog/services",
+        "/v1/catalog/instances",
         "/v1/catalog/services/web",
     ] {
         assert_eq!(
