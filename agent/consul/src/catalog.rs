@@ -149,6 +149,26 @@ impl Instance {
         self.is_heard() && checks.all(|(_, check)| check.status == Status::Passing)
     }
 
+    /// Its part of the requests; `None` where it gets none: its node is not heard, or a check of
+    /// this part is critical.
+    #[must_use]
+    pub fn weight(&self, part: Part) -> Option<u32> {
+        let worst = self.checks_of(part).map(|(_, check)| check.status).max();
+        match worst.unwrap_or(Status::Passing) {
+            Status::Passing if self.is_heard() => Some(self.weights.passing),
+            Status::Warning if self.is_heard() => Some(self.weights.warning),
+            Status::Passing | Status::Warning | Status::Critical => None,
+        }
+    }
+
+    /// Where this part is: its address, or its node's, and its port.
+    #[must_use]
+    pub fn place(&self, part: Part) -> (&str, u16) {
+        let shown = self.shown(part);
+        let address = Some(shown.address).filter(|it| !it.is_empty());
+        (address.unwrap_or(&self.node_address), shown.port)
+    }
+
     /// A row of `GET /v1/catalog/service/:name`.
     #[must_use]
     pub fn catalog(&self, part: Part, datacenter: &str) -> Value {

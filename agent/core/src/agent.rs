@@ -120,6 +120,8 @@ impl Agent {
         let (client, signer) = uplink::signer();
         let link = watch::Sender::new(Link::default());
         let signer = Arc::new(signer);
+        // Not those of the doors: whoever asks for many names takes none of their places.
+        let reads = Arc::new(Reader::new(uplink::Servers::clone(&signer)));
         let leaves = Arc::new(Leaves::new(signer.clone(), options.clock.clone()));
         let door = Arc::new(Door {
             node_id: options.node_id.clone(),
@@ -210,7 +212,8 @@ impl Agent {
             tasks.spawn(serve_feed(listener, feed.clone(), proxies, stop.clone()));
         }
         if let Some(listener) = dns_listener {
-            tasks.spawn(dns::serve(listener, forwarder, stop.clone()));
+            let names = dns::Names::new(reads, state.membership);
+            tasks.spawn(dns::serve(listener, forwarder, names, stop.clone()));
         }
         let limit = options.limits.http_connections as usize;
         let router = http::router(door.clone());

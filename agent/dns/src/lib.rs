@@ -1,5 +1,5 @@
-//! DNS messages (RFC 1035) as a transparent sidecar meets them: it reads the
-//! question, decides whether the name is the mesh's, and writes the answer.
+//! DNS messages (RFC 1035) as a transparent sidecar and an agent meet them: they
+//! read the question, decide whether the name is the mesh's, and write the answer.
 //!
 //! Everything else is passed on as it came, so this is no resolver: it knows no
 //! zones and no servers, and of a passed answer only what must be changed for
@@ -9,6 +9,8 @@
 //! a length or a pointer in it, and no work grows with more than the message.
 #![forbid(unsafe_code)]
 
+mod catalog;
+mod instances;
 mod lookup;
 mod meaning;
 mod name;
@@ -16,10 +18,12 @@ mod passed;
 mod question;
 mod reply;
 
+pub use catalog::{Listed, listed, name_of};
+pub use instances::Host;
 pub use lookup::{addresses_in, ask};
 pub use meaning::{Meaning, meaning};
 pub use name::{MAX_NAME, Name};
-pub use passed::pass_back;
+pub use passed::{is_failure, is_truncated, pass_back, with_id};
 pub use question::{Edns, Fault, Question};
 pub use reply::{Addresses, NEGATIVE_TTL, PORT, Rcode, TTL};
 
@@ -71,12 +75,21 @@ pub fn fuzz(data: &[u8]) {
         }
     };
     let _ = meaning(question.name(), "dc1");
+    let _ = listed(question.name(), "dc1");
     let addresses = Addresses {
         ip4: Some(std::net::Ipv4Addr::new(240, 0, 0, 1)),
         ip6: Some(std::net::Ipv6Addr::LOCALHOST),
     };
     let target = Name::from_labels(["web", "virtual", "consul"]);
+    let host = |number: u8| Host {
+        address: std::net::Ipv4Addr::new(10, 0, 0, number).into(),
+        port: 80,
+        weight: 1,
+        target: question.name().clone(),
+    };
+    let hosts: Vec<Host> = (0..100).map(host).collect();
     let answers = [
+        question.instances(&hosts, question.udp_limit()),
         question.addresses(&addresses),
         target.map_or_else(
             || question.failure(Rcode::ServFail),

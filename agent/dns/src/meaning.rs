@@ -36,14 +36,9 @@ pub enum Meaning {
 /// What a name means, where this is the datacenter `dc`.
 #[must_use]
 pub fn meaning(name: &Name, dc: &str) -> Meaning {
-    let labels: Option<Vec<String>> = name
-        .labels()
-        .map(|label| Some(std::str::from_utf8(label).ok()?.to_ascii_lowercase()))
-        .collect();
-    let Some(labels) = labels else {
+    let Some(labels) = labels(name) else {
         // What is no text may still be below our zone.
-        let last = name.labels().last();
-        return match last.is_some_and(|label| label.eq_ignore_ascii_case(b"consul")) {
+        return match is_ours(name) {
             true => Meaning::Absent,
             false => Meaning::Other,
         };
@@ -57,6 +52,19 @@ pub fn meaning(name: &Name, dc: &str) -> Meaning {
         [rest @ .., "consul"] => below(rest, dc),
         _ => Meaning::Other,
     }
+}
+
+/// A name's labels in lower case; `None`: one of them is no text.
+pub(crate) fn labels(name: &Name) -> Option<Vec<String>> {
+    name.labels()
+        .map(|label| Some(std::str::from_utf8(label).ok()?.to_ascii_lowercase()))
+        .collect()
+}
+
+/// Whether a name is `consul`, or below it.
+pub(crate) fn is_ours(name: &Name) -> bool {
+    let last = name.labels().last();
+    last.is_some_and(|label| label.eq_ignore_ascii_case(b"consul"))
 }
 
 /// What stands before `consul`.
@@ -77,11 +85,12 @@ fn below(labels: &[&str], dc: &str) -> Meaning {
 }
 
 /// Takes namespace and datacenter off the end. `None`: another datacenter.
-fn place<'a, 'b>(labels: &'a [&'b str], dc: &str) -> Option<(&'a [&'b str], &'b str)> {
+pub(crate) fn place<'a, 'b>(labels: &'a [&'b str], dc: &str) -> Option<(&'a [&'b str], &'b str)> {
     let ours = |name: &str| name.eq_ignore_ascii_case(dc);
     let rest = match labels {
         [rest @ .., name, "dc"] => ours(name).then_some(rest)?,
-        [.., "virtual" | "service" | "ns" | "_tcp"] => labels,
+        [.., "virtual" | "service" | "connect" | "addr" | "ns"] => labels,
+        [.., last] if last.starts_with('_') => labels,
         [rest @ .., name] => ours(name).then_some(rest)?,
         [] => labels,
     };
@@ -91,7 +100,7 @@ fn place<'a, 'b>(labels: &'a [&'b str], dc: &str) -> Option<(&'a [&'b str], &'b 
     })
 }
 
-fn service(namespace: &str, name: &str) -> Option<Key> {
+pub(crate) fn service(namespace: &str, name: &str) -> Option<Key> {
     let key = Key::new(namespace, name);
     key.check().is_ok().then_some(key)
 }

@@ -11,7 +11,7 @@ const MAX_UDP: usize = 4096;
 /// The bit that says that a message is an answer.
 pub(crate) const QR: u16 = 0x8000;
 /// The bits of the operation.
-const OPCODE: u16 = 0x7800;
+pub(crate) const OPCODE: u16 = 0x7800;
 /// "It was cut; ask over TCP."
 pub(crate) const TC: u16 = 0x0200;
 /// "Ask others, too."
@@ -94,6 +94,12 @@ impl Question {
             }
             _ => Ok(question),
         }
+    }
+
+    /// The id that who asks chose.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        self.id
     }
 
     /// What it is about.

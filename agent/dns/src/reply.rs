@@ -1,6 +1,6 @@
 //! Answers of our own.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::name::Name;
 use crate::question::{Header, Question, RD};
@@ -30,7 +30,7 @@ const MASTER: [&str; 2] = ["ns", "consul"];
 const MAILBOX: [&str; 2] = ["hostmaster", "consul"];
 
 /// A pointer to the name of the question.
-const ASKED: [u8; 2] = [0xc0, 0x0c];
+pub(crate) const ASKED: [u8; 2] = [0xc0, 0x0c];
 
 /// How an answer went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,16 +151,16 @@ pub(crate) fn bare(header: &Header, rcode: Rcode) -> Vec<u8> {
 }
 
 /// An answer that is being written.
-struct Answer {
+pub(crate) struct Answer {
     message: Vec<u8>,
     rcode: u16,
-    records: u16,
-    answers: u16,
+    pub(crate) records: u16,
+    pub(crate) answers: u16,
     authorities: u16,
 }
 
 impl Answer {
-    fn new(question: &Question, rcode: Rcode, authoritative: bool) -> Self {
+    pub(crate) fn new(question: &Question, rcode: Rcode, authoritative: bool) -> Self {
         let rcode = rcode.number();
         let mut flags = 0x8000 | 0x0080 | rcode & 0xf; // an answer; others are asked, too
         if question.recursion_desired {
@@ -183,7 +183,7 @@ impl Answer {
         }
     }
 
-    fn record(&mut self, name: &[u8], kind: u16, ttl: u32, data: &[u8]) {
+    pub(crate) fn record(&mut self, name: &[u8], kind: u16, ttl: u32, data: &[u8]) {
         let message = &mut self.message;
         message.extend_from_slice(name);
         message.extend_from_slice(&kind.to_be_bytes());
@@ -197,11 +197,38 @@ impl Answer {
     }
 
     fn hosts(&mut self, name: &[u8], ip4: Option<Ipv4Addr>, ip6: Option<Ipv6Addr>) {
-        if let Some(ip) = ip4 {
-            self.record(name, kind::A, TTL, &ip.octets());
+        let all = ip4
+            .map(IpAddr::from)
+            .into_iter()
+            .chain(ip6.map(IpAddr::from));
+        for ip in all {
+            self.host(name, ip, TTL);
         }
-        if let Some(ip) = ip6 {
-            self.record(name, kind::AAAA, TTL, &ip.octets());
+    }
+
+    pub(crate) fn host(&mut self, name: &[u8], ip: IpAddr, ttl: u32) {
+        match ip {
+            IpAddr::V4(ip) => self.record(name, kind::A, ttl, &ip.octets()),
+            IpAddr::V6(ip) => self.record(name, kind::AAAA, ttl, &ip.octets()),
+        }
+    }
+
+    /// Writes something, unless the message is longer than `limit` with it;
+    /// whether it fits.
+    pub(crate) fn fits(&mut self, limit: usize, write: impl FnOnce(&mut Self)) -> bool {
+        let (length, records) = (self.message.len(), self.records);
+        write(self);
+        let fits = self.message.len() <= limit;
+        if !fits {
+            self.message.truncate(length);
+            self.records = records;
+        }
+        fits
+    }
+
+    pub(crate) fn flag(&mut self, flag: u16) {
+        for (place, byte) in self.message.iter_mut().skip(2).zip(flag.to_be_bytes()) {
+            *place |= byte;
         }
     }
 
@@ -220,7 +247,7 @@ impl Answer {
     }
 
     /// Writes the counts, and EDNS where it was asked with.
-    fn finish(mut self, question: &Question) -> Vec<u8> {
+    pub(crate) fn finish(mut self, question: &Question) -> Vec<u8> {
         let mut additionals = self.records - self.answers - self.authorities;
         if question.edns().is_some() {
             additionals += 1;

@@ -279,3 +279,71 @@ proptest! {
         }
     }
 }
+
+fn hosts(count: u8) -> Vec<Host> {
+    let host = |number| {
+        let address = Ipv4Addr::new(10, 0, 0, number).into();
+        Host {
+            address,
+            port: 8000 + u16::from(number),
+            weight: 1,
+            target: name_of(address, "dc1").unwrap(),
+        }
+    };
+    (1..=count).map(host).collect()
+}
+
+#[test]
+fn instances_to_the_byte() {
+    let a = parse(&ask("web.service.consul", kind::A, Some(1232)));
+    insta::assert_snapshot!("instances_a", hex(&a.instances(&hosts(2), 1232)));
+    let srv = parse(&ask("_web._tcp.service.consul", kind::SRV, None));
+    insta::assert_snapshot!("instances_srv", hex(&srv.instances(&hosts(2), 512)));
+}
+
+#[test]
+fn what_does_not_fit_is_asked_for_over_tcp() {
+    let count = |answer: &[u8]| u16::from_be_bytes([answer[6], answer[7]]);
+    for (kind, least) in [(kind::A, 20), (kind::SRV, 5)] {
+        let asked = parse(&ask("web.service.consul", kind, None));
+        let cut = asked.instances(&hosts(200), 512);
+        assert!(cut.len() <= 512 && is_truncated(&cut), "{kind}");
+        assert!(count(&cut) > least && count(&cut) < 200, "{}", count(&cut));
+        let whole = asked.instances(&hosts(200), usize::from(u16::MAX));
+        assert!(!is_truncated(&whole) && count(&whole) == 200, "{kind}");
+        assert!(asked.is_answered_by(&cut, 0x1234) && asked.is_answered_by(&whole, 0x1234));
+    }
+    // Two ports of one address are one address.
+    let asked = parse(&ask("web.service.consul", kind::A, None));
+    let mut twice = hosts(1);
+    twice.extend(hosts(1));
+    assert_eq!(count(&asked.instances(&twice, 512)), 1);
+    // There is no such record: that is said, and that the name is there.
+    let aaaa = parse(&ask("web.service.consul", kind::AAAA, None));
+    let nothing = aaaa.instances(&hosts(2), 512);
+    assert_eq!((nothing[3] & 0xf, count(&nothing)), (0, 0));
+    assert!(!is_failure(&nothing));
+}
+
+#[test]
+fn an_answer_is_of_the_same_id_and_question() {
+    let message = ask("example.org", kind::A, None);
+    let asked = parse(&message);
+    let answer = |name: &str, id: u16| {
+        let mut answer = with_id(&ask(name, kind::A, None), id);
+        answer[2] |= 0x80;
+        answer
+    };
+    assert!(asked.is_answered_by(&answer("EXAMPLE.org", 9), 9));
+    assert!(!asked.is_answered_by(&answer("example.org", 8), 9));
+    assert!(!asked.is_answered_by(&answer("example.net", 9), 9));
+    assert!(
+        !asked.is_answered_by(&with_id(&message, 9), 9),
+        "a question"
+    );
+    let mut other_type = answer("example.org", 9);
+    let at = other_type.len() - 3;
+    other_type[at] = 28;
+    assert!(!asked.is_answered_by(&other_type, 9));
+    assert!(!asked.is_answered_by(&[], 9));
+}

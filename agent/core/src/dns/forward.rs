@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mesh_dns::Question;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::message::{self, MAX_MESSAGE, Question};
+use super::MAX_MESSAGE;
 use super::resolvers::Resolvers;
 
 /// Questions on their way at once.
@@ -51,6 +52,12 @@ pub(crate) enum Room {
     Datagram,
 }
 
+/// A question, and the message that it stands in.
+struct Asked<'a> {
+    question: &'a Question,
+    message: &'a [u8],
+}
+
 /// Asks the host's name servers.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
@@ -75,14 +82,18 @@ impl Forwarder {
 
     /// A name server's answer to a question, under the question's id. Where each of them says that
     /// it failed, the last one's word.
-    pub(crate) async fn ask(&self, question: &[u8], room: Room) -> Result<Vec<u8>, DnsError> {
-        let question = Question::read(question).ok_or(DnsError::NotAQuestion)?;
+    pub(crate) async fn ask(&self, message: &[u8], room: Room) -> Result<Vec<u8>, DnsError> {
+        let question = Question::parse(message).map_err(|_| DnsError::NotAQuestion)?;
+        let question = Asked {
+            question: &question,
+            message,
+        };
         let _place = self.places.try_acquire().map_err(|_| DnsError::Busy)?;
         let answer = tokio::time::timeout(LIMIT, self.ask_all(&question, room)).await;
         answer.map_err(|_| DnsError::Late)?
     }
 
-    async fn ask_all(&self, question: &Question<'_>, room: Room) -> Result<Vec<u8>, DnsError> {
+    async fn ask_all(&self, question: &Asked<'_>, room: Room) -> Result<Vec<u8>, DnsError> {
         let plan = self.resolvers.plan().await;
         let servers = self.order(&plan.servers, plan.rotate);
         let mut failure = None;
@@ -91,10 +102,10 @@ impl Forwarder {
             for &server in &servers {
                 let try_it = exchange(server, question, room, plan.timeout);
                 match try_it.await? {
-                    Ok(answer) if message::is_failure(&answer) => failure = Some(answer),
+                    Ok(answer) if mesh_dns::is_failure(&answer) => failure = Some(answer),
                     Ok(answer) => {
                         self.shunned().remove(&server);
-                        return Ok(message::with_id(&answer, question.id()));
+                        return Ok(mesh_dns::with_id(&answer, question.question.id()));
                     }
                     Err(reason) => {
                         self.shunned().insert(server, Instant::now() + SHUNNED);
@@ -108,7 +119,7 @@ impl Forwarder {
             }
         }
         match failure {
-            Some(answer) => Ok(message::with_id(&answer, question.id())),
+            Some(answer) => Ok(mesh_dns::with_id(&answer, question.question.id())),
             None => Err(last),
         }
     }
@@ -137,7 +148,7 @@ impl Forwarder {
 /// One try: over UDP, and over TCP where there is more.
 async fn exchange(
     server: SocketAddr,
-    question: &Question<'_>,
+    question: &Asked<'_>,
     room: Room,
     timeout: Duration,
 ) -> Result<Result<Vec<u8>, String>, DnsError> {
@@ -150,7 +161,7 @@ async fn exchange(
         Ok(Err(error)) => return Ok(Err(error.to_string())),
         Err(late) => return Ok(Err(late)),
     };
-    if room == Room::Datagram || !message::is_truncated(&short) {
+    if room == Room::Datagram || !mesh_dns::is_truncated(&short) {
         return Ok(Ok(short));
     }
     let whole = tokio::time::timeout(timeout, by_tcp(server, question, id)).await;
@@ -162,35 +173,37 @@ async fn exchange(
 }
 
 /// From a port that the kernel picks at random; the kernel hands on only what comes from the server.
-async fn by_udp(server: SocketAddr, question: &Question<'_>, id: u16) -> std::io::Result<Vec<u8>> {
+async fn by_udp(server: SocketAddr, question: &Asked<'_>, id: u16) -> std::io::Result<Vec<u8>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
-    socket.send(&question.with_id(id)).await?;
+    socket
+        .send(&mesh_dns::with_id(question.message, id))
+        .await?;
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let length = socket.recv(&mut buffer).await?;
         let answer = buffer.get(..length).unwrap_or_default();
         // Somebody else's, or somebody's who guesses: the real one may still come.
-        if question.is_answered_by(answer, id) {
+        if question.question.is_answered_by(answer, id) {
             return Ok(answer.to_vec());
         }
     }
 }
 
-async fn by_tcp(server: SocketAddr, question: &Question<'_>, id: u16) -> std::io::Result<Vec<u8>> {
+async fn by_tcp(server: SocketAddr, question: &Asked<'_>, id: u16) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
-    let question_sent = question.with_id(id);
+    let question_sent = mesh_dns::with_id(question.message, id);
     let length = u16::try_from(question_sent.len()).map_err(std::io::Error::other)?;
     let mut bytes = length.to_be_bytes().to_vec();
     bytes.extend(question_sent);
     stream.write_all(&bytes).await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut answer).await?;
-    match question.is_answered_by(&answer, id) {
+    match question.question.is_answered_by(&answer, id) {
         true => Ok(answer),
         false => Err(std::io::Error::other(
             "what came over TCP answers another question",

@@ -1,20 +1,22 @@
 //! The listener that allocations reach: its address is what Nomad hands to the CNI plugin and into
 //! the `resolv.conf` of containers. Where the plugin redirects port 53 to the sidecar nobody asks
-//! here; what does come is from the machine and its bridges, and of the mesh's own names it is told
-//! that this is not the place.
+//! here; what does come is from the machine and its bridges, and is told of the mesh's own names
+//! what the catalog says.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_dns::{Fault, Question, Rcode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::MAX_MESSAGE;
 use super::forward::{Forwarder, Room};
-use super::message::{MAX_MESSAGE, Question, Refusal};
+use super::names::Names;
 use super::networks::Networks;
 
 /// Datagrams that are being answered at once.
@@ -48,9 +50,15 @@ impl Listener {
 }
 
 /// Answers until told to stop.
-pub(crate) async fn serve(listener: Listener, forwarder: Arc<Forwarder>, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: Listener,
+    forwarder: Arc<Forwarder>,
+    names: Names,
+    stop: CancellationToken,
+) {
     let desk = Arc::new(Desk {
         forwarder,
+        names,
         networks: Networks::default(),
     });
     let Listener { udp, tcp, .. } = listener;
@@ -63,22 +71,30 @@ pub(crate) async fn serve(listener: Listener, forwarder: Arc<Forwarder>, stop: C
 
 struct Desk {
     forwarder: Arc<Forwarder>,
+    names: Names,
     networks: Networks,
 }
 
 impl Desk {
     /// `None`: it is no question, and gets no answer.
     async fn answer(&self, message: &[u8], room: Room) -> Option<Vec<u8>> {
-        let question = Question::read(message)?;
-        if question.is_under("consul") {
-            tracing::debug!("a name of the mesh was asked for at the agent; sidecars answer those");
-            return Some(question.refused(Refusal::Refused));
+        let question = match Question::parse(message) {
+            Ok(question) => question,
+            Err(Fault::Silence) => return None,
+            Err(Fault::Answer(answer)) => return Some(answer),
+        };
+        let limit = match room {
+            Room::Whole => MAX_MESSAGE,
+            Room::Datagram => question.udp_limit(),
+        };
+        if let Some(answer) = self.names.answer(&question, limit).await {
+            return Some(answer);
         }
         match self.forwarder.ask(message, room).await {
             Ok(answer) => Some(answer),
             Err(error) => {
                 tracing::debug!(%error, "a DNS question was not answered");
-                Some(question.refused(Refusal::ServFail))
+                Some(question.failure(Rcode::ServFail))
             }
         }
     }

@@ -1,13 +1,13 @@
-//! DNS that is not the mesh's: passed on to the name servers of the host, from which alone answers
-//! come.
+//! DNS: the mesh's names from the catalog, and all others from the name servers of the host.
 //!
-//! Inside an allocation the sidecar answers for the mesh, and asks here for the rest; so the agent
-//! needs no more of a message than its question. What the host's servers say is passed on as it is,
-//! and an error where they say nothing: no answer is made up.
+//! Inside an allocation the sidecar answers for the mesh, with virtual addresses, and asks here for
+//! the rest only. Who asks at the agent's own port is told where instances are, as Consul's agent
+//! tells it. What the host's servers say is passed on as it is, and an error where they say nothing:
+//! no answer is made up.
 
 mod forward;
 mod listen;
-mod message;
+mod names;
 mod networks;
 mod resolvers;
 
@@ -20,7 +20,11 @@ use std::sync::Arc;
 
 pub(crate) use forward::{Forwarder, Room};
 pub(crate) use listen::{Listener, serve};
+pub(crate) use names::Names;
 use resolvers::{Plan, Resolvers};
+
+/// The largest message: TCP has 16 bits for its length.
+const MAX_MESSAGE: usize = 65_535;
 
 /// Where the agent asks and answers DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]

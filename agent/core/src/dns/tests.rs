@@ -11,9 +11,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::forward::DnsError;
-use super::message::tests::question;
+use super::names::tests::{Catalog, names};
 use super::resolvers::{Plan, Resolvers};
 use super::{Forwarder, Listener, Room, serve};
+
+/// A question for a name's IPv4 address.
+pub(super) fn question(id: u16, name: &str) -> Vec<u8> {
+    let name = mesh_dns::Name::from_labels(name.split('.')).unwrap();
+    mesh_dns::with_id(&mesh_dns::ask(&name, mesh_dns::kind::A), id)
+}
 
 /// What a name server does with a question: its answers, each as it is.
 type Answers = fn(&[u8]) -> Vec<Vec<u8>>;
@@ -201,7 +207,7 @@ async fn silence_is_an_error_and_nothing_is_made_up() {
 }
 
 #[tokio::test]
-async fn the_listener_passes_on_and_refuses_the_meshs_names() {
+async fn the_listener_passes_on_and_answers_for_the_mesh() {
     let (at, _seen) = server(truncated, large).await;
     let dns = forwarder(&[at], LONG);
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into())
@@ -209,7 +215,8 @@ async fn the_listener_passes_on_and_refuses_the_meshs_names() {
         .unwrap();
     let own = listener.address();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, dns, stop.clone()));
+    let (names, _data) = names(Catalog::of(100));
+    let task = tokio::spawn(serve(listener, dns, names, stop.clone()));
 
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     udp.connect(own).await.unwrap();
@@ -221,12 +228,21 @@ async fn the_listener_passes_on_and_refuses_the_meshs_names() {
     let length = udp.recv(&mut buffer).await.unwrap();
     assert_eq!((&buffer[..2], buffer[2] & 2), (&[0, 7][..], 2));
     assert_eq!(length, question(7, "example.org").len());
-    udp.send(&question(8, "web.virtual.CONSUL")).await.unwrap();
-    udp.recv(&mut buffer).await.unwrap();
-    assert_eq!((&buffer[..2], buffer[3] & 15), (&[0, 8][..], 5));
+    // More instances than fit a datagram.
+    udp.send(&question(8, "web.service.CONSUL")).await.unwrap();
+    let length = udp.recv(&mut buffer).await.unwrap();
+    assert_eq!(
+        (&buffer[..2], buffer[2] & 2, buffer[3] & 15),
+        (&[0, 8][..], 2, 0)
+    );
+    assert!(length <= 512);
 
     let mut tcp = TcpStream::connect(own).await.unwrap();
-    for (id, name, rcode) in [(9, "example.org", 0), (10, "web.consul", 5)] {
+    for (id, name, rcode, least) in [
+        (9, "example.org", 0, 40_000),
+        (10, "web.service.consul", 0, 1600),
+        (11, "other.service.consul", 3, 0),
+    ] {
         let asked = question(id, name);
         let length = u16::try_from(asked.len()).unwrap();
         tcp.write_u16(length).await.unwrap();
@@ -237,7 +253,7 @@ async fn the_listener_passes_on_and_refuses_the_meshs_names() {
             (answer[..2].to_vec(), answer[3] & 15),
             (id.to_be_bytes().to_vec(), rcode)
         );
-        assert_eq!(answer.len() > 40_000, rcode == 0);
+        assert!(answer.len() > least && answer[2] & 2 == 0, "{name}");
     }
     stop.cancel();
     task.await.unwrap();
@@ -254,7 +270,13 @@ async fn a_name_server_that_is_away_is_a_failure() {
         .unwrap();
     let own = listener.address();
     let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, forwarder(&[gone], SHORT), stop.clone()));
+    let (names, _data) = names(Catalog::of(0));
+    tokio::spawn(serve(
+        listener,
+        forwarder(&[gone], SHORT),
+        names,
+        stop.clone(),
+    ));
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     udp.connect(own).await.unwrap();
     udp.send(&question(7, "example.org")).await.unwrap();
