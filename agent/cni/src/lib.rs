@@ -17,6 +17,7 @@
 mod args;
 mod config;
 mod fault;
+mod look;
 mod netns;
 mod plugin;
 mod prefix;
@@ -27,6 +28,7 @@ use std::io::Write;
 
 pub use config::{Config, MAX_CONFIG_BYTES, MAX_ENTRIES};
 pub use fault::Fault;
+pub use look::{exempt_uids, is_redirected, rules_at};
 pub use plugin::{Answer, MAX_STDIN_BYTES, run};
 pub use prefix::Prefix;
 

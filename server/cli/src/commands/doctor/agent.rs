@@ -1,6 +1,8 @@
 //! The agent, where Nomad looks for Consul.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
 
 use super::Finding;
 
@@ -19,6 +21,19 @@ pub(crate) async fn look(client: &reqwest::Client, address: &str) -> Vec<Finding
             "Start `meshctl agent` before Nomad; its http_addr must be Nomad's consul.address.",
         )],
     }
+}
+
+/// The allocations that have something registered; `None` where nobody can say.
+pub(crate) async fn allocations(
+    client: &reqwest::Client,
+    address: &str,
+) -> Option<BTreeSet<String>> {
+    let url = format!("{}/v1/agent/services", with_scheme(address));
+    let answer = client.get(&url).send().await.ok()?;
+    let services: Map<String, Value> = answer.json().await.ok()?;
+    // An allocation's id is of one length.
+    let of = |id: &String| Some(id.strip_prefix("_nomad-task-")?.get(..36)?.to_owned());
+    Some(services.keys().filter_map(of).collect())
 }
 
 /// What `/v1/agent/self` means.

@@ -8,6 +8,7 @@
 mod agent;
 mod cni;
 mod nomad;
+mod rules;
 mod shim;
 mod system;
 
@@ -133,6 +134,7 @@ pub(crate) async fn run(args: &DoctorArgs, console: &mut Console<'_>) -> Result<
     findings.extend(agent::look(&client, agent).await);
     findings.extend(shim::look());
     findings.extend(cni::look(&folders));
+    findings.extend(rules::look(agent::allocations(&client, agent).await));
     findings.extend(nomad::look(&client, nomad, token.as_deref()).await);
     match args.output.is_json() {
         true => console.json(&json!({ "findings": findings }))?,
