@@ -6,14 +6,17 @@
 //! so does the shim that Nomad runs before each start of one.
 #![forbid(unsafe_code)]
 
+mod exchange;
+
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use mesh_proto::bootstrap::{Bootstrap, BootstrapRequest, MAX_BOOTSTRAP};
+
+pub use exchange::{ExchangeError, exchange};
 
 /// Where an agent's own socket is when nothing else is said.
 pub const AGENT_SOCKET: &str = "/run/meshctl/agent.sock";
@@ -100,29 +103,14 @@ async fn ask(
     let stream = tokio::net::UnixStream::connect(socket)
         .await
         .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let driver = tokio::spawn(connection);
     let body = serde_json::to_vec(request).map_err(|error| error.to_string())?;
     let path = format!("/v1/proxy/bootstrap?wait={}s", wait.as_secs());
     let request = Request::post(path)
-        .header(header::HOST, "agent")
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| error.to_string())?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| error.to_string())?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_BOOTSTRAP)
-        .collect()
-        .await
-        .map_err(|error| error.to_string())?
-        .to_bytes();
-    driver.abort();
-    Ok((status, body))
+    let answer = exchange(stream, request, MAX_BOOTSTRAP).await;
+    answer.map_err(|error| error.to_string())
 }
 
 /// The message of the agent's JSON error, else its text.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use mesh_attach::ExchangeError;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -101,27 +101,17 @@ async fn ask(
         at: http_addr.to_owned(),
         reason,
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| down(error.to_string()))?;
-    let driver = tokio::spawn(connection);
     let request = Request::get("/v1/agent/self")
-        .header(header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .body(Full::<Bytes>::default())
         .map_err(|error| down(error.to_string()))?;
-    let response = sender.send_request(request).await;
+    let answer = mesh_attach::exchange(stream, request, MAX_ANSWER).await;
     // A port that speaks TLS answers plaintext with an alert, which is no HTTP.
-    let response = response.map_err(|error| match error.is_parse() {
-        true => Fault::Tls(format!("what answers at {http_addr} is not plaintext HTTP")),
-        false => down(error.to_string()),
+    let (status, body) = answer.map_err(|error| match error {
+        ExchangeError::NotHttp(_) => {
+            Fault::Tls(format!("what answers at {http_addr} is not plaintext HTTP"))
+        }
+        ExchangeError::Broken(reason) => down(reason),
     })?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| down(error.to_string()))?
-        .to_bytes();
-    driver.abort();
     if status != StatusCode::OK {
         let text = String::from_utf8_lossy(&body);
         let text: String = text.trim().chars().take(200).collect();
