@@ -59,10 +59,46 @@ fn golden_config() {
     let text =
         r#"{"kind": "service-defaults", "name": "web", "Protocol": "http", "create_index": 1}"#;
     insta::assert_json_snapshot!("config", row(text).json().unwrap());
-    let hcl = row("Kind = \"service-defaults\"\nName = \"web\"\n").json();
-    let error = hcl.unwrap_err().to_string();
-    assert!(
-        error.starts_with("service-defaults/web was written in HCL"),
-        "{error}"
-    );
+    // In HCL, a block that stands for a list of one is shown as what it stands for.
+    let router = r#"
+Kind = "service-router"
+Name = "web"
+Routes {
+  Match {
+    HTTP {
+      PathPrefix = "/a"
+      Header = [{ Name = "x-a", Present = true }]
+    }
+  }
+  Destination {
+    Service = "admin"
+    RetryOnStatusCodes = [429]
+  }
+}
+"#;
+    insta::assert_json_snapshot!("config_hcl", row(router).json().unwrap());
+    let sources = r#"
+Kind = "service-intentions"
+Name = "web"
+sources {
+  name   = "a"
+  action = "allow"
+}
+sources {
+  name   = "b"
+  action = "deny"
+}
+"#;
+    let shown = row(sources).json().unwrap();
+    assert_eq!(shown["sources"][1]["name"], "b", "{shown}");
+    for unknown in [
+        "Kind = \"service-defaults\"\nName = \"web\"\nMoon = 1\n",
+        "what?",
+    ] {
+        let error = row(unknown).json().unwrap_err().to_string();
+        assert!(
+            error.starts_with("service-defaults/web cannot be read by this version"),
+            "{error}"
+        );
+    }
 }
