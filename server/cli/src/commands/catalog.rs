@@ -154,7 +154,7 @@ async fn instances(args: &InstancesArgs, console: &mut Console<'_>) -> Result<u8
     console.table(&table).map(|()| 0)
 }
 
-/// What stands for it in the mesh.
+/// What stands for it in the mesh: a sidecar, or itself.
 fn in_the_mesh(instance: &Instance) -> &'static str {
     match &instance.proxy {
         None => "no",

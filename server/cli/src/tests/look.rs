@@ -185,3 +185,14 @@ async fn a_server_that_is_not_there() {
     );
     assert!(ran.err.contains("MESHCTL_HTTP_ADDR"), "{}", ran.err);
 }
+
+#[tokio::test]
+async fn a_native_instance_is_said_to_be_one() {
+    let fake = Fake::start().await;
+    let rows = json!([
+        {"id": "pay-1", "node": "n1", "node_state": "alive", "address": "10.0.0.1", "port": 8443,
+         "status": "passing", "proxy": {"id": "pay-1", "address": "10.0.0.1", "port": 8443, "native": true}}]);
+    fake.on("GET /v1/catalog/services/pay", rows);
+    let ran = super::run(&fake, &["catalog", "instances", "pay"], None).await;
+    assert!(ran.out.contains(" native "), "{}", ran.out);
+}
