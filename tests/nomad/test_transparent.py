@@ -185,6 +185,12 @@ class Transparent(unittest.TestCase):
             rules = self.mesh.inside(allocation, "iptables", "-t", "nat", "-S", "MESH_OUTPUT")
             self.assertIn("--to-ports 15053", rules)
 
+    def test_the_doctor_finds_their_rules_in_use(self):
+        run = self.mesh.command("doctor", "-nomad-addr", f"http://{NODE}:4646", "-o", "json", expect=None)
+        found = [one for one in json.loads(run.stdout)["findings"] if one["what"] in ("rules", "sidecar's user")]
+        self.assertEqual([(one["state"], one["found"]) for one in found],
+                         [("ok", "of transparent proxies in 2 namespaces, each in use")])
+
     def test_the_application_calls_by_name_and_obeys_intentions(self):
         until("the dashboard counts", lambda: self.shown().startswith("200 "))
         self.create("-deny", "count-dashboard", "count-api")
