@@ -58,6 +58,16 @@ fn assert_both(refusals: [String; 2], words: &str) {
 }
 
 #[test]
+fn the_cheaper_suite_is_taken() {
+    let ca = Ca::root("root");
+    let (client, server) = (mesh(&ca, &ca, "frontend"), mesh(&ca, &ca, "user-service"));
+    let config = client.client_config(&id("user-service"), &[]);
+    let (client, _) = handshake(config, server.server_config(&[])).unwrap();
+    let suite = client.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+}
+
+#[test]
 fn two_services_meet_and_know_each_other() {
     let root = Ca::root("root");
     let intermediate = root.intermediate("intermediate");
