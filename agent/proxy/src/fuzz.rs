@@ -1,5 +1,5 @@
-//! Fuzz target: what comes from the agent. A plain function over bytes; a test replays a corpus, and
-//! cargo-fuzz can wrap it.
+//! Fuzz targets: what comes from the agent, and from whoever speaks HTTP/1.1. Plain functions over
+//! bytes; tests replay a corpus, and cargo-fuzz can wrap them.
 
 use mesh_policy::Features;
 use mesh_proto::config::ProxyConfig;
@@ -9,6 +9,7 @@ use mesh_tls::{Credential, LeafKey};
 use prost::Message;
 
 use crate::config::Compiled;
+use crate::engine::h1::{fuzz_body, fuzz_head};
 
 /// A message from an agent: decoded, and roots, a leaf or a config read as the control side reads
 /// them.
@@ -39,14 +40,24 @@ pub fn to_proxy(data: &[u8]) {
     }
 }
 
+/// A head of HTTP/1.1, of a request or an answer.
+pub fn h1_head(data: &[u8]) {
+    fuzz_head(data);
+}
+
+/// A chunked body of HTTP/1.1.
+pub fn h1_body(data: &[u8]) {
+    fuzz_body(data);
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
-    fn corpus() -> Vec<Vec<u8>> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/to_proxy");
+    fn corpus(of: &str) -> Vec<Vec<u8>> {
+        let folder = format!("{}/corpus/{of}", env!("CARGO_MANIFEST_DIR"));
         let mut paths: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
             .map(|it| it.unwrap().path())
@@ -83,9 +94,17 @@ mod tests {
 
     #[test]
     fn the_corpus_is_replayed() {
-        let corpus = corpus();
-        assert!(corpus.len() >= 6, "{} files", corpus.len());
-        corpus.iter().chain(&samples()).for_each(|it| to_proxy(it));
+        let messages = corpus("to_proxy");
+        assert!(messages.len() >= 6, "{} files", messages.len());
+        messages
+            .iter()
+            .chain(&samples())
+            .for_each(|it| to_proxy(it));
+        for (of, target) in [("h1_head", h1_head as fn(&[u8])), ("h1_body", h1_body)] {
+            let corpus = corpus(of);
+            assert!(corpus.len() >= 4, "{of}: {} files", corpus.len());
+            corpus.iter().for_each(|it| target(it));
+        }
     }
 
     proptest! {

@@ -199,7 +199,7 @@ pub(super) struct Abort {
 }
 
 impl Abort {
-    fn fire(&self) {
+    pub(super) fn fire(&self) {
         self.fired.set(true);
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {

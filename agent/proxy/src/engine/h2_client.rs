@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::coalesce::Coalesce;
+use super::coalesce::{Coalesce, Flusher};
 use super::greeting::Greeted;
 use super::h2_body::{self, Abort, Received, StreamGuard};
-use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, SendError, SendErrorKind};
+use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, SendError, SendErrorKind, into_io};
 use crate::http::{Answer, Body, Call};
 use crate::peer::Warm;
 
@@ -52,6 +52,7 @@ impl H2Client {
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (io, greeted) = Greeted::new(io);
+        let (io, flusher) = Coalesce::new(io);
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -61,14 +62,14 @@ impl H2Client {
             .max_local_error_reset_streams(None)
             .enable_push(false)
             .initial_max_send_streams(100)
-            .handshake::<_, Bytes>(Coalesce::new(io))
+            .handshake::<_, Bytes>(io)
             .await
             .map_err(into_io)?;
         let ended = Rc::new(Ended::default());
         let (failed, has_failed) = oneshot::channel();
         let mark = ended.clone();
         tokio::task::spawn_local(async move {
-            let result = drive(connection, until, &mark).await;
+            let result = drive(connection, flusher, until, &mark).await;
             mark.ended.set(true);
             *mark.why.borrow_mut() = result.as_ref().err().map(ToString::to_string);
             let _ = failed.send(result);
@@ -76,7 +77,7 @@ impl H2Client {
         // Dropped with the connection when it fails before its first byte.
         if greeted.await.is_err() {
             return Err(match has_failed.await {
-                Ok(Err(error)) => into_io(error),
+                Ok(Err(error)) => error,
                 _ => io::ErrorKind::UnexpectedEof.into(),
             });
         }
@@ -145,13 +146,21 @@ impl H2Client {
 
 /// Runs a connection until its end, or until its time is over.
 async fn drive<T>(
-    connection: Connection<T, Bytes>,
+    connection: Connection<Coalesce<T>, Bytes>,
+    mut flusher: Flusher<T>,
     until: Option<(Instant, Instant)>,
     mark: &Ended,
-) -> Result<(), h2::Error>
+) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let connection = async {
+        tokio::select! {
+            biased;
+            result = connection => result.map_err(into_io),
+            error = flusher.run() => Err(error),
+        }
+    };
     let Some((close, cut)) = until else {
         return connection.await;
     };
@@ -201,14 +210,5 @@ async fn start_sending(body: Body, mut stream: SendStream<Bytes>, abort: Rc<Abor
     let pending = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx).is_pending())).await;
     if pending {
         tokio::task::spawn_local(sending);
-    }
-}
-
-fn into_io(error: h2::Error) -> io::Error {
-    match error.is_io() {
-        true => error
-            .into_io()
-            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-        false => io::Error::other(error),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::coalesce::Coalesce;
 use super::h2_body::{self, Received};
-use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, ServeLimits};
+use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, ServeLimits, into_io};
 use crate::http::{Body, Call, Handler};
 use crate::lifecycle::{self, Phase};
 
@@ -27,7 +28,7 @@ pub(crate) async fn serve<T, H>(
     handler: Rc<H>,
     limits: &ServeLimits,
     mut phase: watch::Receiver<Phase>,
-) -> Result<(), h2::Error>
+) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler,
@@ -46,9 +47,12 @@ where
             .max_local_error_reset_streams(None);
     }
     let heard = Rc::new(Cell::new(false));
-    let handshake = builder.handshake::<_, Bytes>(Coalesce::hearing(io, heard.clone()));
+    let (io, mut flusher) = Coalesce::hearing(io, heard.clone());
+    let handshake = builder.handshake::<_, Bytes>(io);
     let mut connection = tokio::select! {
-        connection = handshake => connection?,
+        biased;
+        connection = handshake => connection.map_err(into_io)?,
+        error = flusher.run() => return Err(error),
         () = lifecycle::drains(&mut phase) => return Ok(()),
         () = sleep(limits.head.unwrap_or(FAR)) => return Ok(()),
     };
@@ -75,9 +79,11 @@ where
                         drop(open);
                     });
                 }
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => return Err(into_io(error)),
                 None => return Ok(()),
             },
+            // After all that writes.
+            error = flusher.run() => return Err(error),
             () = lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
                 if *phase.borrow() == Phase::Ended {
                     return Ok(()); // what is open is reset with the connection

@@ -1,19 +1,18 @@
 //! Engines: they read and write HTTP, and know nothing of the mesh.
 //!
-//! hyper speaks HTTP/1.1, h2 speaks HTTP/2. What they share with the rest is
+//! [`h1`] speaks HTTP/1.1, the library h2 speaks HTTP/2. What they share with the rest is
 //! [`crate::http::Call`] and [`crate::http::Answer`]; another engine needs to
 //! give these and no more.
 
 pub(crate) mod coalesce;
 pub(crate) mod greeting;
-pub(crate) mod h1_client;
-pub(crate) mod h1_server;
+pub(crate) mod h1;
 mod h2_body;
 pub(crate) mod h2_client;
 pub(crate) mod h2_server;
-mod local;
 pub(crate) mod sniff;
 
+use std::io;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,3 +65,13 @@ pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// the other end has proved its identity or is our own application.
 pub(crate) const RESETS: usize = 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// An error of h2; one of its connection is what that was.
+fn into_io(error: h2::Error) -> io::Error {
+    match error.is_io() {
+        true => error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+        false => io::Error::other(error),
+    }
+}

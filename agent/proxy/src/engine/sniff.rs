@@ -43,6 +43,13 @@ pub(crate) struct Rewind<T> {
     io: T,
 }
 
+impl<T> Rewind<T> {
+    /// A connection of which this was read already.
+    pub(crate) fn new(seen: Bytes, io: T) -> Self {
+        Self { seen, io }
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,

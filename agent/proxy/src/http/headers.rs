@@ -138,7 +138,8 @@ fn upgrade_of(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
     HeaderValue::from_str(&protocols.join(", ")).ok()
 }
 
-fn wants_trailers(headers: &HeaderMap) -> bool {
+/// Whether trailers are of use to who sent these.
+pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(TE)
         .iter()

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::Limits;
 use crate::config::Address;
 use crate::engine::SendErrorKind;
-use crate::engine::h1_client::{H1Client, IdlePool};
+use crate::engine::h1::client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
 use crate::http::{Answer, Body, Call, Trouble};
 use crate::net;
@@ -87,9 +87,7 @@ impl Application {
     ) -> Result<Answer, Trouble> {
         let unreachable = |error: DialError| self.unreachable(&error);
         let socket = self.connect(limit).await.map_err(unreachable)?;
-        let client = H1Client::begin(socket, limits.headers, limits.header_bytes, None)
-            .await
-            .map_err(|error| self.unreachable(&DialError::io(&error)))?;
+        let client = H1Client::new(socket, limits.headers, limits.header_bytes, None);
         let sent = client.send(call, self.h1.clone()).await;
         sent.map_err(|error| self.ended_early(error.kind, &error.what))
     }

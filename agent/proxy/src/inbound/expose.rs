@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::config::Expose;
 use crate::engine::sniff::{Spoken, sniff};
-use crate::engine::{ServeLimits, h1_server, h2_server};
+use crate::engine::{ServeLimits, h1::server as h1_server, h2_server};
 use crate::http::{
     Answer, BodyError, Call, End, Handler, Side, Trouble, Watcher, clean_request, clean_response,
     is_grpc, trouble,

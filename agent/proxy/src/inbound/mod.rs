@@ -38,8 +38,9 @@ pub(crate) use expose::serve as serve_exposed;
 pub(crate) use stream::carry;
 
 use crate::config::Inbound;
+use crate::engine::h1::server as h1_server;
 use crate::engine::sniff::{Spoken, sniff};
-use crate::engine::{ServeLimits, h1_server, h2_server};
+use crate::engine::{ServeLimits, h2_server};
 use crate::lifecycle::{Member, drains};
 use crate::listening::Listening;
 use crate::net::Socket;
@@ -96,7 +97,9 @@ pub(crate) async fn serve(
             let limits = serve_limits(&connection);
             let _opened = connection.http_connections().opened();
             let handler = Rc::new(connection);
-            if let Err(error) = h1_server::serve(tls, handler, &limits, member.watch()).await {
+            // Boxed, since it is rare.
+            let serving = Box::pin(h1_server::serve(tls, handler, &limits, member.watch()));
+            if let Err(error) = serving.await {
                 tracing::debug!(%error, "http/1.1 connection from a peer");
             }
         }

@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use mesh_mux::{Config, Connection as Mux, ResetCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
@@ -18,7 +17,7 @@ use crate::relay::{Ended, relay};
 /// Many streams over one connection.
 pub(super) async fn serve_mux(
     connection: Connection,
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<tokio::net::TcpStream>,
     until: Option<(Instant, Instant)>,
     member: &Member,
 ) {
@@ -63,7 +62,7 @@ pub(super) async fn serve_mux(
 /// One stream, which is the connection.
 pub(super) async fn serve_plain(
     connection: Connection,
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<tokio::net::TcpStream>,
     until: Option<(Instant, Instant)>,
     member: &Member,
 ) {
@@ -85,7 +84,7 @@ impl Reset for mesh_mux::Stream {
     }
 }
 
-impl Reset for TlsStream<TcpStream> {
+impl Reset for TlsStream<tokio::net::TcpStream> {
     fn reset(self, _code: ResetCode) {}
 }
 

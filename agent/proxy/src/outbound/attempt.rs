@@ -269,7 +269,8 @@ impl Attempt<'_> {
 async fn send(client: HttpClient, call: Call) -> Result<Answer, SendError> {
     match client {
         HttpClient::H2(client) => client.send(call).await,
-        HttpClient::H1(client, pool) => client.send(call, pool).await,
+        // Boxed, since it is rare: what it needs is not held by all.
+        HttpClient::H1(client, pool) => Box::pin(client.send(call, pool)).await,
     }
 }
 

@@ -15,8 +15,9 @@ pub(crate) use cluster::{ClusterState, Pick};
 pub(crate) use http::Outgoing;
 pub(crate) use view::OutboundView;
 
+use crate::engine::h1::server as h1_server;
 use crate::engine::sniff::{Spoken, sniff};
-use crate::engine::{ServeLimits, h1_server, h2_server};
+use crate::engine::{ServeLimits, h2_server};
 use crate::lifecycle::Member;
 use crate::listening::Listening;
 use crate::net::Socket;

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use mesh_tls::{SpiffeId, VerifyError, peer_leaf};
 use rustls::CommonState;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -140,7 +139,7 @@ pub(super) async fn tls(
     identity: &SpiffeId,
     dialing: &Dialing<'_>,
     alpn: &[&[u8]],
-) -> Result<TlsStream<TcpStream>, DialError> {
+) -> Result<TlsStream<tokio::net::TcpStream>, DialError> {
     let began = Instant::now();
     let socket = net::connect(address, &dialing.shared.transparent, dialing.limit)
         .await

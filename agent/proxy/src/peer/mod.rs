@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use mesh_tls::SpiffeId;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
@@ -24,7 +23,7 @@ pub(crate) use mux::MuxClient;
 pub(crate) use warm::{Warm, WarmPool};
 
 use crate::config::Address;
-use crate::engine::h1_client::{H1Client, IdlePool};
+use crate::engine::h1::client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
 use crate::plane::Shared;
 
@@ -60,7 +59,7 @@ pub(crate) enum HttpClient {
 pub(crate) enum ByteStream {
     Mux(mesh_mux::Stream),
     /// One connection, and when it is cut.
-    Plain(Box<TlsStream<TcpStream>>, Option<Instant>),
+    Plain(Box<TlsStream<tokio::net::TcpStream>>, Option<Instant>),
 }
 
 /// What a connection is made with.
@@ -131,9 +130,7 @@ impl Peer {
 
     async fn new_http1(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
         let tls = self.dial(dialing, &[HTTP_1]).await?;
-        let begun = begin_http1(tls, dialing).await;
-        let client = begun.map_err(|error| DialError::io(&error))?;
-        Ok(HttpClient::H1(client, self.h1.clone()))
+        Ok(HttpClient::H1(begin_http1(tls, dialing), self.h1.clone()))
     }
 
     async fn new_stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
@@ -173,7 +170,7 @@ impl Peer {
         &self,
         dialing: &Dialing<'_>,
         alpn: &[&[u8]],
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<tokio::net::TcpStream>, DialError> {
         dial::tls(&self.address, &self.identity, dialing, alpn).await
     }
 
@@ -182,9 +179,7 @@ impl Peer {
         let tls = self.dial(dialing, &[H2, HTTP_1]).await?;
         if tls.get_ref().1.alpn_protocol() != Some(H2) {
             // The connection is of use all the same.
-            if let Ok(client) = begin_http1(tls, dialing).await {
-                self.h1.put(client);
-            }
+            self.h1.put(begin_http1(tls, dialing));
             return Err(DialError::other_protocol());
         }
         let until = until(tls.get_ref().1, &dialing.shared.options.limits);
@@ -205,13 +200,10 @@ impl Peer {
     }
 }
 
-async fn begin_http1(
-    tls: TlsStream<TcpStream>,
-    dialing: &Dialing<'_>,
-) -> std::io::Result<H1Client> {
+fn begin_http1(tls: TlsStream<tokio::net::TcpStream>, dialing: &Dialing<'_>) -> H1Client {
     let limits = &dialing.shared.options.limits;
     let until = until(tls.get_ref().1, limits);
-    H1Client::begin(tls, limits.headers, limits.header_bytes, until).await
+    H1Client::new(tls, limits.headers, limits.header_bytes, until)
 }
 
 fn is_still(until: &Cell<Option<Instant>>) -> bool {

@@ -1,0 +1,482 @@
+//! Calls over HTTP/1.1, on connections that are kept for the next call.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::framing::{Decoder, Encoder, Length};
+use super::head::{self, ResponseHead};
+use super::link::{Link, NoHead};
+use crate::engine::h2_body::Abort;
+use crate::engine::sniff::Rewind;
+use crate::engine::{SendError, SendErrorKind};
+use crate::http::{Answer, Body, BodyError, Call, Tunnel};
+
+/// Idle connections that are kept at most.
+const MAX_IDLE: usize = 256;
+/// Heads of answers that are none yet (103, 102 ...), for one call.
+const INTERIM: usize = 32;
+
+/// A connection for one call at a time.
+pub(crate) struct H1Client {
+    link: Link<Tunnel>,
+    headers: usize,
+    header_bytes: usize,
+    /// From when on it takes nothing new, and when it is cut.
+    until: Option<(Instant, Instant)>,
+}
+
+/// Idle connections to one place; the most recently used is taken first, so
+/// that the others can end.
+#[derive(Default)]
+pub(crate) struct IdlePool {
+    idle: RefCell<VecDeque<(H1Client, Instant)>>,
+}
+
+impl IdlePool {
+    /// An idle connection, if there is one, and how long it was idle.
+    pub(crate) fn take(&self) -> Option<(H1Client, Duration)> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some((mut client, since)) = idle.pop_back() {
+            if client.can_begin() {
+                return Some((client, since.elapsed()));
+            }
+        }
+        None
+    }
+
+    pub(crate) fn put(&self, client: H1Client) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= MAX_IDLE {
+            idle.pop_front();
+        }
+        idle.push_back((client, Instant::now()));
+    }
+
+    /// Closes what was idle since before, and what the other side has closed.
+    pub(crate) fn close_idle_since(&self, before: Instant) {
+        self.idle
+            .borrow_mut()
+            .retain_mut(|(client, since)| *since > before && client.can_begin());
+    }
+}
+
+impl H1Client {
+    /// A connection to make calls on.
+    ///
+    /// At the first of the times in `until` it takes nothing new any more, at
+    /// the second it is cut.
+    pub(crate) fn new<T>(
+        io: T,
+        headers: usize,
+        header_bytes: usize,
+        until: Option<(Instant, Instant)>,
+    ) -> Self
+    where
+        T: AsyncRead + AsyncWrite + 'static,
+    {
+        Self {
+            link: Link::new(Box::pin(io)),
+            headers,
+            header_bytes,
+            until,
+        }
+    }
+
+    /// It is idle, and nothing ends it.
+    fn can_begin(&mut self) -> bool {
+        self.until.is_none_or(|(close, _)| close > Instant::now()) && self.link.is_quiet()
+    }
+
+    /// Makes a call; the connection goes into `pool` when the answer is read.
+    pub(crate) async fn send(
+        mut self,
+        call: Call,
+        pool: Rc<IdlePool>,
+    ) -> Result<Answer, SendError> {
+        if !self.can_begin() {
+            return Err(SendError {
+                kind: SendErrorKind::Refused,
+                what: "the connection has ended".to_owned(),
+                call: Some(Box::new(call)),
+            });
+        }
+        let Call { mut head, body, .. } = call;
+        head.headers.remove(TRANSFER_ENCODING);
+        let may_upgrade = head.headers.contains_key(UPGRADE);
+        let mut sending = Sending::begin(&head, body, &mut self.link)?;
+        let mut cut = self.until.map(|(_, cut)| Box::pin(sleep_until(cut)));
+        let (headers, header_bytes) = (self.headers, self.header_bytes);
+        let mut interim = 0;
+        let received = poll_fn(|cx| {
+            if let Poll::Ready(()) = poll_cut(&mut cut, cx) {
+                return Poll::Ready(Err(reset("the peer's certificate has expired")));
+            }
+            // A write that fails may have been answered all the same.
+            if let Poll::Ready(Err(Stopped::Body)) = sending.poll(&mut self.link, cx) {
+                return Poll::Ready(Err(of_body()));
+            }
+            loop {
+                let bytes = match ready!(self.link.poll_head(cx, header_bytes)) {
+                    Ok(bytes) => bytes,
+                    Err(error) => return Poll::Ready(Err(no_answer(error))),
+                };
+                let read = head::response(&bytes, headers, &head.method);
+                let read = read.map_err(|error| no_answer(NoHead::Malformed(error)))?;
+                match read.parts.status {
+                    StatusCode::SWITCHING_PROTOCOLS if may_upgrade => {}
+                    StatusCode::SWITCHING_PROTOCOLS => {
+                        return Poll::Ready(Err(malformed("an upgrade that nobody asked for")));
+                    }
+                    status if status.is_informational() => {
+                        interim += 1;
+                        if interim > INTERIM {
+                            return Poll::Ready(Err(malformed("no end of interim answers")));
+                        }
+                        continue;
+                    }
+                    _ => {}
+                }
+                return Poll::Ready(Ok(read));
+            }
+        })
+        .await?;
+        if received.parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self.upgraded(received));
+        }
+        Ok(self.answer(received, sending, cut, pool))
+    }
+
+    /// After 101 the connection is the answer.
+    fn upgraded(self, received: ResponseHead) -> Answer {
+        let cut_at = self.until.map(|(_, cut)| cut);
+        let (io, seen) = self.link.into_parts();
+        let tunnel: Tunnel = Box::pin(Rewind::new(seen, io));
+        let mut answer = Answer::new(received.parts, Body::empty());
+        answer.upgrade = Some(Box::pin(std::future::ready(Ok(tunnel))));
+        answer.cut_at = cut_at;
+        answer
+    }
+
+    fn answer(
+        mut self,
+        received: ResponseHead,
+        sending: Sending,
+        cut: Option<Pin<Box<Sleep>>>,
+        pool: Rc<IdlePool>,
+    ) -> Answer {
+        let mut decoder = Decoder::new(received.length);
+        let whole = match received.length {
+            Length::Exact(length) => self.link.rest().len() as u64 == length,
+            _ => false,
+        };
+        if whole && sending.is_done() {
+            let mut rest = self.link.rest();
+            let body = decoder.take(&mut rest).unwrap_or_default(); // it is as long as that
+            let used = body.len();
+            self.link.use_up(used);
+            if received.keep {
+                pool.put(self);
+            }
+            return Answer::new(received.parts, Body::full(body));
+        }
+        let is_sending = !sending.is_done();
+        let keep = received.keep && !is_sending;
+        let client = Rc::new(RefCell::new(self));
+        let abort = is_sending.then(|| {
+            let abort = Rc::new(Abort::default());
+            tokio::task::spawn_local(go_on(client.clone(), sending, abort.clone()));
+            abort
+        });
+        let body = Receiving {
+            client: Some(client),
+            decoder,
+            cut,
+            abort,
+            pool: keep.then_some(pool),
+        };
+        Answer::new(received.parts, Body::stream(body))
+    }
+}
+
+/// Sends the rest of a call whose answer has begun.
+async fn go_on(client: Rc<RefCell<H1Client>>, mut sending: Sending, abort: Rc<Abort>) {
+    poll_fn(|cx| {
+        if abort.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        sending.poll(&mut client.borrow_mut().link, cx).map(drop)
+    })
+    .await;
+}
+
+/// A call on its way out.
+struct Sending {
+    body: Option<Body>,
+    encoder: Encoder,
+    done: bool,
+}
+
+/// Why a call is not sent to its end.
+enum Stopped {
+    /// Its own body broke, or is not as long as it says.
+    Body,
+    /// It was not taken.
+    Write,
+}
+
+impl Sending {
+    fn begin(
+        head: &http::request::Parts,
+        body: Body,
+        link: &mut Link<Tunnel>,
+    ) -> Result<Self, SendError> {
+        let exact = body.size_hint().exact();
+        let length = head::length_to_send(&head.headers, exact).map_err(|_| of_body())?;
+        // A length is said where there is a body, or where one is usual.
+        let usual = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+        let said = (length != Length::Exact(0) || usual).then_some(length);
+        head::put_request(link.out(), head, said);
+        Ok(Self {
+            body: Some(body),
+            encoder: Encoder::new(length, head.headers.contains_key(TRAILER)),
+            done: false,
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn poll(&mut self, link: &mut Link<Tunnel>, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let waits = self.poll_gather(link, cx)?;
+            if ready!(link.poll_write_out(cx)).is_err() {
+                self.body = None;
+                return Poll::Ready(Err(Stopped::Write));
+            }
+            if self.body.is_none() {
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Puts as much of the body as there is where it is written from. Says
+    /// whether more must be waited for.
+    fn poll_gather(
+        &mut self,
+        link: &mut Link<Tunnel>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Stopped> {
+        while let Some(body) = &mut self.body {
+            if link.is_full() {
+                // Also while nothing is taken: a deny must not wait for a reader.
+                if body.poll_cut(cx).is_ready() {
+                    return self.broke();
+                }
+                return Ok(false);
+            }
+            match gather(body, &mut self.encoder, link, cx) {
+                Gathered::Some => {}
+                Gathered::Waits => return Ok(true),
+                Gathered::Whole => self.body = None,
+                Gathered::Broken => return self.broke(),
+            }
+        }
+        Ok(false)
+    }
+
+    fn broke(&mut self) -> Result<bool, Stopped> {
+        self.body = None;
+        Err(Stopped::Body)
+    }
+}
+
+/// What came of asking a body for more.
+pub(super) enum Gathered {
+    Some,
+    Waits,
+    Whole,
+    Broken,
+}
+
+/// Puts the next of a body where it is written from.
+pub(super) fn gather<T>(
+    body: &mut Body,
+    encoder: &mut Encoder,
+    link: &mut Link<T>,
+    cx: &mut Context<'_>,
+) -> Gathered {
+    let frame = match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Pending => return Gathered::Waits,
+        Poll::Ready(Some(Err(_))) => return Gathered::Broken,
+        Poll::Ready(Some(Ok(frame))) => frame,
+        Poll::Ready(None) => return finish(encoder, link, None),
+    };
+    let data = match frame.into_data() {
+        Ok(data) => data,
+        Err(frame) => {
+            let trailers = frame.into_trailers().ok();
+            return finish(encoder, link, trailers.as_ref());
+        }
+    };
+    let put = match encoder.is_plain() {
+        true => encoder.count(data.len()).map(|()| link.put_piece(data)),
+        false => encoder.put(link.out(), &data),
+    };
+    match put {
+        Ok(()) if body.is_end_stream() => finish(encoder, link, None),
+        Ok(()) => Gathered::Some,
+        Err(_) => Gathered::Broken,
+    }
+}
+
+fn finish<T>(
+    encoder: &mut Encoder,
+    link: &mut Link<T>,
+    trailers: Option<&http::HeaderMap>,
+) -> Gathered {
+    let mut end = Vec::new();
+    match encoder.finish(&mut end, trailers) {
+        Ok(()) => {
+            // A large piece stands only where nothing follows it.
+            if !end.is_empty() {
+                link.out().extend_from_slice(&end);
+            }
+            Gathered::Whole
+        }
+        Err(_) => Gathered::Broken,
+    }
+}
+
+/// A body whose connection is idle when it has ended.
+struct Receiving {
+    client: Option<Rc<RefCell<H1Client>>>,
+    decoder: Decoder,
+    cut: Option<Pin<Box<Sleep>>>,
+    /// Ends the sending of the call.
+    abort: Option<Rc<Abort>>,
+    /// Where the connection goes, if it can be used again.
+    pool: Option<Rc<IdlePool>>,
+}
+
+impl Receiving {
+    fn end(&mut self) {
+        if let Some(abort) = self.abort.take() {
+            abort.fire();
+        }
+        let (Some(client), Some(pool)) = (self.client.take(), self.pool.take()) else {
+            self.client = None;
+            return;
+        };
+        if let Some(client) = Rc::into_inner(client) {
+            pool.put(client.into_inner());
+        }
+    }
+}
+
+impl http_body::Body for Receiving {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if poll_cut(&mut this.cut, cx).is_ready() {
+            this.pool = None;
+            this.end();
+            let why = "cut: the peer's certificate has expired";
+            return Poll::Ready(Some(Err(BodyError::Cut(why))));
+        }
+        let Some(client) = &this.client else {
+            let trailers = this.decoder.take_trailers();
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        let frame = ready!(client.borrow_mut().link.poll_body(cx, &mut this.decoder));
+        if matches!(frame, Some(Err(_))) {
+            this.pool = None;
+        }
+        if this.decoder.is_done() || matches!(frame, Some(Err(_))) {
+            this.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.client.is_none() && self.decoder.is_done() && !self.decoder.has_trailers()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder
+            .missing()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if !self.decoder.is_done() {
+            self.pool = None;
+        }
+        self.end();
+    }
+}
+
+fn poll_cut(cut: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+    match cut {
+        Some(cut) => cut.as_mut().poll(cx),
+        None => Poll::Pending,
+    }
+}
+
+fn no_answer(error: NoHead) -> SendError {
+    match error {
+        NoHead::End | NoHead::Early => reset("the connection ended"),
+        NoHead::Io(error) => reset(&error.to_string()),
+        NoHead::Malformed(error) => malformed(&error.to_string()),
+    }
+}
+
+fn reset(what: &str) -> SendError {
+    SendError {
+        kind: SendErrorKind::Reset,
+        what: what.to_owned(),
+        call: None,
+    }
+}
+
+fn malformed(what: &str) -> SendError {
+    SendError {
+        kind: SendErrorKind::Malformed,
+        what: what.to_owned(),
+        call: None,
+    }
+}
+
+fn of_body() -> SendError {
+    SendError {
+        kind: SendErrorKind::Body,
+        what: "the request's body broke off, or is not as long as its head says".to_owned(),
+        call: None,
+    }
+}

@@ -1,0 +1,298 @@
+//! A connection, and what was read of it and not used, or is to be written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Malformed;
+use super::framing::Decoder;
+use super::head::end_of_head;
+use crate::http::BodyError;
+use crate::scratch;
+
+/// What is read ahead of its turn: of a caller that sends requests without
+/// waiting for answers.
+const AHEAD: usize = 64 * 1024;
+/// From this on data is not copied to what is written with it.
+const LARGE: usize = 8 * 1024;
+/// What is written at once at most, but for one piece of a body.
+const ENOUGH: usize = 64 * 1024;
+
+/// See the module. It holds buffers only while there is something in them.
+#[derive(Debug)]
+pub(super) struct Link<T> {
+    io: T,
+    unread: Vec<u8>,
+    used: usize,
+    /// How far the end of a head was looked for.
+    looked_at: usize,
+    out: Vec<u8>,
+    written: usize,
+    /// Written after `out`.
+    piece: Bytes,
+    must_flush: bool,
+}
+
+/// Why there is no head.
+#[derive(Debug)]
+pub(super) enum NoHead {
+    /// The connection ended between two messages.
+    End,
+    /// It ended within a head.
+    Early,
+    Io(io::Error),
+    Malformed(Malformed),
+}
+
+impl<T> Link<T> {
+    pub(super) fn new(io: T) -> Self {
+        Self {
+            io,
+            unread: Vec::new(),
+            used: 0,
+            looked_at: 0,
+            out: Vec::new(),
+            written: 0,
+            piece: Bytes::new(),
+            must_flush: false,
+        }
+    }
+
+    /// The connection, and what was read of it.
+    pub(super) fn into_parts(self) -> (T, Bytes) {
+        let rest = Bytes::copy_from_slice(self.rest());
+        (self.io, rest)
+    }
+
+    /// What was read and not used.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.unread.get(self.used..).unwrap_or_default()
+    }
+
+    /// What is to be written next.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        if self.out.capacity() == 0 {
+            self.out = scratch::write_buffer();
+        }
+        &mut self.out
+    }
+
+    /// A large piece to be written after what is in [`Link::out`]; nothing may
+    /// be put there before both are written.
+    pub(super) fn put_piece(&mut self, piece: Bytes) {
+        if piece.len() < LARGE {
+            self.out().extend_from_slice(&piece);
+        } else {
+            self.piece = piece;
+        }
+    }
+
+    /// More would make what is written too much.
+    pub(super) fn is_full(&self) -> bool {
+        !self.piece.is_empty() || self.out.len() >= ENOUGH
+    }
+
+    /// So much of what was read is used.
+    pub(super) fn use_up(&mut self, bytes: usize) {
+        self.used += bytes;
+        self.looked_at = 0;
+        if self.used >= self.unread.len() {
+            self.used = 0;
+            scratch::recycle(std::mem::take(&mut self.unread));
+        }
+    }
+
+    fn keep_for_later(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.unread.capacity() == 0 {
+            self.unread = scratch::write_buffer();
+        }
+        self.unread.extend_from_slice(bytes);
+    }
+}
+
+impl<T: AsyncRead + Unpin> Link<T> {
+    /// Reads once, and keeps it; `false` is the connection's end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        scratch::with_read_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            self.keep_for_later(buffer.filled());
+            Poll::Ready(Ok(!buffer.filled().is_empty()))
+        })
+    }
+
+    /// The bytes of a head.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Bytes, NoHead>> {
+        loop {
+            // Empty lines before a request are nothing (RFC 9112, 2.2).
+            while self.rest().starts_with(b"\r\n") {
+                self.use_up(2);
+            }
+            let rest = self.rest();
+            let end = end_of_head(rest, self.looked_at).map_err(NoHead::Malformed)?;
+            if end.unwrap_or(rest.len()) > most {
+                return Poll::Ready(Err(NoHead::Malformed(Malformed::TooLarge)));
+            }
+            if let Some(head) = end.and_then(|end| rest.get(..end)) {
+                let head = Bytes::copy_from_slice(head);
+                self.use_up(head.len());
+                return Poll::Ready(Ok(head));
+            }
+            // A line's end may be cut in two.
+            self.looked_at = rest.len().saturating_sub(1);
+            match ready!(self.poll_fill(cx)) {
+                Ok(true) => {}
+                Ok(false) if self.rest().is_empty() => return Poll::Ready(Err(NoHead::End)),
+                Ok(false) => return Poll::Ready(Err(NoHead::Early)),
+                Err(error) => return Poll::Ready(Err(NoHead::Io(error))),
+            }
+        }
+    }
+
+    /// The next of a body.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut Decoder,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let broken = |error: Malformed| Some(Err(BodyError::Source(error.into())));
+        loop {
+            if decoder.is_done() {
+                let trailers = decoder.take_trailers();
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let taken = match self.rest() {
+                [] => match ready!(self.poll_body_read(cx, decoder)) {
+                    Ok(taken) => taken,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                },
+                mut rest => {
+                    let before = rest.len();
+                    let taken = decoder.take(&mut rest);
+                    let used = before - rest.len();
+                    self.use_up(used);
+                    match taken {
+                        Ok(data) => Some(data),
+                        Err(error) => return Poll::Ready(broken(error)),
+                    }
+                }
+            };
+            match taken {
+                None => match decoder.end() {
+                    Ok(()) => return Poll::Ready(None),
+                    Err(error) => return Poll::Ready(broken(error)),
+                },
+                Some(data) if data.is_empty() => {}
+                Some(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            }
+        }
+    }
+
+    /// Reads once, for a body; `None` is the connection's end.
+    fn poll_body_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        decoder: &mut Decoder,
+    ) -> Poll<Result<Option<Bytes>, BodyError>> {
+        scratch::with_read_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                return Poll::Ready(Err(BodyError::Source(error.into())));
+            }
+            let mut rest = buffer.filled();
+            if rest.is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            let taken = decoder.take(&mut rest);
+            self.keep_for_later(rest);
+            Poll::Ready(match taken {
+                Ok(data) => Ok(Some(data)),
+                Err(error) => Err(BodyError::Source(error.into())),
+            })
+        })
+    }
+
+    /// Ready when the other side has ended the connection, or it has failed.
+    /// What comes instead is kept for later, as long as that is not much.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.rest().len() < AHEAD {
+            match ready!(self.poll_fill(cx)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether an idle connection is one still: nothing came, and no end. It
+    /// costs no system call where the runtime knows that nothing came.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.rest().is_empty() && self.poll_fill(&mut cx).is_pending()
+    }
+
+    /// Reads over what still comes, and ends when it has ended.
+    pub(super) fn poll_skip(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        scratch::with_read_buffer(|buffer| {
+            loop {
+                let mut buffer = ReadBuf::new(buffer);
+                match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                    Ok(()) if !buffer.filled().is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Link<T> {
+    /// Writes all that is to be written.
+    pub(super) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let first = self.out.get(self.written..).unwrap_or_default();
+            let written = match (first.is_empty(), self.piece.is_empty()) {
+                (true, true) => break,
+                (false, true) => Pin::new(&mut self.io).poll_write(cx, first),
+                (true, false) => Pin::new(&mut self.io).poll_write(cx, &self.piece),
+                (false, false) => {
+                    let both = [IoSlice::new(first), IoSlice::new(&self.piece)];
+                    Pin::new(&mut self.io).poll_write_vectored(cx, &both)
+                }
+            };
+            let of_first = first.len();
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.must_flush = true;
+            self.written += written.min(of_first);
+            let of_piece = written.saturating_sub(of_first);
+            drop(self.piece.split_to(of_piece.min(self.piece.len())));
+        }
+        if self.out.capacity() > 0 {
+            self.written = 0;
+            scratch::recycle(std::mem::take(&mut self.out));
+        }
+        if self.piece.is_empty() && self.must_flush {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.must_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says that nothing more comes.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
