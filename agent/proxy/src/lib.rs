@@ -47,6 +47,7 @@ mod target;
 mod telemetry;
 mod transparent;
 mod tunnel;
+mod wide;
 mod worker;
 
 pub use plane::{

@@ -46,6 +46,7 @@ use crate::listening::Listening;
 use crate::net::Socket;
 use crate::peer::{H2, HTTP_1, until};
 use crate::telemetry::{Direction, HttpSeries, StreamSeries};
+use crate::wide::Wide;
 use crate::worker::Worker;
 
 /// What a worker has for the inbound listener.
@@ -112,11 +113,7 @@ pub(crate) async fn serve(
 }
 
 /// A caller that does not say which HTTP it speaks.
-async fn serve_wordless(
-    connection: Connection,
-    tls: TlsStream<tokio::net::TcpStream>,
-    member: &Member,
-) {
+async fn serve_wordless(connection: Connection, tls: TlsStream<Wide>, member: &Member) {
     let limits = serve_limits(&connection);
     let mut watch = member.watch();
     let sniffed = tokio::select! {
@@ -163,11 +160,7 @@ fn serve_limits(connection: &Connection) -> ServeLimits {
     }
 }
 
-async fn accept(
-    worker: &Worker,
-    socket: Socket,
-    is_http: bool,
-) -> Option<TlsStream<tokio::net::TcpStream>> {
+async fn accept(worker: &Worker, socket: Socket, is_http: bool) -> Option<TlsStream<Wide>> {
     let Socket::Tcp(socket) = socket else {
         return None;
     };
@@ -180,7 +173,7 @@ async fn accept(
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
             _ => {}
         }
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), Wide::new(socket)).await?;
         let config = match !is_http && is_always_h2(&hello.client_hello()) {
             true => worker.wordless_config(),
             false => worker.server_config(),
@@ -240,7 +233,7 @@ fn identify(
     worker: &Rc<Worker>,
     listening: &Rc<Listening>,
     view: &InboundView,
-    tls: &TlsStream<tokio::net::TcpStream>,
+    tls: &TlsStream<Wide>,
 ) -> Option<(Connection, Option<Vec<u8>>)> {
     let (_, session) = tls.get_ref();
     // The handshake saw to it; were it not so, nobody is served.
@@ -277,7 +270,7 @@ fn identify(
 }
 
 /// Ends a connection of byte streams to a service whose protocol is HTTP.
-async fn refuse_bytes(connection: &Connection, mut tls: TlsStream<tokio::net::TcpStream>) {
+async fn refuse_bytes(connection: &Connection, mut tls: TlsStream<Wide>) {
     let flow = crate::flow::Flow::begin(&connection.worker, connection.streams.clone(), None);
     flow.set_reason(
         "refused: the service's protocol is HTTP, and byte streams would go past its \

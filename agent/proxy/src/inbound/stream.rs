@@ -13,11 +13,12 @@ use crate::flow::Flow;
 use crate::lifecycle::{Member, Phase, at, reaches};
 use crate::net::Break;
 use crate::relay::{Ended, relay};
+use crate::wide::Wide;
 
 /// Many streams over one connection.
 pub(super) async fn serve_mux(
     connection: Connection,
-    tls: TlsStream<tokio::net::TcpStream>,
+    tls: TlsStream<Wide>,
     until: Option<(Instant, Instant)>,
     member: &Member,
 ) {
@@ -62,7 +63,7 @@ pub(super) async fn serve_mux(
 /// One stream, which is the connection.
 pub(super) async fn serve_plain(
     connection: Connection,
-    tls: TlsStream<tokio::net::TcpStream>,
+    tls: TlsStream<Wide>,
     until: Option<(Instant, Instant)>,
     member: &Member,
 ) {
@@ -84,7 +85,7 @@ impl Reset for mesh_mux::Stream {
     }
 }
 
-impl Reset for TlsStream<tokio::net::TcpStream> {
+impl Reset for TlsStream<Wide> {
     fn reset(self, _code: ResetCode) {}
 }
 

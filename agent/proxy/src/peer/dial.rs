@@ -15,6 +15,7 @@ use super::Dialing;
 use crate::Limits;
 use crate::config::Address;
 use crate::net;
+use crate::wide::Wide;
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,12 +140,13 @@ pub(super) async fn tls(
     identity: &SpiffeId,
     dialing: &Dialing<'_>,
     alpn: &[&[u8]],
-) -> Result<TlsStream<tokio::net::TcpStream>, DialError> {
+) -> Result<TlsStream<Wide>, DialError> {
     let began = Instant::now();
     let socket = net::connect(address, &dialing.shared.transparent, dialing.limit)
         .await
         .map_err(|error| DialError::io(&error))?;
     let config = dialing.shared.tls.client_config(identity, alpn);
+    let socket = Wide::new(socket);
     let handshake = TlsConnector::from(config).connect(dialing.name.clone(), socket);
     in_time(began, dialing.limit, handshake).await
 }

@@ -26,6 +26,7 @@ use crate::config::Address;
 use crate::engine::h1::client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
 use crate::plane::Shared;
+use crate::wide::Wide;
 
 pub(crate) const H2: &[u8] = b"h2";
 pub(crate) const HTTP_1: &[u8] = b"http/1.1";
@@ -59,7 +60,7 @@ pub(crate) enum HttpClient {
 pub(crate) enum ByteStream {
     Mux(mesh_mux::Stream),
     /// One connection, and when it is cut.
-    Plain(Box<TlsStream<tokio::net::TcpStream>>, Option<Instant>),
+    Plain(Box<TlsStream<Wide>>, Option<Instant>),
 }
 
 /// What a connection is made with.
@@ -170,7 +171,7 @@ impl Peer {
         &self,
         dialing: &Dialing<'_>,
         alpn: &[&[u8]],
-    ) -> Result<TlsStream<tokio::net::TcpStream>, DialError> {
+    ) -> Result<TlsStream<Wide>, DialError> {
         dial::tls(&self.address, &self.identity, dialing, alpn).await
     }
 
@@ -200,7 +201,7 @@ impl Peer {
     }
 }
 
-fn begin_http1(tls: TlsStream<tokio::net::TcpStream>, dialing: &Dialing<'_>) -> H1Client {
+fn begin_http1(tls: TlsStream<Wide>, dialing: &Dialing<'_>) -> H1Client {
     let limits = &dialing.shared.options.limits;
     let until = until(tls.get_ref().1, limits);
     H1Client::new(tls, limits.headers, limits.header_bytes, until)
