@@ -6,72 +6,70 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::scratch;
-
 /// Bytes that are read at once: eight of the largest records.
 const READ: usize = 128 * 1024;
 
+/// Bytes that TLS takes and has not written; what one write of it may be.
+pub(crate) const WRITE: usize = 256 * 1024;
+/// Buffers that are kept for the next read.
+const SPARE: usize = 4;
+
 thread_local! {
     /// Not the worker's own read buffer, which whoever reads from TLS may hold.
-    static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static SPARES: Cell<Vec<Box<[u8]>>> = const { Cell::new(Vec::new()) };
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Wide {
     io: TcpStream,
-    unread: Vec<u8>,
-    used: usize,
+    /// What was read and not given out yet: the place of it in a buffer.
+    unread: Option<(Box<[u8]>, Range<usize>)>,
 }
 
 impl Wide {
     pub(crate) fn new(io: TcpStream) -> Self {
-        Self {
-            io,
-            unread: Vec::new(),
-            used: 0,
-        }
+        Self { io, unread: None }
     }
 
     /// Gives out what was read before; `false` if there is nothing.
     fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let rest = self.unread.get(self.used..).unwrap_or_default();
-        let now = rest.get(..buf.remaining()).unwrap_or(rest);
-        if now.is_empty() {
+        let Some((buffer, rest)) = &mut self.unread else {
             return false;
-        }
+        };
+        let all = buffer.get(rest.clone()).unwrap_or_default();
+        let now = all.get(..buf.remaining()).unwrap_or(all);
         buf.put_slice(now);
-        self.used += now.len();
-        if self.used >= self.unread.len() {
-            self.used = 0;
-            scratch::recycle(std::mem::take(&mut self.unread));
+        rest.start += now.len();
+        if rest.start >= rest.end
+            && let Some((buffer, _)) = self.unread.take()
+        {
+            give_back(buffer);
         }
         true
     }
+}
 
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-        let filled = buffer.filled();
-        let (now, later) = filled.split_at(filled.len().min(buf.remaining()));
-        buf.put_slice(now);
-        if !later.is_empty() {
-            self.unread = scratch::write_buffer();
-            self.unread.extend_from_slice(later);
-        }
-        Poll::Ready(Ok(()))
+fn take_buffer() -> Box<[u8]> {
+    let mut spares = SPARES.take();
+    let buffer = spares.pop();
+    SPARES.set(spares);
+    buffer.unwrap_or_else(|| vec![0; READ].into_boxed_slice())
+}
+
+fn give_back(buffer: Box<[u8]>) {
+    let mut spares = SPARES.take();
+    if spares.len() < SPARE {
+        spares.push(buffer);
     }
+    SPARES.set(spares);
 }
 
 impl AsyncRead for Wide {
@@ -87,12 +85,21 @@ impl AsyncRead for Wide {
         if buf.remaining() >= READ {
             return Pin::new(&mut this.io).poll_read(cx, buf);
         }
-        let mut buffer = BUFFER
-            .take()
-            .unwrap_or_else(|| vec![0; READ].into_boxed_slice());
-        let polled = this.poll_fill(cx, &mut buffer, buf);
-        BUFFER.set(Some(buffer));
-        polled
+        let mut buffer = take_buffer();
+        let mut room = ReadBuf::new(&mut buffer);
+        let polled = Pin::new(&mut this.io).poll_read(cx, &mut room);
+        let read = room.filled().len();
+        match polled {
+            Poll::Ready(Ok(())) if read > 0 => {
+                this.unread = Some((buffer, 0..read));
+                this.give(buf);
+                Poll::Ready(Ok(()))
+            }
+            other => {
+                give_back(buffer);
+                other
+            }
+        }
     }
 }
 
@@ -146,8 +153,9 @@ mod tests {
             for piece in got.chunks_mut(4096 + 77) {
                 far.read_exact(piece).await.unwrap();
             }
-            assert_eq!(far.unread.capacity(), 0);
+            assert!(far.unread.is_none());
             assert_eq!(far.read(&mut [0; 10]).await.unwrap(), 0);
+            assert!(far.unread.is_none());
         };
         let writing = async {
             near.write_all(&sent).await.unwrap();

@@ -46,7 +46,7 @@ use crate::listening::Listening;
 use crate::net::Socket;
 use crate::peer::{H2, HTTP_1, until};
 use crate::telemetry::{Direction, HttpSeries, StreamSeries};
-use crate::wide::Wide;
+use crate::wide::{self, Wide};
 use crate::worker::Worker;
 
 /// What a worker has for the inbound listener.
@@ -182,7 +182,10 @@ async fn accept(worker: &Worker, socket: Socket, is_http: bool) -> Option<TlsStr
     };
     let limit = worker.shared.options.limits.handshake;
     let (label, why) = match timeout(limit, handshake).await {
-        Ok(Ok(Some(tls))) => return Some(tls),
+        Ok(Ok(Some(mut tls))) => {
+            tls.get_mut().1.set_buffer_limit(Some(wide::WRITE));
+            return Some(tls);
+        }
         Ok(Ok(None)) => {
             tracing::debug!(from = from(), "somebody connected, and said nothing");
             return None;

@@ -15,7 +15,7 @@ use super::Dialing;
 use crate::Limits;
 use crate::config::Address;
 use crate::net;
-use crate::wide::Wide;
+use crate::wide::{self, Wide};
 
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +148,9 @@ pub(super) async fn tls(
     let config = dialing.shared.tls.client_config(identity, alpn);
     let socket = Wide::new(socket);
     let handshake = TlsConnector::from(config).connect(dialing.name.clone(), socket);
-    in_time(began, dialing.limit, handshake).await
+    let mut tls = in_time(began, dialing.limit, handshake).await?;
+    tls.get_mut().1.set_buffer_limit(Some(wide::WRITE));
+    Ok(tls)
 }
 
 /// What is left of a time limit for a step.
