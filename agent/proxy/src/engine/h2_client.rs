@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::coalesce::{Coalesce, Flusher};
 use super::greeting::Greeted;
 use super::h2_body::{self, Abort, Received, StreamGuard};
-use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, SendError, SendErrorKind, into_io};
+use super::{CONNECTION_WINDOW, FRAME, RESETS, STREAM_WINDOW, SendError, SendErrorKind, into_io};
 use crate::http::{Answer, Body, Call};
 use crate::peer::Warm;
 
@@ -56,6 +56,7 @@ impl H2Client {
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
             .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(256 * 1024)
             .max_concurrent_reset_streams(RESETS)

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::coalesce::Coalesce;
 use super::h2_body::{self, Received};
-use super::{CONNECTION_WINDOW, RESETS, STREAM_WINDOW, ServeLimits, into_io};
+use super::{CONNECTION_WINDOW, FRAME, RESETS, STREAM_WINDOW, ServeLimits, into_io};
 use crate::http::{Body, Call, Handler};
 use crate::lifecycle::{self, Phase};
 
@@ -37,6 +37,7 @@ where
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(256 * 1024);

@@ -64,6 +64,9 @@ pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 /// it what others do on it. Strangers have h2's own limits; whoever else is at
 /// the other end has proved its identity or is our own application.
 pub(crate) const RESETS: usize = 1024;
+/// What one DATA frame may hold. Large ones cost less for each byte; one
+/// delays the others on its connection by less than 0.1 ms.
+pub(crate) const FRAME: u32 = 64 * 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 
 /// An error of h2; one of its connection is what that was.

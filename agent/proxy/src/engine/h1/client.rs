@@ -357,7 +357,7 @@ fn finish<T>(
     let mut end = Vec::new();
     match encoder.finish(&mut end, trailers) {
         Ok(()) => {
-            // A large piece stands only where nothing follows it.
+            // Pieces stand only where nothing follows them.
             if !end.is_empty() {
                 link.out().extend_from_slice(&end);
             }

@@ -1,10 +1,11 @@
 //! A connection, and what was read of it and not used, or is to be written.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,8 +20,11 @@ use crate::scratch;
 const AHEAD: usize = 64 * 1024;
 /// From this on data is not copied to what is written with it.
 const LARGE: usize = 8 * 1024;
-/// What is written at once at most, but for one piece of a body.
+/// What is gathered at most before it is written.
 const ENOUGH: usize = 64 * 1024;
+const ENOUGH_PIECES: usize = 256 * 1024;
+/// Pieces of one write.
+const PIECES: usize = 32;
 
 /// See the module. It holds buffers only while there is something in them.
 #[derive(Debug)]
@@ -32,8 +36,9 @@ pub(super) struct Link<T> {
     looked_at: usize,
     out: Vec<u8>,
     written: usize,
-    /// Written after `out`.
-    piece: Bytes,
+    /// Written after `out`, one after the other, and their sum.
+    pieces: VecDeque<Bytes>,
+    in_pieces: usize,
     must_flush: bool,
 }
 
@@ -57,7 +62,8 @@ impl<T> Link<T> {
             looked_at: 0,
             out: Vec::new(),
             written: 0,
-            piece: Bytes::new(),
+            pieces: VecDeque::new(),
+            in_pieces: 0,
             must_flush: false,
         }
     }
@@ -81,19 +87,22 @@ impl<T> Link<T> {
         &mut self.out
     }
 
-    /// A large piece to be written after what is in [`Link::out`]; nothing may
-    /// be put there before both are written.
+    /// Data to be written after what is in [`Link::out`]. Nothing may be put
+    /// there any more until all is written.
     pub(super) fn put_piece(&mut self, piece: Bytes) {
-        if piece.len() < LARGE {
+        if self.pieces.is_empty() && piece.len() < LARGE {
             self.out().extend_from_slice(&piece);
-        } else {
-            self.piece = piece;
+        } else if !piece.is_empty() {
+            self.in_pieces += piece.len();
+            self.pieces.push_back(piece);
         }
     }
 
-    /// More would make what is written too much.
+    /// There is enough to be written.
     pub(super) fn is_full(&self) -> bool {
-        !self.piece.is_empty() || self.out.len() >= ENOUGH
+        self.out.len() >= ENOUGH
+            || self.in_pieces >= ENOUGH_PIECES
+            || self.pieces.len() >= PIECES - 1
     }
 
     /// So much of what was read is used.
@@ -261,34 +270,57 @@ impl<T: AsyncWrite + Unpin> Link<T> {
     pub(super) fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let first = self.out.get(self.written..).unwrap_or_default();
-            let written = match (first.is_empty(), self.piece.is_empty()) {
-                (true, true) => break,
-                (false, true) => Pin::new(&mut self.io).poll_write(cx, first),
-                (true, false) => Pin::new(&mut self.io).poll_write(cx, &self.piece),
-                (false, false) => {
-                    let both = [IoSlice::new(first), IoSlice::new(&self.piece)];
-                    Pin::new(&mut self.io).poll_write_vectored(cx, &both)
+            let of_first = first.len();
+            let written = match (self.pieces.front(), first.is_empty()) {
+                (None, true) => break,
+                (None, false) => Pin::new(&mut self.io).poll_write(cx, first),
+                (Some(piece), true) if self.pieces.len() == 1 => {
+                    Pin::new(&mut self.io).poll_write(cx, piece)
+                }
+                (Some(_), _) => {
+                    let mut slices = [IoSlice::new(&[]); PIECES];
+                    let all = std::iter::once(first).chain(self.pieces.iter().map(AsRef::as_ref));
+                    for (slice, bytes) in slices.iter_mut().zip(all) {
+                        *slice = IoSlice::new(bytes);
+                    }
+                    let used = slices.get(..=self.pieces.len()).unwrap_or(&slices);
+                    let used = used.get(usize::from(of_first == 0)..).unwrap_or_default();
+                    Pin::new(&mut self.io).poll_write_vectored(cx, used)
                 }
             };
-            let of_first = first.len();
             let written = ready!(written)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.must_flush = true;
             self.written += written.min(of_first);
-            let of_piece = written.saturating_sub(of_first);
-            drop(self.piece.split_to(of_piece.min(self.piece.len())));
+            self.pieces_written(written.saturating_sub(of_first));
         }
         if self.out.capacity() > 0 {
             self.written = 0;
             scratch::recycle(std::mem::take(&mut self.out));
         }
-        if self.piece.is_empty() && self.must_flush {
+        if self.must_flush {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.must_flush = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn pieces_written(&mut self, mut bytes: usize) {
+        self.in_pieces = self.in_pieces.saturating_sub(bytes);
+        while let Some(piece) = self.pieces.front_mut() {
+            if bytes < piece.len() {
+                piece.advance(bytes);
+                return;
+            }
+            bytes -= piece.len();
+            self.pieces.pop_front();
+        }
+        // An idle connection holds nothing.
+        if self.pieces.capacity() > 0 {
+            self.pieces = VecDeque::new();
+        }
     }
 
     /// Says that nothing more comes.

@@ -204,12 +204,14 @@ where
             Length::Exact(0) => Body::empty(),
             _ => shared.body(expects),
         };
-        let answering = self.handler.clone().handle(Call {
+        // Boxed, so that a connection holds what a request needs only while it
+        // has one.
+        let answering = Box::pin(self.handler.clone().handle(Call {
             head: parts,
             body,
             upgrade: upgraded,
-        });
-        let Some(answer) = shared.answer(pin!(answering)).await else {
+        }));
+        let Some(answer) = shared.answer(answering).await else {
             return Ok(Next::End); // the caller has gone
         };
         shared.answered.set(true);
@@ -347,7 +349,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Shared<T> {
     /// The answer, or `None` when the caller has gone.
     async fn answer(
         &self,
-        mut answering: Pin<&mut impl Future<Output = Answer>>,
+        mut answering: Pin<Box<impl Future<Output = Answer>>>,
     ) -> Option<Answer> {
         poll_fn(|cx| {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
