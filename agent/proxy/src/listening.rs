@@ -153,11 +153,16 @@ impl Listening {
 
 async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, member: Member) {
     let role = listening.role.borrow().clone();
+    // Boxed, so that each holds what its own role needs, and not the most.
     match role {
-        Role::Inbound(_) => inbound::serve(worker, listening, socket, member).await,
-        Role::Outbound(_) => outbound::serve(worker, listening, socket, member).await,
-        Role::Exposed(_) => inbound::serve_exposed(worker, listening, socket, member).await,
-        Role::Redirected(_) => transparent::serve(worker, listening, socket, member).await,
+        Role::Inbound(_) => Box::pin(inbound::serve(worker, listening, socket, member)).await,
+        Role::Outbound(_) => Box::pin(outbound::serve(worker, listening, socket, member)).await,
+        Role::Exposed(_) => {
+            Box::pin(inbound::serve_exposed(worker, listening, socket, member)).await;
+        }
+        Role::Redirected(_) => {
+            Box::pin(transparent::serve(worker, listening, socket, member)).await;
+        }
     }
 }
 
