@@ -333,7 +333,6 @@ impl Control {
         let Some(plane) = self.plane.borrow().clone() else {
             return;
         };
-        let shown = Arc::new(pending.config.clone());
         let (error, not_understood) = match plane.apply(pending.config).await {
             Ok(applied) => {
                 tracing::info!(
@@ -341,7 +340,10 @@ impl Control {
                     version = %pending.version,
                     "config in use"
                 );
-                self.status.running(shown, shown_version(&pending.version));
+                // The plane's own: a config is not held twice.
+                if let Some(config) = plane.snapshot().config {
+                    self.status.running(config, shown_version(&pending.version));
+                }
                 held.version = Some(pending.version);
                 (String::new(), applied.not_understood)
             }

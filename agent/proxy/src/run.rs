@@ -249,7 +249,6 @@ async fn apply_static(
     (leaf, roots): (Credential, Trust),
     status: &Status,
 ) -> Result<(), Failure> {
-    let shown = Arc::new(file.config.clone());
     let applied = plane
         .apply_with(file.config, leaf, roots)
         .await
@@ -257,7 +256,10 @@ async fn apply_static(
     for one in applied.not_understood {
         tracing::error!("denied, since it is not understood: {one}");
     }
-    status.running(shown, "static".to_owned());
+    // The plane's own: a config is not held twice.
+    if let Some(config) = plane.snapshot().config {
+        status.running(config, "static".to_owned());
+    }
     Ok(())
 }
 
