@@ -75,8 +75,11 @@ where
                     let handler = handler.clone();
                     let headers = limits.headers;
                     let open = quiet.open();
+                    // Boxed, since it is large: a task is moved a few times until
+                    // it stands where it stays.
+                    let serving = Box::pin(stream(request, respond, handler, headers));
                     tokio::task::spawn_local(async move {
-                        stream(request, respond, handler, headers).await;
+                        serving.await;
                         drop(open);
                     });
                 }
