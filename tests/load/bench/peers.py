@@ -230,8 +230,7 @@ backend peer
 
     def inside(self, pair, mode, application, called, **_):
         who = f"{{ ssl_c_s_dn(cn) -m str {CALLER} }}"
-        check = f"""  tcp-request inspect-delay 5s
-  tcp-request content reject unless {who}""" if mode == TCP else f"""  http-request deny unless {who}
+        check = f"""  tcp-request content reject unless {who}""" if mode == TCP else f"""  http-request deny unless {who}
   http-request set-header x-forwarded-client-cert %[ssl_c_s_dn(cn)]"""
         alpn = "" if mode == TCP else " alpn h2,http/1.1"
         return self.run(pair, "in", mode, f"""
