@@ -77,7 +77,6 @@ struct State {
 /// Says when nothing may begin any more, and ends when all is to be cut.
 async fn ends(state: &State, limits: &ServeLimits, mut phase: watch::Receiver<Phase>) {
     let drained = async {
-        poll_fn(|_| Poll::Ready(())).await;
         lifecycle::reaches(&mut phase, Phase::Draining).await;
         if !state.began.get() {
             // What came just before has its chance.
