@@ -27,13 +27,13 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, version: Version) -> Option
     // Of TE only this may go on (RFC 9113, 8.2.2), and gRPC needs it.
     let trailers = wants_trailers(headers);
     clean_hop(headers);
-    headers.remove(TE);
-    headers.remove(HTTP2_SETTINGS);
+    if has_any(headers, &[TE, HTTP2_SETTINGS]) {
+        headers.remove(TE);
+        headers.remove(HTTP2_SETTINGS);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    headers.remove(SOURCE);
-    headers.remove(CLIENT_CERT);
     let look_alikes: Vec<HeaderName> = headers
         .keys()
         .filter(|name| reads_as(name, &SOURCE) || reads_as(name, &CLIENT_CERT))
@@ -66,6 +66,12 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Whether one of these is there. To look once costs less than to look each up,
+/// and mostly there is none.
+fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    headers.keys().any(|name| names.contains(name))
+}
+
 /// Whether an application that is called by CGI's rules (RFC 3875, 4.1.18), as
 /// those of WSGI and PHP are, finds both under one name.
 fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
@@ -76,11 +82,23 @@ fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
 
 /// What says `x-mesh-…` came from a sidecar only if a sidecar wrote it.
 pub(crate) fn clean_application(headers: &mut HeaderMap) {
-    headers.remove(DENIED);
-    headers.remove(ERROR);
+    if has_any(headers, &[DENIED, ERROR]) {
+        headers.remove(DENIED);
+        headers.remove(ERROR);
+    }
 }
 
 fn clean_hop(headers: &mut HeaderMap) {
+    const HOP: [HeaderName; 5] = [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        UPGRADE,
+    ];
+    if !has_any(headers, &HOP) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
