@@ -1,5 +1,7 @@
 //! Heads: what stands before a body.
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
@@ -15,7 +17,7 @@ use super::Malformed;
 use super::framing::Length;
 
 /// Headers that are parsed without an allocation for more.
-const FEW: usize = 64;
+const FEW: usize = 128;
 
 /// Looks for the end of a head, in what was not looked at before; says how long
 /// the head is.
@@ -60,8 +62,10 @@ pub(super) struct ResponseHead {
 /// Reads the head of a request, which is whole.
 pub(super) fn request(bytes: &Bytes, most: usize) -> Result<RequestHead, Malformed> {
     with_headers(most, |headers| {
-        let mut parsed = httparse::Request::new(headers);
-        let status = parsed.parse(bytes).map_err(of_parser)?;
+        let mut parsed = httparse::Request::new(&mut []);
+        let status = parsed
+            .parse_with_uninit_headers(bytes, headers)
+            .map_err(of_parser)?;
         let (Status::Complete(_), Some(method), Some(target), Some(version)) =
             (status, parsed.method, parsed.path, parsed.version)
         else {
@@ -105,8 +109,10 @@ pub(super) fn response(
     method: &Method,
 ) -> Result<ResponseHead, Malformed> {
     with_headers(most, |headers| {
-        let mut parsed = httparse::Response::new(headers);
-        let status = parsed.parse(bytes).map_err(of_parser)?;
+        let mut parsed = httparse::Response::new(&mut []);
+        let status = httparse::ParserConfig::default()
+            .parse_response_with_uninit_headers(&mut parsed, bytes, headers)
+            .map_err(of_parser)?;
         let (Status::Complete(_), Some(code), Some(version)) =
             (status, parsed.code, parsed.version)
         else {
@@ -145,14 +151,12 @@ pub(super) fn response(
 /// Lends room for so many headers.
 fn with_headers<'b, T>(
     most: usize,
-    work: impl FnOnce(&mut [httparse::Header<'b>]) -> Result<T, Malformed>,
+    work: impl FnOnce(&mut [MaybeUninit<httparse::Header<'b>>]) -> Result<T, Malformed>,
 ) -> Result<T, Malformed> {
-    match most <= FEW {
-        true => {
-            let mut few = [httparse::EMPTY_HEADER; FEW];
-            work(few.get_mut(..most).unwrap_or_default())
-        }
-        false => work(&mut vec![httparse::EMPTY_HEADER; most]),
+    let mut few = [const { MaybeUninit::uninit() }; FEW];
+    match few.get_mut(..most) {
+        Some(headers) => work(headers),
+        None => work(&mut vec![MaybeUninit::uninit(); most]),
     }
 }
 
