@@ -19,11 +19,13 @@ use crate::authority::{
 use crate::error::CaError;
 use crate::key::CaKey;
 use crate::seal::SealingKey;
-use crate::state::{BUILT_IN, CaConfig, CaState, IntermediateEntry, RootEntry, short};
+use crate::state::{
+    BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry, VAULT, short,
+};
 use crate::x509::{self, END_OF_TIME, Validity};
 
 const ROOT_KEY: &str = "root key";
-const INTERMEDIATE_KEY: &str = "intermediate key";
+pub(crate) const INTERMEDIATE_KEY: &str = "intermediate key";
 /// CAs are valid from this long before they are made, in seconds: clocks differ.
 const BACKDATE: u64 = 60;
 
@@ -41,9 +43,8 @@ pub fn create(
     let now_unix = x509::unix(now);
     let key = CaKey::generate()?;
     let validity = Validity::new(now_unix, BACKDATE, config.root_ttl_seconds, END_OF_TIME);
-    let uri = format!("spiffe://{domain}");
-    // The year tells two roots apart in a list.
-    let name = format!("meshctl root {} {domain}", year(validity.not_before));
+    let uri = authority_uri(domain.as_str());
+    let name = root_name(validity.not_before, domain.as_str());
     let cert = x509::authority(&name, Some(&uri), 1, validity)?
         .self_signed(&key)
         .map_err(|e| CaError::make("the root", e))?;
@@ -90,16 +91,18 @@ pub fn renew_intermediate(
     let key = CaKey::generate()?;
     let ttl = state.config.intermediate_ttl_seconds;
     let validity = Validity::new(now, BACKDATE, ttl, root.not_after);
-    let uri = format!("spiffe://{}", state.trust_domain);
-    let name = format!("meshctl intermediate {} {}", state.dc, state.trust_domain);
+    let uri = authority_uri(&state.trust_domain);
+    let name = intermediate_name(&state.dc, &state.trust_domain);
     let cert = x509::authority(&name, Some(&uri), 0, validity)?
         .signed_by(&key, &issuer)
         .map_err(|e| CaError::make("the intermediate", e))?;
     let id = x509::fingerprint(cert.der());
     let intermediate = IntermediateEntry {
-        key: sealing.seal(INTERMEDIATE_KEY, &id, &key.to_pkcs8()?)?,
+        key: Some(sealing.seal(INTERMEDIATE_KEY, &id, &key.to_pkcs8()?)?),
         root: root.id.clone(),
         pem: cert.pem(),
+        above: Vec::new(),
+        vault: None,
         not_before: validity.not_before,
         not_after: validity.not_after,
         id,
@@ -122,6 +125,8 @@ pub enum Renewal {
     Old,
     /// Leaves would soon be cut short by its end.
     CutsLeavesShort,
+    /// Its key is in Vault and should be here, or the other way round.
+    SignsElsewhere,
 }
 
 impl fmt::Display for Renewal {
@@ -131,14 +136,16 @@ impl fmt::Display for Renewal {
             Self::OtherRoot => "the intermediate was signed by another root than the active one",
             Self::Old => "two thirds of the intermediate's life are over",
             Self::CutsLeavesShort => "the intermediate ends before two lives of a leaf have passed",
+            Self::SignsElsewhere => "leaves are to be signed by another (leaf_signing)",
         })
     }
 }
 
-/// Whether the leader should make a new intermediate now, and why. Never of another provider.
+/// Whether the leader should make a new intermediate now, and why. Never of a provider that this
+/// build does not know.
 #[must_use]
 pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
-    if state.provider != BUILT_IN {
+    if ![BUILT_IN, VAULT].contains(&state.provider.as_str()) {
         return None;
     }
     let Some(intermediate) = &state.intermediate else {
@@ -147,6 +154,16 @@ pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
     let root = state.active_root()?;
     if intermediate.root != root.id {
         return Some(Renewal::OtherRoot);
+    }
+    if let Some(place) = &state.config.vault {
+        let signs_at = intermediate.vault.as_ref().map(|role| role.mount.as_str());
+        let wanted = match place.leaf_signing {
+            LeafSigning::Vault => Some(place.intermediate_pki_path.as_str()),
+            LeafSigning::Cluster => None,
+        };
+        if signs_at != wanted {
+            return Some(Renewal::SignsElsewhere);
+        }
     }
     if intermediate.not_after >= root.not_after {
         // A new one would end when this one does: only a new root helps.
@@ -161,21 +178,25 @@ pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
         return Some(Renewal::Old);
     }
     let leaf = state.config.leaf_ttl().as_secs();
-    // Not when even a fresh one is that short: that would be a renewal at every look.
-    let fresh = state.config.intermediate_ttl_seconds;
+    // Not when even a fresh one is that short: that would be a renewal at every look. (Vault may
+    // have made it shorter than it was asked to.)
+    let fresh = state.config.intermediate_ttl_seconds.min(life);
     if left < leaf.saturating_mul(2) && fresh > leaf.saturating_mul(3) {
         return Some(Renewal::CutsLeavesShort);
     }
     None
 }
 
-/// The built-in CA, open: it can sign. Any server can have it.
+/// A CA whose intermediate's key is sealed in the state, open: it can sign. Any server can have it.
+/// The root may be the built-in one, or Vault's.
 pub struct BuiltIn {
+    provider: &'static str,
     domain: TrustDomain,
     roots: Vec<RootEntry>,
     trust: Trust,
     issuer: Issuer<'static, CaKey>,
-    intermediate: CertificateDer<'static>,
+    /// What follows a leaf.
+    chain: Vec<CertificateDer<'static>>,
     /// In seconds since 1970.
     not_after: u64,
     clock: Clock,
@@ -191,19 +212,27 @@ impl BuiltIn {
     /// together. An intermediate that has expired is not an error here, so that a server can
     /// start and renew it; until then [`Authority::sign_leaf`] says so.
     pub fn open(state: &CaState, sealing: &SealingKey, clock: Clock) -> Result<Self, CaError> {
-        if state.provider != BUILT_IN {
-            let reason = format!("the provider is {:?}, not {BUILT_IN:?}", state.provider);
-            return Err(CaError::state("provider", reason));
-        }
+        let known = [BUILT_IN, VAULT].into_iter();
+        let provider = known.into_iter().find(|known| *known == state.provider);
+        let provider = provider.ok_or_else(|| {
+            let reason = format!("{:?} is none that this server knows", state.provider);
+            CaError::state("provider", reason)
+        })?;
         let entry = state
             .intermediate
             .as_ref()
             .ok_or_else(|| CaError::state("intermediate", "there is none"))?;
         let what = format!("intermediate {}", short(&entry.id));
         let intermediate = entry.der()?;
-        let key = sealing.open(INTERMEDIATE_KEY, &entry.id, &entry.key)?;
+        let sealed = entry
+            .key
+            .as_ref()
+            .ok_or_else(|| CaError::state(&what, "its key is not here"))?;
+        let key = sealing.open(INTERMEDIATE_KEY, &entry.id, sealed)?;
         let key = CaKey::from_pkcs8(&what, &key)?;
         let open = Self {
+            provider,
+            chain: entry.chain()?,
             domain: state
                 .domain()
                 .map_err(|e| CaError::state("trust domain", e))?,
@@ -211,7 +240,6 @@ impl BuiltIn {
             trust: state.trust()?,
             not_after: x509::read(&what, &intermediate)?.not_after,
             issuer: issuer(&what, &intermediate, key)?,
-            intermediate,
             clock,
         };
         open.check(&what)?;
@@ -239,20 +267,20 @@ impl BuiltIn {
 
     fn sign(&self, request: &LeafRequest) -> Result<IssuedLeaf, AuthorityError> {
         let invalid = |reason: String| AuthorityError::Invalid {
-            provider: BUILT_IN,
+            provider: self.provider,
             reason,
         };
         let id = request.id();
         if id.trust_domain() != self.domain.as_str() {
             return Err(AuthorityError::Denied {
-                provider: BUILT_IN,
+                provider: self.provider,
                 reason: format!("{id} is not of the trust domain {}", self.domain),
             });
         }
         let now = x509::unix((self.clock)());
         if self.not_after <= now {
             return Err(AuthorityError::Unavailable {
-                provider: BUILT_IN,
+                provider: self.provider,
                 reason: "the intermediate has expired and is not renewed yet".into(),
                 retry_after: Some(Duration::from_secs(1)),
             });
@@ -270,8 +298,10 @@ impl BuiltIn {
             .signed_by(&key, &self.issuer)
             .map_err(|e| invalid(e.to_string()))?;
         let leaf = x509::read("leaf", cert.der()).map_err(|e| invalid(e.to_string()))?;
+        let mut chain = vec![cert.der().clone()];
+        chain.extend(self.chain.iter().cloned());
         Ok(IssuedLeaf {
-            chain: vec![cert.der().clone(), self.intermediate.clone()],
+            chain,
             serial: leaf.serial,
             not_before: validity.not_before,
             not_after: validity.not_after,
@@ -291,7 +321,7 @@ impl fmt::Debug for BuiltIn {
 #[async_trait]
 impl Authority for BuiltIn {
     fn provider(&self) -> &'static str {
-        BUILT_IN
+        self.provider
     }
 
     fn trust_domain(&self) -> &TrustDomain {
@@ -309,7 +339,7 @@ impl Authority for BuiltIn {
     async fn status(&self) -> AuthorityStatus {
         let expired = self.not_after <= x509::unix((self.clock)());
         AuthorityStatus {
-            provider: BUILT_IN.to_owned(),
+            provider: self.provider.to_owned(),
             healthy: !expired,
             reason: expired.then(|| "the intermediate has expired and is not renewed yet".into()),
             active_root: self.roots.iter().find(|r| r.active).map(|r| r.id.clone()),
@@ -331,6 +361,21 @@ fn issuer(
         ));
     }
     Issuer::from_ca_cert_der(cert, key).map_err(|e| CaError::state(what, e))
+}
+
+/// A root's name. The year tells two apart in a list.
+pub(crate) fn root_name(not_before: u64, domain: &str) -> String {
+    format!("meshctl root {} {domain}", year(not_before))
+}
+
+/// An intermediate's name.
+pub(crate) fn intermediate_name(dc: &str, domain: &str) -> String {
+    x509::truncated(&format!("meshctl intermediate {dc} {domain}"))
+}
+
+/// The name that a CA of the trust domain has (X.509-SVID, section 4.1).
+pub(crate) fn authority_uri(domain: &str) -> String {
+    format!("spiffe://{domain}")
 }
 
 fn year(unix: u64) -> i32 {

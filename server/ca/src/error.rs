@@ -1,6 +1,7 @@
 //! What can go wrong while a CA is made, opened or renewed. What goes wrong while it signs is
 //! [`AuthorityError`](crate::AuthorityError).
 
+use crate::authority::AuthorityError;
 use crate::seal::SealError;
 
 /// An error of the built-in CA or of `meshctl tls`.
@@ -10,6 +11,9 @@ pub enum CaError {
     /// A private key could not be sealed or opened.
     #[error("ca: {0}")]
     Seal(#[from] SealError),
+    /// Vault, where it is, did not do its part.
+    #[error("{0}")]
+    Authority(#[from] AuthorityError),
     /// The CA's rows in the state do not fit together.
     #[error("ca: {what}: {reason}")]
     State {

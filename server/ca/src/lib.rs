@@ -2,7 +2,7 @@
 //!
 //! The control plane asks an [`Authority`] for two things: the roots that the mesh trusts, and a
 //! leaf for a public key. Who answers is the operator's choice: the built-in CA of this crate
-//! ([`BuiltIn`]), and later HashiCorp Vault or AWS Private CA. So the trait supposes the worst of
+//! ([`create`], [`BuiltIn`]) or HashiCorp Vault ([`Vault`]), and later AWS Private CA. So the trait supposes the worst of
 //! them: an answer may be slow, refused, or asked for too often.
 //!
 //! The built-in CA lives in the servers' replicated state, as a [`CaState`], so that any server
@@ -26,6 +26,7 @@ mod error;
 mod key;
 mod seal;
 mod state;
+mod vault;
 mod x509;
 
 #[cfg(test)]
@@ -38,4 +39,11 @@ pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
 pub use error::CaError;
 pub use key::SecretPem;
 pub use seal::{SealError, Sealed, SealingKey};
-pub use state::{BUILT_IN, CaConfig, CaState, IntermediateEntry, RootEntry};
+pub use state::{
+    BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry, VAULT, VaultPlace,
+    VaultRole,
+};
+pub use vault::{
+    Vault, VaultAuth, VaultFailures, VaultHealth, VaultLeaves, VaultOptions, VaultState,
+    create_in_vault, renew_in_vault, vault_policy,
+};

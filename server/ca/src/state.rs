@@ -17,6 +17,9 @@ use crate::x509;
 /// The provider's name of the built-in CA.
 pub const BUILT_IN: &str = "built_in";
 
+/// The provider's name of HashiCorp Vault, and of what speaks as it does.
+pub const VAULT: &str = "vault";
+
 /// The shortest and the longest life of a leaf that a configuration can ask for.
 const LEAF_TTL: (u64, u64) = (1, 365 * DAY);
 pub(crate) const DAY: u64 = 24 * 3600;
@@ -24,7 +27,7 @@ pub(crate) const DAY: u64 = 24 * 3600;
 /// A CA of the mesh, as it is replicated. Private keys are sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaState {
-    /// Who signs: `built_in`.
+    /// Who signs: `built_in`, `vault`.
     pub provider: String,
     /// The trust domain; never changes.
     pub trust_domain: String,
@@ -33,7 +36,7 @@ pub struct CaState {
     pub dc: String,
     /// What the mesh trusts. Several while one replaces another; one is active.
     pub roots: Vec<RootEntry>,
-    /// What signs leaves; only of the built-in CA.
+    /// What signs leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intermediate: Option<IntermediateEntry>,
     /// The private key of the active root; only of the built-in CA.
@@ -88,6 +91,55 @@ pub struct CaConfig {
     pub intermediate_ttl_seconds: u64,
     /// How long a root lives, in seconds. Ten years.
     pub root_ttl_seconds: u64,
+    /// Where in Vault it is; only of a CA in Vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultPlace>,
+}
+
+/// Where in Vault a CA is, and who signs its leaves. How a server reaches Vault is no part of it:
+/// that is each server's own affair, and never replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultPlace {
+    /// The mount of the PKI engine that has the root.
+    pub root_pki_path: String,
+    /// The mount of the PKI engine that has our intermediate; unused with [`LeafSigning::Cluster`].
+    pub intermediate_pki_path: String,
+    /// Who signs leaves.
+    pub leaf_signing: LeafSigning,
+}
+
+/// A role of a PKI engine in Vault, which signs leaves with one intermediate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultRole {
+    /// Where the engine is mounted.
+    pub mount: String,
+    /// The role.
+    pub role: String,
+}
+
+/// Who signs the leaves of a CA in Vault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeafSigning {
+    /// Vault, each of them: the intermediate's key never leaves it.
+    Vault,
+    /// The servers, with an intermediate that Vault's root signed and whose key is sealed in the
+    /// state: Vault is asked once a year.
+    #[default]
+    Cluster,
+}
+
+impl LeafSigning {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::Cluster => "cluster",
+        }
+    }
 }
 
 impl Default for CaConfig {
@@ -96,6 +148,7 @@ impl Default for CaConfig {
             leaf_ttl_seconds: DAY,
             intermediate_ttl_seconds: 365 * DAY,
             root_ttl_seconds: 3653 * DAY,
+            vault: None,
         }
     }
 }
@@ -128,6 +181,9 @@ pub struct RootEntry {
     /// Whether it is the one that signs now.
     #[serde(default)]
     pub active: bool,
+    /// What Vault calls it: an issuer's id. Only of a root in Vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 impl RootEntry {
@@ -148,6 +204,7 @@ impl RootEntry {
             not_before: seen.not_before,
             not_after: seen.not_after,
             active,
+            issuer: None,
         })
     }
 
@@ -169,8 +226,16 @@ pub struct IntermediateEntry {
     pub root: String,
     /// The certificate.
     pub pem: String,
-    /// Its private key.
-    pub key: Sealed,
+    /// What stands between it and the root, in that order: a root in Vault may itself be below
+    /// another one. Mostly nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub above: Vec<String>,
+    /// Its private key. None: Vault has it, and signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Sealed>,
+    /// What signs with it; where Vault has the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultRole>,
     /// Valid from, in seconds since 1970.
     pub not_before: u64,
     /// Valid to, in seconds since 1970.
@@ -184,6 +249,16 @@ impl IntermediateEntry {
     /// When the PEM text is not one.
     pub fn der(&self) -> Result<CertificateDer<'static>, CaError> {
         x509::certificate_der(&format!("intermediate {}", short(&self.id)), &self.pem)
+    }
+
+    /// It and what stands between it and the root: what follows a leaf in its chain.
+    ///
+    /// # Errors
+    /// When a PEM text is not one certificate.
+    pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, CaError> {
+        let what = format!("intermediate {}", short(&self.id));
+        let all = std::iter::once(&self.pem).chain(&self.above);
+        all.map(|pem| x509::certificate_der(&what, pem)).collect()
     }
 }
 

@@ -189,9 +189,18 @@ pub(crate) fn certificate_der(what: &str, pem: &str) -> Result<CertificateDer<'s
 
 /// A certificate as PEM text.
 pub(crate) fn certificate_pem(der: &[u8]) -> String {
+    pem("CERTIFICATE", der)
+}
+
+/// A certificate request as PEM text.
+pub(crate) fn request_pem(der: &[u8]) -> String {
+    pem("CERTIFICATE REQUEST", der)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let mut text = String::with_capacity(body.len() + 100);
-    text.push_str("-----BEGIN CERTIFICATE-----\n");
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
     let mut rest = body.as_str();
     while !rest.is_empty() {
         let (line, after) = rest.split_at(rest.len().min(64));
@@ -199,6 +208,6 @@ pub(crate) fn certificate_pem(der: &[u8]) -> String {
         text.push('\n');
         rest = after;
     }
-    text.push_str("-----END CERTIFICATE-----\n");
+    text.push_str(&format!("-----END {label}-----\n"));
     text
 }

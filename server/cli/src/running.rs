@@ -18,10 +18,10 @@ pub(crate) fn log(
     format: LogFormat,
     filter: Option<String>,
 ) -> Result<(), CliError> {
-    // openraft's own info is a line for each step of consensus.
+    // openraft's own info is a line for each step of consensus. What Vault says is told by us, once.
     let usual = match level {
-        LogLevel::Trace | LogLevel::Debug => level.as_str().to_owned(),
-        _ => format!("{},openraft=error", level.as_str()),
+        LogLevel::Trace | LogLevel::Debug => format!("{},vaultrs=off,rustify=off", level.as_str()),
+        _ => format!("{},openraft=error,vaultrs=off,rustify=off", level.as_str()),
     };
     let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(&usual));
     let filter = filter.map_err(|error| CliError::refused(format!("MESHCTL_LOG: {error}"), ""))?;

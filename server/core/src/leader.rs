@@ -1,4 +1,4 @@
-//! What the leader does beside leading: it names a new cluster, keeps the CA, raises the cluster's
+//! What the leader does beside leading: it names a new cluster, raises the cluster's
 //! level, judges leases, and lets go of nodes that are silent for days.
 
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use futures::future::join_all;
 use mesh_model::NodeState;
 use mesh_state::{Command, Restore};
 
-use crate::ca::maintain;
 use crate::core::{Core, Freshness};
 use crate::error::WriteFailure;
 use crate::lease;
@@ -64,7 +63,6 @@ async fn lead(core: &Core, restore: &mut Option<Begun>) -> Duration {
         tracing::warn!(%error, "the cluster is not named yet");
         return soon;
     }
-    maintain(core).await;
     raise_level(core).await;
     reap(core).await;
     give_up(core, restore).await;

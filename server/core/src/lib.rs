@@ -37,7 +37,7 @@ pub use api::openapi;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::ServerError;
 pub use mesh_raft::make_dir;
-pub use options::{ApiListener, Formation, Limits, Listen, ServerOptions, Timing};
+pub use options::{ApiListener, Formation, Limits, Listen, ServerOptions, Timing, vault_place};
 pub use server::{Addresses, Server};
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub(crate) struct Metrics {
     pub(crate) feed_marks: IntCounter,
     /// By outcome: ok, refused, failed.
     pub(crate) ca_signs: IntCounterVec,
+    pub(crate) ca_sign_seconds: Histogram,
+    /// Nothing where this server has no Vault.
+    pub(crate) ca_vault_up: IntGaugeVec,
+    pub(crate) ca_vault_token_seconds: IntGaugeVec,
+    /// By kind: unavailable, limited, denied.
+    pub(crate) ca_vault_failures: IntCounterVec,
     /// By state: alive, silent.
     pub(crate) nodes: IntGaugeVec,
     pub(crate) leases: IntGauge,
@@ -55,6 +61,22 @@ impl Metrics {
             feed_facts: make.counters("feed_facts_total", "Facts sent to agents", &["kind"])?,
             feed_marks: make.counter("feed_marks_total", "Marks sent to agents")?,
             ca_signs: make.counters("ca_signs_total", "Leaves asked for", &["outcome"])?,
+            ca_sign_seconds: make.histogram("ca_sign_seconds", "Time for a leaf to be signed")?,
+            ca_vault_up: make.gauges(
+                "ca_vault_up",
+                "1: Vault answers, and this server is logged in",
+                &["address"],
+            )?,
+            ca_vault_token_seconds: make.gauges(
+                "ca_vault_token_seconds",
+                "How long the token for Vault is good; without a value: for ever, or none",
+                &["address"],
+            )?,
+            ca_vault_failures: make.counters(
+                "ca_vault_failures_total",
+                "Requests to Vault that failed",
+                &["kind"],
+            )?,
             nodes: make.gauges("nodes", "Nodes in the catalog", &["state"])?,
             leases: make.gauge("leases", "Nodes whose lease this server, as leader, holds")?,
             raft_leader: make.gauge("raft_is_leader", "Whether this server leads")?,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_ca::{CaConfig, SealingKey};
+use mesh_ca::{CaConfig, SealingKey, VaultAuth, VaultOptions, VaultPlace};
 use mesh_model::Action;
-use mesh_model::config::{NomadConfig, ServerConfig};
+use mesh_model::config::{self as model, CaProvider, NomadConfig, ServerConfig};
 use mesh_tls::ClusterTls;
 
 use crate::clock::{Clock, SystemClock};
@@ -36,8 +36,10 @@ pub struct ServerOptions {
     pub tls: Arc<ClusterTls>,
     /// What opens the CA's keys.
     pub sealing: Arc<SealingKey>,
-    /// What the CA is to be.
+    /// What the CA is to be: in Vault where it says where in Vault, else built in.
     pub ca: CaConfig,
+    /// How this server reaches Vault; `None`: it does not.
+    pub vault: Option<VaultOptions>,
     /// Where the HTTP API is served (8700).
     pub api: Vec<ApiListener>,
     /// Where servers and agents are served (8701).
@@ -188,7 +190,12 @@ impl ServerOptions {
                 leaf_ttl_seconds: config.ca.leaf_ttl.std().as_secs(),
                 intermediate_ttl_seconds: config.ca.intermediate_ttl.std().as_secs(),
                 root_ttl_seconds: config.ca.root_ttl.std().as_secs(),
+                vault: match config.ca.provider {
+                    CaProvider::BuiltIn => None,
+                    CaProvider::Vault => config.ca.vault.as_ref().map(vault_place),
+                },
             },
+            vault: config.ca.vault.as_ref().map(reach),
             api: vec![ApiListener {
                 listen: Listen::Address(config.http_address()),
                 tls: config.tls.is_some(),
@@ -226,6 +233,7 @@ impl ServerOptions {
             tls,
             sealing,
             ca: CaConfig::default(),
+            vault: None,
             api: vec![ApiListener {
                 listen: any(),
                 tls: false,
@@ -237,5 +245,48 @@ impl ServerOptions {
             clock: Arc::new(SystemClock::default()),
             level: mesh_state::LEVEL,
         }
+    }
+}
+
+/// Where in Vault the CA is.
+pub fn vault_place(vault: &model::VaultConfig) -> VaultPlace {
+    VaultPlace {
+        root_pki_path: vault.root_pki_path.clone(),
+        intermediate_pki_path: vault.intermediate_pki_path.clone(),
+        leaf_signing: match vault.leaf_signing {
+            model::LeafSigning::Vault => mesh_ca::LeafSigning::Vault,
+            model::LeafSigning::Cluster => mesh_ca::LeafSigning::Cluster,
+        },
+    }
+}
+
+/// How a server reaches Vault.
+fn reach(vault: &model::VaultConfig) -> VaultOptions {
+    VaultOptions {
+        address: vault.address.clone(),
+        namespace: vault.namespace.clone(),
+        ca_file: vault.ca_file.clone(),
+        identity: vault.cert_file.clone().zip(vault.key_file.clone()),
+        auth: match vault.auth.clone() {
+            model::VaultAuth::Token { token_file } => VaultAuth::Token { file: token_file },
+            model::VaultAuth::AppRole {
+                mount,
+                role_id,
+                secret_id_file,
+            } => VaultAuth::AppRole {
+                mount,
+                role_id,
+                secret_id_file,
+            },
+            model::VaultAuth::Jwt {
+                mount,
+                role,
+                jwt_file,
+            } => VaultAuth::Jwt {
+                mount,
+                role,
+                file: jwt_file,
+            },
+        },
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_ca::Vault;
 use mesh_nomad::Servers;
 use mesh_raft::grpc::{GrpcTransport, RaftService};
 use mesh_raft::{Peer, RaftConfig, RaftNode};
@@ -90,6 +91,14 @@ impl Server {
             raft.shutdown().await;
             return Err(error);
         }
+        let vault = options.vault.map(Vault::new).transpose();
+        let vault = match vault {
+            Ok(vault) => vault.map(Arc::new),
+            Err(error) => {
+                raft.shutdown().await;
+                return Err(ServerError::Options(format!("ca: vault: {error}")));
+            }
+        };
         let metrics = Metrics::new().map_err(|error| ServerError::Internal(error.to_string()))?;
         let core = Arc::new(Core {
             registry: Registry::new(&me.name),
@@ -100,6 +109,7 @@ impl Server {
             versions,
             ca: Ca::new(
                 options.sealing.clone(),
+                vault.clone(),
                 &options.clock,
                 settings.limits.sign_per_second,
             ),
@@ -119,6 +129,16 @@ impl Server {
         tasks.spawn(async move { form(&forming).await });
         tasks.spawn(leader::duties(core.clone()));
         tasks.spawn(leader::leases(core.clone()));
+        tasks.spawn(crate::ca::keep(core.clone()));
+        if let Some(vault) = vault {
+            let stop = core.stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = vault.keep() => {}
+                }
+            });
+        }
         tracing::info!(name = %core.me.name, id = core.me.id, ?addresses, "the server started");
         Ok(Self {
             core,

@@ -3,7 +3,7 @@
 
 /// Keys and words of our files that the field knows and that we will have:
 /// refused by name, so that nobody looks for the mistake in their spelling.
-const LATER: [&str; 42] = [
+const LATER: [&str; 41] = [
     "access_logs",
     "aws_pca",
     "case_insensitive",
@@ -43,7 +43,6 @@ const LATER: [&str; 42] = [
     "slow_start",
     "transparent_proxy",
     "udp",
-    "vault",
     "warmup",
     "zone_aware",
 ];

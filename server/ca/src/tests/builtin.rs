@@ -245,7 +245,7 @@ fn when_the_intermediate_is_renewed() {
     state.intermediate = intermediate;
     state.roots[0].id = "another".into();
     assert_eq!(renewal_due(&state, now), Some(Renewal::OtherRoot));
-    state.provider = "vault".into();
+    state.provider = "aws_pca".into();
     assert_eq!(renewal_due(&state, now), None);
 }
 
@@ -284,7 +284,7 @@ fn rows_that_do_not_fit_together_do_not_open() {
     state.intermediate.as_mut().unwrap().key = other.intermediate.as_ref().unwrap().key.clone();
     assert!(refused(&state).contains("belongs to something else"));
     let mut state = good.clone();
-    state.intermediate.as_mut().unwrap().key = good.root_key.clone().unwrap();
+    state.intermediate.as_mut().unwrap().key = good.root_key.clone();
     assert!(refused(&state).contains("belongs to something else"));
     let mut state = good.clone();
     state.intermediate.as_mut().unwrap().pem = other.intermediate.as_ref().unwrap().pem.clone();
@@ -303,7 +303,7 @@ fn rows_that_do_not_fit_together_do_not_open() {
     state.trust_domain = "Not A Domain".into();
     assert!(refused(&state).contains("trust domain"));
     let mut state = good.clone();
-    state.provider = "vault".into();
+    state.provider = "aws_pca".into();
     assert!(refused(&state).contains("provider"));
 
     let stranger = SealingKey::generate().unwrap();
@@ -352,6 +352,7 @@ fn a_configuration_without_sense_makes_no_panic() {
         leaf_ttl_seconds: u64::MAX,
         intermediate_ttl_seconds: u64::MAX,
         root_ttl_seconds: u64::MAX,
+        vault: None,
     };
     let domain = "test.mesh".parse().unwrap();
     let (sealing, now) = (sealing(), SystemTime::now());
@@ -379,7 +380,11 @@ fn no_private_key_shows_anywhere() {
             &state.roots[0].id,
             state.root_key.as_ref().unwrap(),
         ),
-        sealing.open("intermediate key", &intermediate.id, &intermediate.key),
+        sealing.open(
+            "intermediate key",
+            &intermediate.id,
+            intermediate.key.as_ref().unwrap(),
+        ),
     ];
     for key in keys {
         let key = key.unwrap();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Method;
-use mesh_ca::CaState;
+use mesh_ca::{CaState, VaultHealth};
 use mesh_state::{RowKey, State, WatchKey};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -78,13 +78,17 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
     let state = call.core.store.state();
     let opening = call.core.ca.of(&state);
     let ca = opening.state.as_deref();
-    let (ready, problem) = match &opening.authority {
+    let (ready, mut problem) = match &opening.authority {
         Some(authority) => {
             let status = authority.status().await;
             (status.healthy, status.reason)
         }
         None => (false, opening.problem.clone()),
     };
+    if let Some(trouble) = call.core.ca.trouble() {
+        let before = problem.map_or(String::new(), |problem| format!("{problem}; "));
+        problem = Some(format!("{before}{trouble}"));
+    }
     let intermediate = ca.and_then(|ca| ca.intermediate.as_ref());
     let ttl = ca.map(|ca| mesh_model::Duration::from_secs(ca.config.leaf_ttl().as_secs()));
     Ok(Reply::json(json!({
@@ -92,9 +96,27 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         "ready": ready,
         "problem": problem,
         "leaf_ttl": ttl,
+        "leaf_signing": leaf_signing(ca),
+        "vault": call.core.ca.vault.as_ref().map(|vault| vault_json(&vault.health())),
         "root_not_after": ca.and_then(CaState::active_root).map(|root| time_text(root.not_after)),
         "intermediate_not_after": intermediate.map(|one| time_text(one.not_after)),
     })))
+}
+
+/// Who signs leaves, where the CA is in Vault.
+fn leaf_signing(ca: Option<&CaState>) -> Option<&'static str> {
+    let place = ca?.config.vault.as_ref()?;
+    Some(place.leaf_signing.as_str())
+}
+
+fn vault_json(health: &VaultHealth) -> Value {
+    json!({
+        "address": health.address,
+        "state": health.state,
+        "reason": health.reason,
+        "since": time_text(health.since),
+        "token_seconds": health.token_seconds,
+    })
 }
 
 /// Seconds since 1970 as RFC 3339.

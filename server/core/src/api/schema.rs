@@ -413,6 +413,12 @@ fn authority() -> Value {
             "provider": or_null(text()), "ready": boolean(), "problem": or_null(text()),
             "leaf_ttl": or_null(of("Duration")), "root_not_after": or_null(time()),
             "intermediate_not_after": or_null(time()),
+            "leaf_signing": or_null(words(&["vault", "cluster"])),
+            "vault": or_null(object(&["address", "state", "reason"], json!({
+                "address": text(), "reason": or_null(text()), "since": time(),
+                "state": words(&["unknown", "ok", "sealed", "down", "denied"]),
+                "token_seconds": or_null(number()),
+            }))),
         })),
     })
 }

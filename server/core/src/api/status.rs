@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Method, StatusCode};
+use mesh_ca::{VaultHealth, VaultState};
 use mesh_model::NodeState;
 use mesh_raft::{Health, Peer};
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::route::{Access, Call, Content, Reply, Route, Shape};
 use crate::core::Core;
+use crate::metrics::Metrics;
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -138,6 +140,9 @@ fn refresh(core: &Core) {
     metrics.watches.set(core.store.watch_count() as i64);
     metrics.feed_streams.set(core.registry.connected() as i64);
     metrics.leases.set(core.leases.held() as i64);
+    if let Some(vault) = &core.ca.vault {
+        vault_metrics(metrics, &vault.health());
+    }
     let silent = state
         .nodes()
         .filter(|row| row.value.state != NodeState::Alive);
@@ -145,4 +150,29 @@ fn refresh(core: &Core) {
     let alive = state.nodes().count() as i64 - silent;
     metrics.nodes.with_label_values(&["alive"]).set(alive);
     metrics.nodes.with_label_values(&["silent"]).set(silent);
+}
+
+fn vault_metrics(metrics: &Metrics, health: &VaultHealth) {
+    let address = [health.address.as_str()];
+    let up = health.state == VaultState::Ok;
+    metrics
+        .ca_vault_up
+        .with_label_values(&address)
+        .set(up.into());
+    let token = &metrics.ca_vault_token_seconds;
+    match health.token_seconds {
+        Some(seconds) => token
+            .with_label_values(&address)
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX)),
+        None => drop(token.remove_label_values(&address)),
+    }
+    let failures = &health.failures;
+    for (kind, count) in [
+        ("unavailable", failures.unavailable),
+        ("limited", failures.limited),
+        ("denied", failures.denied),
+    ] {
+        let counter = metrics.ca_vault_failures.with_label_values(&[kind]);
+        counter.inc_by(count.saturating_sub(counter.get()));
+    }
 }

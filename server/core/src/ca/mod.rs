@@ -1,18 +1,18 @@
 //! The mesh's CA on this server: opened from the state, kept as long as the state has the same.
 //!
-//! Any server signs. The leader alone makes the CA and renews its intermediate, as commands like
-//! any other.
+//! Any server signs, or has Vault sign. The leader alone makes the CA and renews its intermediate,
+//! as commands like any other.
 
 mod keep;
 mod rate;
 mod sign;
 
-pub(crate) use keep::maintain;
+pub(crate) use keep::keep;
 pub(crate) use sign::{SignFailure, sign, spiffe_id};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mesh_ca::{Authority, BuiltIn, CaState, SealingKey};
+use mesh_ca::{Authority, BuiltIn, CaError, CaState, SealingKey, VAULT, Vault, VaultLeaves};
 use mesh_state::State;
 use tokio::sync::Semaphore;
 
@@ -25,8 +25,12 @@ const AT_ONCE: usize = 16;
 /// See the module.
 pub(crate) struct Ca {
     sealing: Arc<SealingKey>,
+    /// Vault, where this server's configuration says how it is reached.
+    pub(crate) vault: Option<Arc<Vault>>,
     clock: mesh_ca::Clock,
     open: Mutex<Arc<Opening>>,
+    /// Why this server, as leader, could not keep the CA the last time.
+    trouble: Mutex<Option<String>>,
     room: Semaphore,
     rate: Rate,
 }
@@ -45,11 +49,18 @@ pub(crate) struct Opening {
 }
 
 impl Ca {
-    pub(crate) fn new(sealing: Arc<SealingKey>, clock: &Arc<dyn Clock>, per_second: u32) -> Self {
+    pub(crate) fn new(
+        sealing: Arc<SealingKey>,
+        vault: Option<Arc<Vault>>,
+        clock: &Arc<dyn Clock>,
+        per_second: u32,
+    ) -> Self {
         Self {
             sealing,
+            vault,
             clock: for_ca(clock),
             open: Mutex::default(),
+            trouble: Mutex::default(),
             room: Semaphore::new(AT_ONCE),
             rate: Rate::new(clock.clone(), per_second),
         }
@@ -64,6 +75,17 @@ impl Ca {
             *open = Arc::new(self.read(of, row.map(|row| &row.value)));
         }
         open.clone()
+    }
+
+    /// What the leader says of how the CA is kept.
+    pub(crate) fn keeps(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Why the CA could not be kept the last time; only the leader knows.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts another authority in the place of the one of this state, until its row changes.
@@ -88,9 +110,9 @@ impl Ca {
         match read_state(value) {
             Err(problem) => opening.problem = Some(problem),
             Ok(state) => {
-                match BuiltIn::open(&state, &self.sealing, self.clock.clone()) {
-                    Ok(authority) => opening.authority = Some(Arc::new(authority)),
-                    Err(error) => opening.problem = Some(error.to_string()),
+                match self.authority(&state) {
+                    Ok(authority) => opening.authority = Some(authority),
+                    Err(problem) => opening.problem = Some(problem),
                 }
                 opening.state = Some(Arc::new(state));
             }
@@ -100,6 +122,26 @@ impl Ca {
         }
         opening
     }
+
+    fn authority(&self, state: &CaState) -> Result<Arc<dyn Authority>, String> {
+        let text = |error: CaError| error.to_string();
+        let intermediate = state.intermediate.as_ref();
+        let in_vault = intermediate.is_some_and(|one| one.key.is_none());
+        if state.provider != VAULT || !in_vault {
+            let open = BuiltIn::open(state, &self.sealing, self.clock.clone());
+            return Ok(Arc::new(open.map_err(text)?));
+        }
+        let vault = self.vault.clone().ok_or_else(no_vault)?;
+        let open = VaultLeaves::open(state, vault, self.clock.clone());
+        Ok(Arc::new(open.map_err(text)?))
+    }
+}
+
+/// What a server says that does not know how to reach Vault, and should.
+pub(crate) fn no_vault() -> String {
+    "the mesh's CA is in Vault, and this server's configuration does not say how it is reached; \
+     give it `ca { vault { address = …, auth … } }` and start it again"
+        .to_owned()
 }
 
 /// What the CA's row says.

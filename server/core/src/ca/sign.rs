@@ -92,7 +92,12 @@ async fn attempt(
         let _permit = core.ca.room.acquire().await;
         authority.sign_leaf(&request).await
     };
-    match tokio::time::timeout(LIMIT, limited).await {
+    let begin = std::time::Instant::now();
+    let signed = tokio::time::timeout(LIMIT, limited).await;
+    core.metrics
+        .ca_sign_seconds
+        .observe(begin.elapsed().as_secs_f64());
+    match signed {
         Ok(Ok(leaf)) => Ok(leaf),
         Ok(Err(error)) if error.is_temporary() => Err(later(&error)),
         Ok(Err(error @ AuthorityError::Invalid { .. })) => {

@@ -279,7 +279,11 @@ async fn private_keys_leave_the_process_only_sealed() {
     let root_key = ca.root_key.unwrap();
     let sealed = [
         ("root key", &root.id, &root_key),
-        ("intermediate key", &intermediate.id, &intermediate.key),
+        (
+            "intermediate key",
+            &intermediate.id,
+            intermediate.key.as_ref().unwrap(),
+        ),
     ];
     let secrets = sealed.map(|(purpose, name, sealed)| {
         let der = super::harness::sealing()

@@ -8,13 +8,15 @@
 mod agent;
 mod nomad;
 mod server;
+mod vault;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig};
 pub use nomad::NomadConfig;
-pub use server::{CaConfig, ServerConfig, ServerLimits};
+pub use server::{CaConfig, CaProvider, ServerConfig, ServerLimits};
+pub use vault::{LeafSigning, VaultAuth, VaultConfig};
 
 use crate::Diagnostics;
 use crate::diagnostic::Context;
@@ -233,6 +235,17 @@ fn join_address(text: &str, port: u16) -> Result<String, String> {
             "`{}` is not an address; write one such as `10.0.0.1` or `server-1:{GRPC_PORT}`",
             text.chars().take(64).collect::<String>()
         )),
+    }
+}
+
+/// A URL of another program's API; it holds no user and password.
+fn url(text: &str) -> Result<String, &'static str> {
+    let rest = text.strip_prefix("http://");
+    let rest = rest.or_else(|| text.strip_prefix("https://"));
+    let fine = |c: char| c.is_ascii_graphic() && c != '@';
+    match rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(fine)) {
+        true => Ok(text.to_owned()),
+        false => Err("must be a URL such as `http://127.0.0.1:4646`, with no user in it"),
     }
 }
 

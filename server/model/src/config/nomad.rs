@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{name, path, set, some};
+use super::{name, path, set, some, url};
 use crate::fields::Fields;
 
 /// The `nomad` block of a server or an agent.
@@ -74,16 +74,6 @@ fn address(text: &str) -> Result<String, &'static str> {
         false => url(text).map_err(|_| {
             "must be a URL such as `http://127.0.0.1:4646`, with no user in it, or `unix:///path`"
         }),
-    }
-}
-
-fn url(text: &str) -> Result<String, &'static str> {
-    let rest = text.strip_prefix("http://");
-    let rest = rest.or_else(|| text.strip_prefix("https://"));
-    let fine = |c: char| c.is_ascii_graphic() && c != '@';
-    match rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(fine)) {
-        true => Ok(text.to_owned()),
-        false => Err("must be a URL such as `http://127.0.0.1:4646`, with no user in it"),
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{
-    GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, NomadConfig, Readable, TlsFiles, load, log, name,
-    node_name, path, servers, set, some, tls,
+    GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, NomadConfig, Readable, TlsFiles, VaultConfig, load,
+    log, name, node_name, path, servers, set, some, tls,
 };
 use crate::fields::Fields;
 use crate::{Action, Diagnostics, Duration};
@@ -62,9 +62,34 @@ pub struct ServerConfig {
     pub limits: ServerLimits,
 }
 
-/// The `ca` block. The CA that is built in is the only one so far.
+/// Who signs for the mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaProvider {
+    /// The servers themselves.
+    #[default]
+    BuiltIn,
+    /// HashiCorp Vault, or what speaks as it does.
+    Vault,
+}
+
+impl CaProvider {
+    /// Reads `built_in` or `vault`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "built_in" => Some(Self::BuiltIn),
+            "vault" => Some(Self::Vault),
+            _ => None,
+        }
+    }
+}
+
+/// The `ca` block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaConfig {
+    /// Who signs. Default `built_in`.
+    pub provider: CaProvider,
+    /// Where Vault is, and where in it the CA. Needed with `provider = "vault"`.
+    pub vault: Option<VaultConfig>,
     /// How long a proxy's certificate is valid. Default 24h; at least 1s.
     pub leaf_ttl: Duration,
     /// How long the intermediate that signs them is. Default 8760h.
@@ -79,6 +104,8 @@ pub struct CaConfig {
 impl Default for CaConfig {
     fn default() -> Self {
         Self {
+            provider: CaProvider::default(),
+            vault: None,
             leaf_ttl: Duration::from_secs(24 * 3600),
             intermediate_ttl: Duration::from_secs(8760 * 3600),
             root_ttl: Duration::from_secs(87_600 * 3600),
@@ -252,15 +279,28 @@ impl Readable for ServerConfig {
                            than root_ttl";
             wrong.push(("ca", message.to_owned()));
         }
+        let vault = ca.vault.as_ref();
+        if ca.provider == CaProvider::Vault && vault.is_none() {
+            let message = "ca: provider is \"vault\", and there is no `vault` block that says where \
+                           it is";
+            wrong.push(("ca", message.to_owned()));
+        }
+        if let Some(message) = vault.and_then(VaultConfig::check) {
+            wrong.push(("ca", format!("ca: vault: {message}")));
+        }
         wrong
     }
 }
 
 impl CaConfig {
     fn read(&mut self, mut fields: Fields<'_>) {
-        let _ = fields.word("provider", &["built_in"], |text| {
-            (text == "built_in").then_some(())
-        });
+        set(
+            &mut self.provider,
+            fields.word("provider", &["built_in", "vault"], CaProvider::parse),
+        );
+        if let Some(inner) = fields.block("vault") {
+            self.vault.get_or_insert_default().read(inner);
+        }
         set(&mut self.leaf_ttl, fields.duration("leaf_ttl"));
         set(
             &mut self.intermediate_ttl,

@@ -77,6 +77,30 @@ fn a_later_file_wins_key_by_key() {
 }
 
 #[test]
+fn a_ca_in_vault() {
+    let text = |auth: &str| {
+        format!(
+            "ca {{\n  provider = \"vault\"\n  vault {{\n    address = \"https://vault.internal:8200\"\n    \
+             namespace = \"team/mesh\"\n    ca_file = \"/ca.pem\"\n    cert_file = \"/c.pem\"\n    \
+             key_file = \"/k.pem\"\n    root_pki_path = \"pki/root\"\n    leaf_signing = \"vault\"\n    \
+             {auth}\n  }}\n}}\n"
+        )
+    };
+    let auths = [
+        "",
+        "auth \"token\" { token_file = \"/t\" }",
+        "auth \"approle\" {\n role_id = \"r\"\n secret_id_file = \"/s\"\n mount = \"a/b\"\n }",
+        "auth \"jwt\" {\n role = \"mesh\"\n jwt_file = \"/j\"\n }",
+    ];
+    let read = |text: &str| ServerConfig::parse(&[("s", text)]).unwrap().ca;
+    let found: Vec<VaultAuth> = auths
+        .iter()
+        .map(|auth| read(&text(auth)).vault.unwrap().auth)
+        .collect();
+    insta::assert_debug_snapshot!((read(&text("")), found));
+}
+
+#[test]
 fn what_is_said_of_mistakes() {
     let servers = [
         "datacentre = \"x\"\nbootstrap = \"yes\"\nbootstrap_expect = 0\nlog_level = \"verbose\"\nfoo {}",
@@ -86,7 +110,12 @@ fn what_is_said_of_mistakes() {
         "bind_addr = \"10.0.0.1:1\"\nhttp_addr = \"localhost\"\ntrust_domain = \"Mesh_X.\"\nnode_ttl = \"3d\"",
         "node_ttl = \"1s\"\nca { leaf_ttl = \"1ms\" }",
         "ca { leaf_ttl = \"10000h\" }",
-        "ca {\n  provider = \"vault\"\n  vault {\n    address = \"https://x\"\n  }\n  aws_pca {}\n}",
+        "ca {\n  provider = \"aws_pca\"\n  aws_pca {}\n}",
+        "ca { provider = \"vault\" }",
+        "ca {\n  provider = \"vault\"\n  vault {\n    address = \"vault:8200\"\n    root_pki_path = \"/pki/\"\n    leaf_signing = \"both\"\n    token = \"s.1234\"\n  }\n}",
+        "ca {\n  vault {\n    address = \"https://v\"\n    auth \"approle\" { role_id = \"a b\" }\n    auth \"jwt\" {}\n  }\n}",
+        "ca {\n  vault {\n    address = \"https://v\"\n    cert_file = \"/c\"\n    auth \"userpass\" {}\n  }\n}",
+        "ca {\n  vault {\n    root_pki_path = \"pki\"\n  }\n}",
         "ca { provider = \"valt\" }",
         "tls { ca_file = \"/x\" }",
         "data_dir = \"\"\nlimits { http_body = 1 }",
