@@ -172,7 +172,7 @@ class Mesh:
             f'node_name = "{name}"\ndata_dir = "{self.folder}/{name}"\n'
             f'bind_addr = "{self.address(number)}"\n{how}\n'
             f'sealing_key_file = "{self.sealing}"\ndefault_intention = "{self.default}"\n'
-            + (self.ca or f'ca {{\n  leaf_ttl = "{self.leaf_ttl}"\n}}\n') + f'{self.tls("server", name)}{extra}\n')
+            + (self.ca or f'ca {{\n  leaf_ttl = "{self.leaf_ttl}"\n  allow_short_ttl = true\n}}\n') + f'{self.tls("server", name)}{extra}\n')
         if start:
             self.start(name, [program, "server", "-config", config], **options)
         return name

@@ -66,6 +66,23 @@ pub(crate) struct Roots {
     pub(crate) trust_domain: String,
     /// DER.
     pub(crate) certificates: Vec<Vec<u8>>,
+    /// The one that signs now: SHA-256 of its DER; empty: not said.
+    pub(crate) active: Vec<u8>,
+    /// Within how many seconds leaves of others are replaced.
+    pub(crate) reissue_seconds: u32,
+}
+
+impl Roots {
+    /// SHA-256 of each, in hex.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let ids = self.certificates.iter();
+        ids.map(|der| hex(&mesh_tls::fingerprint(der))).collect()
+    }
+}
+
+/// Bytes in hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A config as it is sent.
@@ -426,8 +443,14 @@ fn add(wanted: &mut BTreeSet<Topic>, topics: &BTreeSet<Topic>) -> bool {
 fn roots(fact: &RootsFact) -> Result<Roots, String> {
     let found = pem::certificates("roots", fact.roots.join("\n").as_bytes());
     let found = found.map_err(|e| e.to_string())?;
+    let active = found
+        .iter()
+        .map(|der| mesh_tls::fingerprint(der))
+        .find(|id| hex(id) == fact.active);
     Ok(Roots {
         trust_domain: fact.trust_domain.clone(),
         certificates: found.iter().map(|der| der.to_vec()).collect(),
+        active: active.unwrap_or_default(),
+        reissue_seconds: fact.reissue_seconds,
     })
 }

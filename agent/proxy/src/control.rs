@@ -25,6 +25,8 @@ use crate::{Ask, DataPlane, Options, Want};
 
 /// How long after an agent's "not now" a leaf is asked for again.
 const LEAF_RETRY: Duration = Duration::from_secs(5);
+/// Within how long at least a leaf is replaced when another root signs.
+const REISSUE: Duration = Duration::from_secs(1);
 
 /// The control side of one sidecar.
 pub(crate) struct Control {
@@ -63,6 +65,9 @@ struct Held {
     renew: Option<Instant>,
     connected: bool,
     not_after: Option<SystemTime>,
+    /// Each root with its id, and the id of the one that signs now.
+    roots: Vec<(Vec<u8>, Trust)>,
+    active: Vec<u8>,
     /// Of the config that runs.
     version: Option<Version>,
 }
@@ -107,6 +112,10 @@ impl Control {
                 let wants = self.plane.borrow().as_ref().map(|plane| plane.wants());
                 if let Some(wants) = wants.filter(|wants| !wants.is_empty()) {
                     self.wish(Wish::Wants(on_the_wire(&wants)));
+                }
+                if let Some(ends) = held.not_after {
+                    // This may be another agent, or one that has forgotten.
+                    self.ack_leaf(ends, held);
                 }
                 if held.not_after.is_none() || due {
                     held.renew = Some(Instant::now() + LEAF_RETRY);
@@ -178,6 +187,8 @@ impl Control {
 
     async fn roots(&self, roots: wire::Roots, held: &mut Held) {
         let serial = roots.serial;
+        let (each, active) = (one_by_one(&roots), roots.active.clone());
+        let within = Duration::from_secs(roots.reissue_seconds.into()).max(REISSUE);
         let error = match trust(roots) {
             Ok(trust) => {
                 self.status.have_roots();
@@ -185,6 +196,8 @@ impl Control {
                     Some(tls) => tls.swap_roots(trust),
                     None => held.trust = Some(trust),
                 }
+                (held.roots, held.active) = (each, active);
+                self.reissue(within, held);
                 String::new()
             }
             Err(error) => {
@@ -241,9 +254,53 @@ impl Control {
             "leaf in use"
         );
         self.status.have_leaf();
-        let ends = i64::try_from(ends.as_secs()).unwrap_or(i64::MAX);
-        self.ack(What::LeafNotAfter(ends), String::new(), &[]);
+        self.ack_leaf(facts.not_after, held);
         self.start(held).await;
+    }
+
+    /// Says which leaf is in use: until when, and of which root.
+    fn ack_leaf(&self, ends: SystemTime, held: &Held) {
+        let ends = ends
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let ends = i64::try_from(ends.as_secs()).unwrap_or(i64::MAX);
+        self.wish(Wish::Ack(wire::Ack {
+            what: Some(What::LeafNotAfter(ends)),
+            leaf_root: self.leaf_root(held),
+            ..wire::Ack::default()
+        }));
+    }
+
+    /// The id of the root that the leaf in use hangs on; empty: it is not known.
+    fn leaf_root(&self, held: &Held) -> Vec<u8> {
+        let chain = self.chain.load();
+        let chain: Vec<CertificateDer<'_>> =
+            chain.iter().map(|der| der.as_slice().into()).collect();
+        let now = SystemTime::now();
+        let found = held
+            .roots
+            .iter()
+            .find(|(_, trust)| trust.verify(&chain, now).is_ok());
+        found.map(|(id, _)| id.clone()).unwrap_or_default()
+    }
+
+    /// Another root signs now: the leaf is replaced early, at a moment of its own, since others are
+    /// too. What was said of the leaf is said again, where it was not known then.
+    fn reissue(&self, within: Duration, held: &mut Held) {
+        let Some(ends) = held.not_after else {
+            return;
+        };
+        self.ack_leaf(ends, held);
+        let of = self.leaf_root(held);
+        if held.active.is_empty() || of == held.active {
+            return;
+        }
+        let at = Instant::now() + within.mul_f64(rand::random());
+        held.renew = Some(held.renew.map_or(at, |due| due.min(at)));
+        tracing::info!(
+            proxy = self.proxy,
+            "another root signs now: the leaf is replaced"
+        );
     }
 
     /// The chain for our key, after it was seen to lead to a root.
@@ -372,6 +429,7 @@ impl Control {
             what: Some(what),
             error,
             not_understood: not_understood.iter().map(ToString::to_string).collect(),
+            ..wire::Ack::default()
         }));
     }
 
@@ -411,6 +469,19 @@ fn on_the_wire(wants: &[Want]) -> wire::Wants {
     wire::Wants {
         wants: wants.collect(),
     }
+}
+
+/// Each root by itself, with its id. One that cannot be a root is left out: [`trust`] says so.
+fn one_by_one(roots: &wire::Roots) -> Vec<(Vec<u8>, Trust)> {
+    let Ok(domain) = roots.trust_domain.parse::<TrustDomain>() else {
+        return Vec::new();
+    };
+    let one = |der: &Vec<u8>| {
+        let root = CertificateDer::from(der.as_slice());
+        let trust = Trust::new(domain.clone(), "root", &[root]).ok()?;
+        Some((mesh_tls::fingerprint(der), trust))
+    };
+    roots.roots.iter().filter_map(one).collect()
 }
 
 pub(crate) fn trust(roots: wire::Roots) -> Result<Trust, String> {

@@ -80,6 +80,8 @@ mod tests {
                 trust_domain: "test.mesh".into(),
                 roots: vec![vec![0x30, 0x82, 0x01]],
                 serial: 1,
+                active: vec![7; 32],
+                reissue_seconds: 1,
             }),
             To::Leaf(wire::Leaf {
                 chain: vec![vec![0x30, 0x82, 0x01]],

@@ -41,7 +41,7 @@ pub fn create(
     now: SystemTime,
 ) -> Result<CaState, CaError> {
     let now_unix = x509::unix(now);
-    let key = CaKey::generate()?;
+    let key = CaKey::generate(config.key_type)?;
     let validity = Validity::new(now_unix, BACKDATE, config.root_ttl_seconds, END_OF_TIME);
     let uri = authority_uri(domain.as_str());
     let name = root_name(validity.not_before, domain.as_str());
@@ -58,6 +58,8 @@ pub fn create(
         intermediate: None,
         root_key: Some(root_key),
         config,
+        rotation: None,
+        reissue_seconds: 0,
     };
     renew_intermediate(&state, sealing, now)
 }
@@ -88,7 +90,7 @@ pub fn renew_intermediate(
     let root_key = CaKey::from_pkcs8(&what, &sealing.open(ROOT_KEY, &root.id, sealed)?)?;
     let issuer = issuer(&what, &root_der, root_key)?;
 
-    let key = CaKey::generate()?;
+    let key = CaKey::generate(state.config.key_type)?;
     let ttl = state.config.intermediate_ttl_seconds;
     let validity = Validity::new(now, BACKDATE, ttl, root.not_after);
     let uri = authority_uri(&state.trust_domain);

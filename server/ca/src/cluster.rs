@@ -13,7 +13,7 @@ use mesh_tls::{ClusterId, Role};
 use rcgen::{ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData, SanType};
 
 use crate::error::CaError;
-use crate::key::{CaKey, SecretPem};
+use crate::key::{CaKey, KeyType, SecretPem};
 use crate::x509::{self, END_OF_TIME, Validity};
 
 /// How long a cluster CA lives unless told otherwise: ten years.
@@ -49,7 +49,7 @@ impl fmt::Debug for Pair {
 /// # Errors
 /// When the crypto library fails.
 pub fn create_ca(name: &str, ttl: Duration, now: SystemTime) -> Result<Pair, CaError> {
-    let key = CaKey::generate()?;
+    let key = CaKey::generate(KeyType::EcP256)?;
     let validity = Validity::new(x509::unix(now), BACKDATE, ttl.as_secs(), END_OF_TIME);
     let name = format!("meshctl cluster CA {name}");
     let cert = x509::authority(name.trim(), None, 0, validity)?
@@ -134,7 +134,7 @@ impl ClusterCa {
         if id.role() == Role::Cli {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         }
-        let key = CaKey::generate()?;
+        let key = CaKey::generate(KeyType::EcP256)?;
         let cert = params
             .signed_by(&key, &self.issuer)
             .map_err(|e| CaError::make("the certificate", e))?;

@@ -24,6 +24,7 @@ mod builtin;
 pub mod cluster;
 mod error;
 mod key;
+pub mod rotation;
 mod seal;
 mod state;
 mod vault;
@@ -37,7 +38,8 @@ pub use authority::{
 };
 pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
 pub use error::CaError;
-pub use key::SecretPem;
+pub use key::{KeyType, SecretPem};
+pub use rotation::Rotation;
 pub use seal::{SealError, Sealed, SealingKey};
 pub use state::{
     BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry, VAULT, VaultPlace,

@@ -11,6 +11,8 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CaError;
+use crate::key::KeyType;
+use crate::rotation::Rotation;
 use crate::seal::Sealed;
 use crate::x509;
 
@@ -45,6 +47,12 @@ pub struct CaState {
     /// What an operator can set.
     #[serde(default)]
     pub config: CaConfig,
+    /// A change of the root that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+    /// Within how many seconds leaves of other roots than the active one are to be replaced.
+    #[serde(default)]
+    pub reissue_seconds: u64,
 }
 
 impl CaState {
@@ -91,6 +99,8 @@ pub struct CaConfig {
     pub intermediate_ttl_seconds: u64,
     /// How long a root lives, in seconds. Ten years.
     pub root_ttl_seconds: u64,
+    /// The kind of the keys of root and intermediate. A root that is in Vault already has its own.
+    pub key_type: KeyType,
     /// Where in Vault it is; only of a CA in Vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultPlace>,
@@ -148,6 +158,7 @@ impl Default for CaConfig {
             leaf_ttl_seconds: DAY,
             intermediate_ttl_seconds: 365 * DAY,
             root_ttl_seconds: 3653 * DAY,
+            key_type: KeyType::default(),
             vault: None,
         }
     }
@@ -184,6 +195,10 @@ pub struct RootEntry {
     /// What Vault calls it: an issuer's id. Only of a root in Vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// It signs no more, and is dropped when no leaf hangs on it, but not before this time, in
+    /// seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires: Option<u64>,
 }
 
 impl RootEntry {
@@ -205,6 +220,7 @@ impl RootEntry {
             not_after: seen.not_after,
             active,
             issuer: None,
+            retires: None,
         })
     }
 

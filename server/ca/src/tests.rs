@@ -6,6 +6,7 @@
 mod builtin;
 mod cluster;
 mod malformed;
+mod rotation;
 mod seal;
 
 use std::path::Path;

@@ -55,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) default_intention: mesh_model::Action,
     pub(crate) formation: crate::options::Formation,
     pub(crate) ca: mesh_ca::CaConfig,
+    pub(crate) allow_short_ttl: bool,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     /// The highest level that this server speaks.
@@ -69,6 +70,7 @@ impl Settings {
             default_intention: options.default_intention,
             formation: options.formation,
             ca: options.ca.clone(),
+            allow_short_ttl: options.allow_short_ttl,
             timing: options.timing.clone(),
             limits: options.limits.clone(),
             level: options.level,

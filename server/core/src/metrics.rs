@@ -22,6 +22,10 @@ pub(crate) struct Metrics {
     pub(crate) feed_marks: IntCounter,
     /// By outcome: ok, refused, failed.
     pub(crate) ca_signs: IntCounterVec,
+    pub(crate) ca_root_expiry: IntGauge,
+    pub(crate) ca_intermediate_expiry: IntGauge,
+    pub(crate) ca_roots: IntGauge,
+    pub(crate) ca_rotating: IntGauge,
     pub(crate) ca_sign_seconds: Histogram,
     /// Nothing where this server has no Vault.
     pub(crate) ca_vault_up: IntGaugeVec,
@@ -61,6 +65,16 @@ impl Metrics {
             feed_facts: make.counters("feed_facts_total", "Facts sent to agents", &["kind"])?,
             feed_marks: make.counter("feed_marks_total", "Marks sent to agents")?,
             ca_signs: make.counters("ca_signs_total", "Leaves asked for", &["outcome"])?,
+            ca_root_expiry: make.gauge(
+                "ca_root_expiry_timestamp_seconds",
+                "When the root that signs ends",
+            )?,
+            ca_intermediate_expiry: make.gauge(
+                "ca_intermediate_expiry_timestamp_seconds",
+                "When the intermediate ends",
+            )?,
+            ca_roots: make.gauge("ca_roots", "Roots that the mesh trusts")?,
+            ca_rotating: make.gauge("ca_rotating", "1: a change of the root waits for proxies")?,
             ca_sign_seconds: make.histogram("ca_sign_seconds", "Time for a leaf to be signed")?,
             ca_vault_up: make.gauges(
                 "ca_vault_up",

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_ca::{CaConfig, SealingKey, VaultAuth, VaultOptions, VaultPlace};
+use mesh_ca::{CaConfig, KeyType, SealingKey, VaultAuth, VaultOptions, VaultPlace};
 use mesh_model::Action;
-use mesh_model::config::{self as model, CaProvider, NomadConfig, ServerConfig};
+use mesh_model::config::{self as model, CaKeyType, CaProvider, NomadConfig, ServerConfig};
 use mesh_tls::ClusterTls;
 
 use crate::clock::{Clock, SystemClock};
@@ -38,6 +38,8 @@ pub struct ServerOptions {
     pub sealing: Arc<SealingKey>,
     /// What the CA is to be: in Vault where it says where in Vault, else built in.
     pub ca: CaConfig,
+    /// Leaves may live shorter than five minutes: for tests.
+    pub allow_short_ttl: bool,
     /// How this server reaches Vault; `None`: it does not.
     pub vault: Option<VaultOptions>,
     /// Where the HTTP API is served (8700).
@@ -190,11 +192,18 @@ impl ServerOptions {
                 leaf_ttl_seconds: config.ca.leaf_ttl.std().as_secs(),
                 intermediate_ttl_seconds: config.ca.intermediate_ttl.std().as_secs(),
                 root_ttl_seconds: config.ca.root_ttl.std().as_secs(),
+                key_type: match config.ca.key_type {
+                    CaKeyType::EcP256 => KeyType::EcP256,
+                    CaKeyType::EcP384 => KeyType::EcP384,
+                    CaKeyType::Rsa2048 => KeyType::Rsa2048,
+                    CaKeyType::Rsa4096 => KeyType::Rsa4096,
+                },
                 vault: match config.ca.provider {
                     CaProvider::BuiltIn => None,
                     CaProvider::Vault => config.ca.vault.as_ref().map(vault_place),
                 },
             },
+            allow_short_ttl: config.ca.allow_short_ttl,
             vault: config.ca.vault.as_ref().map(reach),
             api: vec![ApiListener {
                 listen: Listen::Address(config.http_address()),
@@ -233,6 +242,7 @@ impl ServerOptions {
             tls,
             sealing,
             ca: CaConfig::default(),
+            allow_short_ttl: false,
             vault: None,
             api: vec![ApiListener {
                 listen: any(),

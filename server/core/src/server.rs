@@ -91,6 +91,9 @@ impl Server {
             raft.shutdown().await;
             return Err(error);
         }
+        if options.allow_short_ttl {
+            tracing::warn!("allow_short_ttl: leaves may live for seconds; that is for tests only");
+        }
         let vault = options.vault.map(Vault::new).transpose();
         let vault = match vault {
             Ok(vault) => vault.map(Arc::new),

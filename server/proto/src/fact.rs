@@ -140,6 +140,16 @@ pub struct RootsFact {
     pub trust_domain: String,
     /// Certificates, PEM.
     pub roots: Vec<String>,
+    /// Which of them signs now: SHA-256 of its DER, in hex. Empty: not said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub active: String,
+    /// Within how many seconds leaves of other roots are to be replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reissue_seconds: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A service's virtual addresses, which are two forms of one.

@@ -43,7 +43,7 @@ pub use csr::{GivenKey, LeafKey};
 pub use error::{TlsError, explain};
 pub use id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 pub use mesh::{MeshTls, peer_cluster_id, peer_identity, peer_leaf};
-pub use trust::{Expect, Trust, VerifyError};
+pub use trust::{Expect, Trust, VerifyError, fingerprint};
 
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;

@@ -16,6 +16,13 @@ use crate::error::TlsError;
 use crate::id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 use crate::{pem, provider};
 
+/// What a root is known by: SHA-256 of its certificate's DER.
+#[must_use]
+pub fn fingerprint(der: &[u8]) -> Vec<u8> {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    digest.as_ref().to_vec()
+}
+
 /// Roots, and the trust domain whose identities they vouch for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Trust {

@@ -40,7 +40,11 @@ pub(crate) struct Record {
     acked: Version,
     /// The serials of the last roots that were sent and acked.
     roots: (u64, u64),
+    /// The ids of the roots that were sent last, and of those that it trusts.
+    root_ids: (Vec<String>, Vec<String>),
     leaf_not_after: i64,
+    /// The id of the root that its leaf hangs on.
+    leaf_root: String,
     problems: Problems,
     not_understood: Vec<String>,
 }
@@ -79,6 +83,7 @@ impl Record {
             version: version.to_owned(),
             acked: std::mem::take(&mut self.acked),
             leaf_not_after: self.leaf_not_after,
+            leaf_root: std::mem::take(&mut self.leaf_root),
             ..Self::default()
         };
     }
@@ -95,8 +100,10 @@ impl Record {
         self.sent.push_back((serial, version));
     }
 
-    pub(crate) fn sent_roots(&mut self, serial: u64) {
+    /// Roots are on their way; `ids` says which.
+    pub(crate) fn sent_roots(&mut self, serial: u64, ids: Vec<String>) {
         self.roots.0 = serial;
+        self.root_ids.0 = ids;
     }
 
     /// The proxy took a config, or (with `error`) did not.
@@ -117,13 +124,17 @@ impl Record {
     pub(crate) fn acked_roots(&mut self, serial: u64, error: &str) {
         if error.is_empty() {
             self.roots.1 = serial;
+            if serial == self.roots.0 {
+                self.root_ids.1.clone_from(&self.root_ids.0);
+            }
         }
         self.problems.roots = problem("roots: ", error);
     }
 
-    pub(crate) fn acked_leaf(&mut self, not_after: i64, error: &str) {
+    pub(crate) fn acked_leaf(&mut self, not_after: i64, root: String, error: &str) {
         if error.is_empty() {
             self.leaf_not_after = not_after;
+            self.leaf_root = root;
         }
         self.problems.leaf = problem("leaf: ", error);
     }
@@ -222,6 +233,8 @@ impl Records {
                 version: record.version.clone(),
                 problem: problems.join("; "),
                 not_understood: record.not_understood.clone(),
+                roots: record.root_ids.1.clone(),
+                leaf_root: record.leaf_root.clone(),
             }
         });
         bounded(statuses.collect())
@@ -299,7 +312,7 @@ mod tests {
     fn each_kind_of_problem_is_for_itself() {
         let mut record = Record::default();
         record.begin(1, "0");
-        record.acked_leaf(0, "expired");
+        record.acked_leaf(0, String::new(), "expired");
         record.acked_config(1, "", Vec::new());
         record.acked_roots(1, "");
         assert_eq!(
@@ -307,7 +320,7 @@ mod tests {
             Some("leaf: expired")
         );
         record.acked_roots(2, "none");
-        record.acked_leaf(7, "");
+        record.acked_leaf(7, "r1".into(), "");
         assert_eq!(
             record.lags(&Compiled::default()).as_deref(),
             Some("roots: none")
@@ -329,7 +342,7 @@ mod tests {
         let mut compiled = Compiled::default();
         record.begin(1, "0");
         assert_eq!(record.lags(&compiled), None);
-        record.sent_roots(1);
+        record.sent_roots(1, vec!["r1".into()]);
         record.sent_config(1, version(5));
         record.sent_config(2, version(6));
         record.acked_config(1, "", Vec::new());

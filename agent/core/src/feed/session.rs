@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use super::Feed;
 use super::io::Proved;
 use super::proof::Verifier;
-use crate::compiler::{Compiled, Config, Roots};
+use crate::compiler::{Compiled, Config, Roots, hex};
 use crate::dns::Room;
 use crate::uplink::SignError;
 use crate::wants;
@@ -253,11 +253,14 @@ impl Session {
         {
             self.sent.roots_serial += 1;
             let serial = self.sent.roots_serial;
-            self.record(|record| record.sent_roots(serial));
+            let ids = roots.ids();
+            self.record(|record| record.sent_roots(serial, ids));
             let message = pb::Roots {
                 trust_domain: roots.trust_domain.clone(),
                 roots: roots.certificates.clone(),
                 serial,
+                active: roots.active.clone(),
+                reissue_seconds: roots.reissue_seconds,
             };
             send(&self.out, To::Roots(message)).await?;
             self.sent.roots = Some(roots.clone());
@@ -315,7 +318,10 @@ impl Session {
             Some(pb::ack::What::Roots(serial)) if serial <= self.sent.roots_serial => {
                 record.acked_roots(serial, &error);
             }
-            Some(pb::ack::What::LeafNotAfter(at)) => record.acked_leaf(at, &error),
+            Some(pb::ack::What::LeafNotAfter(at)) => {
+                let root = ack.leaf_root.get(..32).unwrap_or_default();
+                record.acked_leaf(at, hex(root), &error);
+            }
             _ => {}
         });
         if !error.is_empty() {

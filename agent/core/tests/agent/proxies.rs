@@ -40,6 +40,8 @@ async fn a_proxy_gets_roots_config_and_leaf_and_acks_go_up() {
                 it.proxy == WEB
                     && it.connected
                     && it.leaf_not_after == 1234
+                    && it.leaf_root == "ab".repeat(32)
+                    && it.roots.len() == 1
                     && it.problem.is_empty()
             })
         })

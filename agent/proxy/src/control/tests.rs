@@ -24,6 +24,8 @@ struct Side {
     wished: mpsc::UnboundedReceiver<Wish>,
     plane: tokio::sync::watch::Receiver<Option<Arc<DataPlane>>>,
     serial: u64,
+    /// What it trusts.
+    roots: wire::Roots,
 }
 
 impl Side {
@@ -48,7 +50,12 @@ impl Side {
         };
         let (events, incoming) = mpsc::channel(16);
         tokio::spawn(control.run(incoming, asked));
-        for event in [Event::Connected, Event::Leaf(leaf), Event::Roots(roots)] {
+        let events_of_start = [
+            Event::Connected,
+            Event::Leaf(leaf),
+            Event::Roots(roots.clone()),
+        ];
+        for event in events_of_start {
             events.send(event).await.unwrap();
         }
         Self {
@@ -56,6 +63,7 @@ impl Side {
             wished,
             plane: planes,
             serial: 0,
+            roots,
         }
     }
 
@@ -132,6 +140,7 @@ fn certificates(key: &LeafKey) -> (wire::Leaf, wire::Roots) {
         trust_domain: "test.mesh".to_owned(),
         roots: vec![certificate],
         serial: 1,
+        ..wire::Roots::default()
     };
     (leaf, roots)
 }
@@ -172,6 +181,45 @@ async fn a_config_that_is_older_is_not_taken() {
     assert_eq!(side.config(Some(("one", 6)), json!({})).await, "");
     // A restored mesh begins anew.
     assert_eq!(side.config(Some(("two", 1)), json!({})).await, "");
+}
+
+/// The next ack of a leaf: of which root it is.
+async fn acked_leaf(side: &mut Side) -> Vec<u8> {
+    loop {
+        let wish = timeout(LONG, side.wished.recv()).await.unwrap().unwrap();
+        if let Wish::Ack(ack) = wish
+            && matches!(ack.what, Some(What::LeafNotAfter(_)))
+        {
+            return ack.leaf_root;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_of_another_root_than_the_one_that_signs_is_replaced_early() {
+    let mut side = Side::new().await;
+    let own = mesh_tls::fingerprint(&side.roots.roots[0]);
+    // Before there were roots it could not say.
+    assert!(acked_leaf(&mut side).await.is_empty());
+    assert_eq!(acked_leaf(&mut side).await, own);
+    let (_, other) = certificates(&LeafKey::generate().unwrap());
+    let mut roots = side.roots.clone();
+    roots.roots.extend(other.roots.clone());
+    // The new one is there and does not sign: nothing is asked for. Then it does.
+    for (active, wishes) in [
+        (own.clone(), 0),
+        (mesh_tls::fingerprint(&other.roots[0]), 1),
+    ] {
+        roots.serial += 1;
+        roots.active = active;
+        roots.reissue_seconds = 1;
+        side.events.send(Event::Roots(roots.clone())).await.unwrap();
+        assert_eq!(acked_leaf(&mut side).await, own);
+        let asked = timeout(Duration::from_secs(3), async {
+            while !matches!(side.wished.recv().await.unwrap(), Wish::Leaf) {}
+        });
+        assert_eq!(usize::from(asked.await.is_ok()), wishes);
+    }
 }
 
 #[test]

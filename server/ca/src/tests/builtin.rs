@@ -10,7 +10,7 @@ use x509_parser::extensions::GeneralName;
 
 use super::{DAY, fixed, new_ca, new_state, openssl, request, sealing, service, unix};
 use crate::{
-    Authority, AuthorityError, BuiltIn, CaConfig, CaError, CaState, LeafRequest, Renewal,
+    Authority, AuthorityError, BuiltIn, CaConfig, CaError, CaState, KeyType, LeafRequest, Renewal,
     RootEntry, SealingKey, create, renew_intermediate, renewal_due,
 };
 
@@ -352,6 +352,7 @@ fn a_configuration_without_sense_makes_no_panic() {
         leaf_ttl_seconds: u64::MAX,
         intermediate_ttl_seconds: u64::MAX,
         root_ttl_seconds: u64::MAX,
+        key_type: KeyType::EcP256,
         vault: None,
     };
     let domain = "test.mesh".parse().unwrap();

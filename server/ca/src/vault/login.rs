@@ -16,7 +16,7 @@ use super::words::{self, Trouble};
 /// Where a token comes from without a file.
 const VARIABLE: &str = "VAULT_TOKEN";
 /// Between two attempts to log in, at first, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Renewals are not nearer to each other than this.
 const RENEWAL: Duration = Duration::from_secs(1);
 /// A token that can be asked about is asked about this often, though it need not be renewed: it

@@ -33,7 +33,8 @@ const ROLE_MAX_TTL: &str = "2160h";
 /// How long before now Vault's leaves are valid from, in seconds.
 const BACKDATE: u64 = crate::authority::DEFAULT_BACKDATE.as_secs();
 
-/// Makes the CA of a new mesh, or takes the root that is there.
+/// Makes a CA in Vault, or takes the root that is there, unless it is the one with the id `not`:
+/// then another is made beside it.
 ///
 /// # Errors
 /// When Vault does not do its part, in its own words; or what it gives is of no use.
@@ -42,10 +43,15 @@ pub async fn create_in_vault(
     domain: &TrustDomain,
     dc: &str,
     config: CaConfig,
+    not: Option<&str>,
     sealing: &SealingKey,
     now: SystemTime,
 ) -> Result<CaState, CaError> {
-    let (root, above) = root(vault, place(&config)?, domain, &config, now).await?;
+    let (mut root, mut above) = root(vault, place(&config)?, domain, &config, now).await?;
+    if not == Some(root.id.as_str()) {
+        let made = generate_root(vault, place(&config)?, domain, &config, now).await?;
+        (root, above) = entry_of_root(made, place(&config)?, now)?;
+    }
     let state = CaState {
         provider: VAULT.to_owned(),
         trust_domain: domain.to_string(),
@@ -54,6 +60,8 @@ pub async fn create_in_vault(
         intermediate: None,
         root_key: None,
         config,
+        rotation: None,
+        reissue_seconds: 0,
     };
     with_intermediate(vault, &state, above, sealing).await
 }
@@ -148,7 +156,7 @@ async fn root(
         mount(vault, path, config.root_ttl_seconds).await?;
         found = find(vault, path).await?;
     }
-    let (id, chain) = match found {
+    let found = match found {
         Found::Issuer { id, chain } => (id, chain),
         Found::NoMount => {
             let reason = "is mounted, and yet Vault does not find it";
@@ -156,6 +164,16 @@ async fn root(
         }
         Found::NoIssuer => generate_root(vault, place, domain, config, now).await?,
     };
+    entry_of_root(found, place, now)
+}
+
+/// The root of an issuer's id and chain, and what stands between the two.
+fn entry_of_root(
+    (id, chain): (String, Vec<String>),
+    place: &VaultPlace,
+    now: SystemTime,
+) -> Result<(RootEntry, Vec<String>), CaError> {
+    let path = place.root_pki_path.as_str();
     let Some((top, between)) = chain.split_last() else {
         return Err(CaError::state(path, "its issuer has no certificate"));
     };
@@ -177,17 +195,18 @@ async fn generate_root(
     now: SystemTime,
 ) -> Result<(String, Vec<String>), CaError> {
     let path = place.root_pki_path.as_str();
-    let what = format!("{path}: there is no root; POST {path}/root/generate/internal");
+    let what = format!("{path}: a root is to be made; POST {path}/root/generate/internal");
     let name = root_name(x509::unix(now), domain.as_str());
     let (name, uri) = (&x509::truncated(&name), &authority_uri(domain.as_str()));
+    let (kind, bits) = config.key_type.kind_and_bits();
     let made = vault.ask(&what, |client| async move {
         let mut options = GenerateRootRequest::builder();
         options
             .common_name(name)
             .exclude_cn_from_sans(true)
             .uri_sans(uri)
-            .key_type("ec")
-            .key_bits(256_u64)
+            .key_type(kind)
+            .key_bits(bits)
             .max_path_length(1)
             .ttl(format!("{}s", config.root_ttl_seconds));
         ca::generate(&*client, path, "internal", Some(&mut options)).await
@@ -226,7 +245,7 @@ async fn ours(
     above: Vec<String>,
     sealing: &SealingKey,
 ) -> Result<IntermediateEntry, CaError> {
-    let key = CaKey::generate()?;
+    let key = CaKey::generate(state.config.key_type)?;
     let csr = CertificateParams::default()
         .serialize_request(&key)
         .and_then(|csr| csr.pem())
@@ -256,12 +275,13 @@ async fn theirs(
     }
     let what = format!("POST {path}/issuers/generate/intermediate/internal");
     let name = &intermediate_name(&state.dc, &state.trust_domain);
+    let (kind, bits) = state.config.key_type.kind_and_bits();
     let csr = vault.ask(&what, |client| async move {
         let mut options = GenerateIntermediateCSRRequest::builder();
         options
             .exclude_cn_from_sans(true)
-            .key_type("ec")
-            .key_bits(256_u64);
+            .key_type(kind)
+            .key_bits(bits);
         issuer::int::generate(&*client, path, "internal", name, Some(&mut options)).await
     });
     let signed = sign(vault, state, place, root, &csr.await?.csr).await?;

@@ -13,6 +13,9 @@ use super::{Answer, Body, Client, Operation, Question, SNAPSHOT};
 use crate::args::Owner;
 use crate::error::CliError;
 
+/// How long a new CA may take to be made, where Vault takes its time.
+const MAKING: Duration = Duration::from_secs(60);
+
 impl Client {
     /// All of it or nothing.
     pub(crate) async fn apply(
@@ -195,6 +198,39 @@ impl Client {
 
     pub(crate) async fn ca_status(&self) -> Result<Answer<Value>, CliError> {
         self.read(Question::to(&["v1", "ca", "status"])).await
+    }
+
+    pub(crate) async fn ca_config(&self) -> Result<Answer<Value>, CliError> {
+        self.read(Question::to(&["v1", "ca", "config"])).await
+    }
+
+    pub(crate) async fn write_ca_config(
+        &self,
+        body: Value,
+        cas: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Answer<Value>, CliError> {
+        let question = Question::to(&["v1", "ca", "config"])
+            .maybe("cas", cas)
+            .maybe("dry_run", dry_run.then_some(true))
+            .wait(MAKING)
+            .body(Body::Json(body));
+        self.ask(Method::PUT, question).await
+    }
+
+    /// Begins a change of the root, or undoes one.
+    pub(crate) async fn rotate_ca(
+        &self,
+        abort: bool,
+        dry_run: bool,
+    ) -> Result<Answer<Value>, CliError> {
+        let (method, name) = match abort {
+            true => (Method::DELETE, "rotation"),
+            false => (Method::POST, "rotate"),
+        };
+        let question = Question::to(&["v1", "ca", name]).wait(MAKING);
+        self.ask(method, question.maybe("dry_run", dry_run.then_some(true)))
+            .await
     }
 
     pub(crate) async fn status(&self) -> Result<Answer<Status>, CliError> {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use mesh_model::config::ServerConfig;
+use mesh_model::config::{CaProvider, ServerConfig};
 use mesh_server::vault_place;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::{Connection, Freshness, Output};
 use crate::client::Client;
@@ -20,6 +20,71 @@ pub(crate) enum CaCommand {
     Roots(RootsArgs),
     Status(StatusArgs),
     VaultPolicy(VaultPolicyArgs),
+    /// Read and write the CA's settings
+    #[command(subcommand)]
+    Config(CaConfigCommand),
+    Rotate(RotateArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaConfigCommand {
+    /// Show the CA's settings
+    Read(ConfigReadArgs),
+    Write(ConfigWriteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigReadArgs {
+    #[command(flatten)]
+    freshness: Freshness,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Change the CA's settings
+///
+/// The file has a `ca` block, as a server's configuration has: the whole of the
+/// settings, where what is left out has its default. Another provider, or
+/// another root in Vault, is changed to step by step, while traffic flows. How a
+/// server reaches Vault is its own configuration's, and not written here.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ConfigWriteArgs {
+    /// A file or folder of .hcl files; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Only when the CA has not changed since this index
+    #[arg(long, value_name = "INDEX")]
+    cas: Option<u64>,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Change to a new root while traffic flows
+///
+/// A new root is made and handed to every sidecar; when all trust it, it signs;
+/// leaves are replaced; and the old one is dropped when none hangs on it.
+/// `meshctl ca status` shows how far it is, and for whom it waits.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RotateArgs {
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Undo a change that still waits for sidecars to trust the new root
+    #[arg(long)]
+    abort: bool,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +138,103 @@ pub(crate) async fn run(command: &CaCommand, console: &mut Console<'_>) -> Resul
         CaCommand::Roots(args) => roots(args, console).await,
         CaCommand::Status(args) => status(args, console).await,
         CaCommand::VaultPolicy(args) => vault_policy(args, console),
+        CaCommand::Config(CaConfigCommand::Read(args)) => config_read(args, console).await,
+        CaCommand::Config(CaConfigCommand::Write(args)) => config_write(args, console).await,
+        CaCommand::Rotate(args) => rotate(args, console).await,
+    }
+}
+
+async fn config_read(args: &ConfigReadArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
+    let client = Client::new(&args.connection, args.freshness, console)?;
+    let json = client.ca_config().await?.json;
+    if args.output.is_json() {
+        return console.json(&json).map(|()| 0);
+    }
+    let text = |name: &str| shown(&json[name]);
+    let place = |name: &str| shown(&json["vault"][name]);
+    let field = |label: &str, value: String| (label.to_owned(), value);
+    let fields = output::fields(&[
+        field("Provider", text("provider")),
+        field("Leaf lifetime", text("leaf_ttl")),
+        field("Intermediate lifetime", text("intermediate_ttl")),
+        field("Root lifetime", text("root_ttl")),
+        field("Keys", text("key_type")),
+        field("Root at", place("root_pki_path")),
+        field("Intermediate at", place("intermediate_pki_path")),
+        field("Leaves signed by", place("leaf_signing")),
+    ]);
+    console.text(&fields).map(|()| 0)
+}
+
+async fn config_write(args: &ConfigWriteArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
+    // The address is each server's own; a block without it is not whole.
+    let vault = Overlay::default().text("address", Some("https://vault"));
+    let overlay = Overlay::default().block("ca", Overlay::default().block("vault", vault));
+    let config = overlay.read(&args.files, ServerConfig::parse, console)?.ca;
+    let vault = config
+        .vault
+        .as_ref()
+        .filter(|_| config.provider == CaProvider::Vault);
+    let body = json!({
+        "provider": if vault.is_some() { mesh_ca::VAULT } else { mesh_ca::BUILT_IN },
+        "leaf_ttl": config.leaf_ttl,
+        "intermediate_ttl": config.intermediate_ttl,
+        "root_ttl": config.root_ttl,
+        "key_type": config.key_type.as_str(),
+        "vault": vault.map(vault_place),
+    });
+    let client = Client::new(&args.connection, Freshness::default(), console)?;
+    let json = client
+        .write_ca_config(body, args.cas, args.dry_run)
+        .await?
+        .json;
+    changed(&json, args.dry_run, &args.output, console)
+}
+
+async fn rotate(args: &RotateArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
+    let client = Client::new(&args.connection, Freshness::default(), console)?;
+    let json = client.rotate_ca(args.abort, args.dry_run).await?.json;
+    changed(&json, args.dry_run, &args.output, console)
+}
+
+/// What became, or would become, of a change.
+fn changed(
+    json: &Value,
+    dry_run: bool,
+    output: &Output,
+    console: &mut Console<'_>,
+) -> Result<u8, CliError> {
+    if output.is_json() {
+        return console.json(json).map(|()| 0);
+    }
+    let changes = json["changes"].as_array().map_or(&[][..], Vec::as_slice);
+    if changes.is_empty() {
+        return console.line("Nothing changes.").map(|()| 0);
+    }
+    for change in changes {
+        console.line(shown(change))?;
+    }
+    match (json["rotates"].as_bool().unwrap_or(false), dry_run) {
+        (true, false) => console.line(format!(
+            "\nRoot {} is handed to every sidecar, and signs when\nall trust it. `meshctl ca \
+             status` shows how far it is.",
+            shortened(&shown(&json["root"]), 24)
+        ))?,
+        (true, true) => console.line(
+            "\nA new root would be made, handed to every sidecar, and sign when all trust\nit; the \
+             old one would be dropped when no leaf hangs on it. Nothing was changed.",
+        )?,
+        (false, true) => console.line("\nNothing was changed.")?,
+        (false, false) => {}
+    }
+    Ok(0)
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -133,11 +295,7 @@ async fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<u8, CliE
     if args.output.is_json() {
         console.json(&json)?;
     } else {
-        let text = |name: &str| match &json[name] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text = |name: &str| shown(&json[name]);
         let field = |label: &str, value: String| (label.to_owned(), value);
         console.text(&output::fields(&[
             field("Provider", text("provider")),
@@ -145,12 +303,59 @@ async fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<u8, CliE
             field("Problem", text("problem")),
             field("Leaves signed by", text("leaf_signing")),
             field("Vault", vault(&json["vault"])),
+            field("Vault says", shown(&json["vault"]["reason"])),
             field("Leaf lifetime", text("leaf_ttl")),
             field("Root valid to", text("root_not_after")),
             field("Intermediate to", text("intermediate_not_after")),
         ]))?;
+        more(&json, console)?;
     }
     Ok(if ready { 0 } else { FAILED })
+}
+
+/// What there is only now and then: warnings, and a change of the root.
+fn more(json: &Value, console: &mut Console<'_>) -> Result<(), CliError> {
+    let rows = |name: &str| json[name].as_array().cloned().unwrap_or_default();
+    for warning in rows("warnings") {
+        console.line(format!("Warning: {}", shown(&warning)))?;
+    }
+    for other in rows("configured_otherwise") {
+        console.line(format!(
+            "Not as in this server's configuration: {}",
+            shown(&other)
+        ))?;
+    }
+    let roots = rows("roots");
+    if roots.len() > 1 {
+        let mut table = Table::new(&["ROOT", "STATE", "KEY", "LEAVES", "DROPPED FROM"]);
+        for root in roots {
+            table.row([
+                shortened(&shown(&root["id"]), 24),
+                shown(&root["state"]),
+                shown(&root["key_type"]),
+                shown(&root["leaves"]),
+                shown(&root["retires"]),
+            ]);
+        }
+        console.line("")?;
+        console.table(&table)?;
+    }
+    let rotation = &json["rotation"];
+    if rotation.is_null() {
+        return Ok(());
+    }
+    console.line(format!(
+        "\nA change to root {} waits for {}; {} of {} sidecars trust it.",
+        shortened(&shown(&rotation["to"]), 24),
+        shown(&rotation["waits"]),
+        shown(&rotation["trusting"]),
+        shown(&rotation["proxies"])
+    ))?;
+    for one in rotation["waiting"].as_array().into_iter().flatten() {
+        let (node, proxy) = (shown(&one["node"]), shown(&one["proxy"]));
+        console.line(format!("  {proxy} on {node}: {}", shown(&one["reason"])))?;
+    }
+    Ok(())
 }
 
 /// How Vault does, on one line; empty where there is none.
@@ -159,9 +364,5 @@ fn vault(json: &Value) -> String {
     if json.is_null() {
         return String::new();
     }
-    let mut line = format!("{} at {}", text("state"), text("address"));
-    if let Some(reason) = json["reason"].as_str() {
-        line.push_str(&format!(": {reason} (since {})", text("since")));
-    }
-    line
+    format!("{} at {}", text("state"), text("address"))
 }

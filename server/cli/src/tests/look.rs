@@ -119,6 +119,29 @@ async fn ca_status_and_members() {
         .on("GET /v1/ca/status", json!({"provider": "built_in", "ready": false, "problem":
             "the sealing key does not open the intermediate's key", "leaf_ttl": "24h",
             "root_not_after": "2036-11-22T00:00:00Z", "intermediate_not_after": "2027-11-22T00:00:00Z"}))
+        .on("GET /v1/ca/status", json!({"provider": "vault", "ready": true, "problem": null,
+            "warnings": ["the root ends in 53d: `meshctl ca rotate` makes another"],
+            "configured_otherwise": ["leaf_ttl: 12h -> 24h"], "leaf_ttl": "12h",
+            "leaf_signing": "vault", "vault": {"address": "https://vault:8200/", "state": "sealed",
+                "reason": "Vault is sealed", "since": "2026-11-26T00:00:00Z"},
+            "root_not_after": "2036-11-22T00:00:00Z", "intermediate_not_after": "2027-11-22T00:00:00Z",
+            "roots": [{"id": "aa11bb22cc33dd44ee55ff6600112233445566778899", "state": "active",
+                "key_type": "EC P-256", "leaves": 2, "retires": null},
+                {"id": "bb11bb22cc33dd44ee55ff6600112233445566778899", "state": "next",
+                "key_type": "RSA 2048", "leaves": 0, "retires": null}],
+            "rotation": {"to": "bb11bb22cc33dd44ee55ff6600112233445566778899", "proxies": 2, "trusting": 1,
+                "waits": 1, "waiting": [{"node": "n1", "proxy": "web-sidecar-proxy",
+                "reason": "it does not trust the new root yet"}]}}))
+        .on("GET /v1/ca/config", json!({"provider": "vault", "leaf_ttl": "12h", "intermediate_ttl": "8760h",
+            "key_type": "ec-p256",
+            "root_ttl": "87600h", "vault": {"root_pki_path": "pki_root", "intermediate_pki_path": "pki_mesh",
+            "leaf_signing": "vault"}}))
+        .on("POST /v1/ca/rotate?dry_run=true", json!({"changes": ["another root is made"], "rotates": true,
+            "root": null, "index": 0}))
+        .on("POST /v1/ca/rotate", json!({"changes": ["another root is made"], "rotates": true,
+            "root": "bb11bb22cc33dd44ee55ff6600112233445566778899", "index": 9}))
+        .on("DELETE /v1/ca/rotation", json!({"changes": ["the rotation is undone"], "rotates": false,
+            "root": null, "index": 10}))
         .on("GET /v1/operator/raft/peers", json!([
             {"id": "17350012345678", "name": "s1", "address": "10.0.0.1:8701", "voter": true,
              "leader": true, "self": true},
@@ -131,6 +154,11 @@ async fn ca_status_and_members() {
         (&["ca", "roots"], 0),
         (&["ca", "roots", "-pem"], 0),
         (&["ca", "status"], 1),
+        (&["ca", "status"], 0),
+        (&["ca", "config", "read"], 0),
+        (&["ca", "rotate", "-dry-run"], 0),
+        (&["ca", "rotate"], 0),
+        (&["ca", "rotate", "-abort"], 0),
         (&["operator", "raft", "list-peers"], 0),
         (&["operator", "raft", "remove-peer", "-id", "s2"], 0),
     ] {

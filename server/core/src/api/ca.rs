@@ -1,18 +1,25 @@
 //! `/v1/ca`: what the mesh trusts, and how the CA does.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::FutureExt;
-use http::Method;
-use mesh_ca::{CaState, VaultHealth};
+use http::{Method, StatusCode};
+use mesh_ca::{CaState, RootEntry, VaultHealth};
 use mesh_state::{RowKey, State, WatchKey};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::args::Args;
+use super::ca_settings;
 use super::error::ApiError;
-use super::route::{Access, Call, Content, Reply, Route, Shape};
-use crate::ca::read_state;
+use super::route::{Access, Body, Call, Content, Reply, Route, Shape};
+use crate::ca::rotate::{Absent, Refused, Standing, Wish, change, differences, look};
+use crate::ca::{read_state, warnings};
+
+/// How long a new CA may take to be made, where Vault takes its time.
+const MAKING: Duration = Duration::from_secs(60);
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -35,7 +42,69 @@ pub(crate) fn routes() -> Vec<Route> {
             |call| status(call).boxed(),
         )
         .access(Access::Read),
+        Route::read(
+            "/v1/ca/config",
+            "readCaConfig",
+            "The CA's settings",
+            Shape::One("CaConfig"),
+            |_| Ok(vec![WatchKey::Key(RowKey::Ca)]),
+            |state, _| Ok(ca_settings::json(&ca(state)?.config).into()),
+        ),
+        Route::act(
+            Method::PUT,
+            "/v1/ca/config",
+            "writeCaConfig",
+            "Changes the CA's settings; another provider or root is changed to step by step",
+            Shape::One("CaChange"),
+            |call| write_config(call).boxed(),
+        )
+        .body(Body::Json("CaConfig"))
+        .time_limit(MAKING)
+        .query("cas", "Only when the CA's modify index is this")
+        .query("dry_run", "Says what it would do, changes nothing"),
+        Route::act(
+            Method::POST,
+            "/v1/ca/rotate",
+            "rotateCa",
+            "Makes another root and changes to it, step by step",
+            Shape::One("CaChange"),
+            |call| rotate(call, Wish::NewRoot).boxed(),
+        )
+        .time_limit(MAKING)
+        .query("dry_run", "Says what it would do, changes nothing"),
+        Route::act(
+            Method::DELETE,
+            "/v1/ca/rotation",
+            "abortRotation",
+            "Undoes a change of the root that has not come to the switch",
+            Shape::One("CaChange"),
+            |call| rotate(call, Wish::Abort).boxed(),
+        )
+        .query("dry_run", "Says what it would do, changes nothing"),
     ]
+}
+
+async fn write_config(call: Call) -> Result<Reply, ApiError> {
+    let short = call.core.options.allow_short_ttl;
+    let config = ca_settings::read(&call.body, short).map_err(ApiError::invalid)?;
+    rotate(call, Wish::Config(config)).await
+}
+
+async fn rotate(call: Call, wish: Wish) -> Result<Reply, ApiError> {
+    let (cas, dry_run) = (call.args.number("cas")?, call.args.flag("dry_run")?);
+    let plan = change(&call.core, wish, cas, dry_run).await;
+    let plan = plan.map_err(|refused| match refused {
+        Refused::NoCa => ApiError::unavailable("not_ready", refused),
+        Refused::Wrong(reason) => ApiError::new(StatusCode::CONFLICT, "conflict", reason),
+        Refused::Failed(reason) => ApiError::unavailable("ca", reason),
+        Refused::Write(error) => error.into(),
+    })?;
+    let index = plan.index;
+    let reply = Reply::json(serde_json::to_value(plan).map_err(ApiError::internal)?);
+    Ok(match index {
+        0 => reply,
+        index => reply.at(index),
+    })
 }
 
 fn ca(state: &State) -> Result<CaState, ApiError> {
@@ -89,6 +158,23 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         let before = problem.map_or(String::new(), |problem| format!("{problem}; "));
         problem = Some(format!("{before}{trouble}"));
     }
+    let now = call.core.clock.unix_millis() / 1000;
+    let standing = match ca {
+        Some(ca) => Some(look(&call.core, &state, ca, &mut Absent::new()).await),
+        None => None,
+    };
+    let mut told = ca.map(|ca| warnings(ca, now)).unwrap_or_default();
+    if let Some(late) = standing
+        .as_ref()
+        .map(|one| one.late)
+        .filter(|late| *late > 0)
+    {
+        told.push(format!(
+            "{late} sidecars have a certificate in the last third of its life, which was not \
+             renewed: `meshctl proxy status` names them"
+        ));
+    }
+    let rotation = ca.and_then(|ca| Some((ca.rotation.as_ref()?, standing.as_ref()?)));
     let intermediate = ca.and_then(|ca| ca.intermediate.as_ref());
     let ttl = ca.map(|ca| mesh_model::Duration::from_secs(ca.config.leaf_ttl().as_secs()));
     Ok(Reply::json(json!({
@@ -96,11 +182,45 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         "ready": ready,
         "problem": problem,
         "leaf_ttl": ttl,
+        "warnings": told,
+        "configured_otherwise":
+            ca.map(|ca| differences(&ca.config, &call.core.options.ca)).unwrap_or_default(),
+        "rotation": rotation.map(|(rotation, standing)| json!({
+            "to": rotation.to,
+            "provider": rotation.provider,
+            "began": time_text(rotation.began),
+            "proxies": standing.proxies,
+            "trusting": standing.trusting,
+            "waits": standing.waits,
+            "waiting": standing.waiting,
+        })),
+        "roots": ca.map(|ca| roots_json(ca, standing.as_ref())),
         "leaf_signing": leaf_signing(ca),
         "vault": call.core.ca.vault.as_ref().map(|vault| vault_json(&vault.health())),
         "root_not_after": ca.and_then(CaState::active_root).map(|root| time_text(root.not_after)),
         "intermediate_not_after": intermediate.map(|one| time_text(one.not_after)),
     })))
+}
+
+/// The roots, and where leaves of one another are, how many hang on each.
+fn roots_json(ca: &CaState, standing: Option<&Standing>) -> Vec<Value> {
+    let root = |root: &RootEntry| {
+        let state = match (root.active, root.retires) {
+            (true, _) => "active",
+            (false, Some(_)) => "retiring",
+            (false, None) => "next",
+        };
+        json!({
+            "id": root.id,
+            "subject": root.subject,
+            "key_type": root.key_type,
+            "state": state,
+            "not_after": time_text(root.not_after),
+            "retires": root.retires.map(time_text),
+            "leaves": standing.map(|standing| standing.leaves.get(&root.id).copied().unwrap_or(0)),
+        })
+    };
+    ca.roots.iter().map(root).collect()
 }
 
 /// Who signs leaves, where the CA is in Vault.

@@ -409,11 +409,37 @@ fn authority() -> Value {
                 "active": boolean(),
             }))),
         })),
+        "CaConfig": object(&["provider"], json!({
+            "provider": words(&["built_in", "vault"]), "leaf_ttl": of("Duration"),
+            "intermediate_ttl": of("Duration"), "root_ttl": of("Duration"),
+            "key_type": words(&["ec-p256", "ec-p384", "rsa-2048", "rsa-4096"]),
+            "vault": or_null(object(&["root_pki_path", "intermediate_pki_path"], json!({
+                "root_pki_path": text(), "intermediate_pki_path": text(),
+                "leaf_signing": words(&["vault", "cluster"]),
+            }))),
+        })),
+        "CaChange": object(&["changes", "rotates", "root", "index"], json!({
+            "changes": list(text()), "rotates": boolean(), "root": or_null(text()),
+            "index": number(),
+        })),
         "CaStatus": object(&["provider", "ready", "problem"], json!({
             "provider": or_null(text()), "ready": boolean(), "problem": or_null(text()),
             "leaf_ttl": or_null(of("Duration")), "root_not_after": or_null(time()),
             "intermediate_not_after": or_null(time()),
             "leaf_signing": or_null(words(&["vault", "cluster"])),
+            "warnings": list(text()), "configured_otherwise": list(text()),
+            "rotation": or_null(object(&["to", "proxies", "trusting", "waits", "waiting"], json!({
+                "to": text(), "provider": text(), "began": time(), "proxies": number(),
+                "trusting": number(), "waits": number(),
+                "waiting": list(object(&["node", "proxy", "reason"], json!({
+                    "node": text(), "proxy": text(), "reason": text(),
+                }))),
+            }))),
+            "roots": or_null(list(object(&["id", "state"], json!({
+                "id": text(), "subject": text(), "key_type": text(),
+                "state": words(&["active", "next", "retiring"]), "not_after": time(),
+                "retires": or_null(time()), "leaves": or_null(number()),
+            })))),
             "vault": or_null(object(&["address", "state", "reason"], json!({
                 "address": text(), "reason": or_null(text()), "since": time(),
                 "state": words(&["unknown", "ok", "sealed", "down", "denied"]),

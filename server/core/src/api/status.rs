@@ -140,6 +140,14 @@ fn refresh(core: &Core) {
     metrics.watches.set(core.store.watch_count() as i64);
     metrics.feed_streams.set(core.registry.connected() as i64);
     metrics.leases.set(core.leases.held() as i64);
+    if let Some(ca) = core.ca.of(&state).state.as_deref() {
+        let root = ca.active_root().map_or(0, |root| root.not_after);
+        let intermediate = ca.intermediate.as_ref().map_or(0, |one| one.not_after);
+        metrics.ca_root_expiry.set(number(root));
+        metrics.ca_intermediate_expiry.set(number(intermediate));
+        metrics.ca_roots.set(ca.roots.len() as i64);
+        metrics.ca_rotating.set(ca.rotation.is_some().into());
+    }
     if let Some(vault) = &core.ca.vault {
         vault_metrics(metrics, &vault.health());
     }

@@ -28,6 +28,7 @@ pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
         id: core.me.id,
         address: core.me.addr.clone(),
         level: core.options.level,
+        reaches_vault: core.ca.vault.is_some(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The leader's part: the CA is made once, and its intermediate renewed in time.
+//! The leader's part: the CA is made once, its intermediate renewed in time, and a change of the root
+//! goes on to its next step.
 //!
 //! It is a task of its own beside the leader's other duties: Vault may take its time.
 
@@ -11,12 +12,17 @@ use mesh_ca::{
 };
 use mesh_state::{Command, State};
 
-use super::{no_vault, read_state};
+use super::rotate::{Absent, differences, look, step};
+use super::{no_vault, read_state, warnings};
 use crate::core::{Core, Freshness};
 use crate::error::WriteFailure;
 
 /// Between two looks at what is seldom due.
 const SELDOM: Duration = Duration::from_secs(30);
+/// Between two looks where the proxies are while the root changes.
+const ROTATES: Duration = Duration::from_millis(250);
+/// Between two warnings of what ends.
+const WARNINGS: Duration = Duration::from_secs(3600);
 /// Between two attempts at what failed, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -24,18 +30,26 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(crate) async fn keep(core: Arc<Core>) {
     let mut leadership = core.raft.watch_leadership();
     let mut again = AGAIN.0;
+    let mut absent = Absent::new();
+    let mut warned = Warned::default();
     loop {
         let leads = leadership.borrow_and_update().is_leader;
         let seen = rows(&core);
         let mut pause = SELDOM * 100;
         if !leads {
             core.ca.keeps(None);
+            absent.clear();
         } else {
-            pause = match maintain(&core).await {
+            pause = match maintain(&core, &mut absent).await {
                 Kept::Well => {
                     core.ca.keeps(None);
                     again = AGAIN.0;
                     SELDOM
+                }
+                Kept::Waits(pause) => {
+                    core.ca.keeps(None);
+                    again = AGAIN.0;
+                    pause
                 }
                 Kept::Unnamed => core.options.timing.join_retry,
                 Kept::Failed(reason) => {
@@ -47,6 +61,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
                 }
             };
         }
+        warned.warn(&core, leads);
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = other_rows(&core, seen), if leads => {}
@@ -79,13 +94,15 @@ async fn other_rows(core: &Core, seen: (u64, u64)) {
 /// How a round went.
 enum Kept {
     Well,
+    /// A change of the root waits for somebody, or for a time.
+    Waits(Duration),
     /// There is no cluster yet.
     Unnamed,
     Failed(String),
 }
 
 /// One round: what is due is made. Nothing is done when nothing is.
-async fn maintain(core: &Core) -> Kept {
+async fn maintain(core: &Core, absent: &mut Absent) -> Kept {
     if let Err(error) = core.fresh(Freshness::Consistent).await {
         tracing::debug!(%error, "this server leads, but cannot yet prove it");
         return Kept::Unnamed;
@@ -95,8 +112,13 @@ async fn maintain(core: &Core) -> Kept {
         return Kept::Unnamed;
     }
     let (next, cas) = match due(core, &state).await {
-        Ok(None) => return Kept::Well,
         Ok(Some(due)) => due,
+        Ok(None) => match rotate(core, &state, absent).await {
+            Ok(Next::Step(next)) => *next,
+            Ok(Next::Pause(pause)) => return Kept::Waits(pause),
+            Ok(Next::Nothing) => return Kept::Well,
+            Err(error) => return Kept::Failed(error),
+        },
         Err(error) => return Kept::Failed(error),
     };
     let value = match serde_json::to_value(&next) {
@@ -111,6 +133,78 @@ async fn maintain(core: &Core) -> Kept {
         Err(error) => return Kept::Failed(error.to_string()),
     }
     Kept::Well
+}
+
+/// What there is to do of a change of the root.
+enum Next {
+    Nothing,
+    Pause(Duration),
+    Step(Box<(CaState, u64)>),
+}
+
+async fn rotate(core: &Core, state: &State, absent: &mut Absent) -> Result<Next, String> {
+    let Some(row) = state.ca() else {
+        return Ok(Next::Nothing);
+    };
+    let ca = read_state(&row.value)?;
+    let now = core.clock.unix_millis() / 1000;
+    if ca.rotation.is_none() {
+        let first = ca.retiring().filter_map(|root| root.retires).min();
+        match first.map(|at| at.saturating_sub(now)) {
+            None => {
+                absent.clear();
+                return Ok(Next::Nothing);
+            }
+            Some(0) => {}
+            Some(left) => return Ok(Next::Pause(SELDOM.min(Duration::from_secs(left)))),
+        }
+    }
+    let standing = look(core, state, &ca, absent).await;
+    let next = step(core, &ca, &standing).map_err(|error| error.to_string())?;
+    let Some(next) = next else {
+        return Ok(Next::Pause(ROTATES));
+    };
+    match &ca.rotation {
+        Some(rotation) => {
+            tracing::info!(root = %rotation.to, proxies = standing.proxies, "another root signs now");
+        }
+        None => tracing::info!(left = next.roots.len(), "a root is no longer trusted"),
+    }
+    Ok(Next::Step(Box::new((next, row.modify_index))))
+}
+
+/// What was told of a CA, so that it is told again only after a while.
+#[derive(Default)]
+struct Warned {
+    at: Option<Duration>,
+    /// That this server's configuration says something else.
+    differs: bool,
+}
+
+impl Warned {
+    fn warn(&mut self, core: &Core, leads: bool) {
+        let state = core.store.state();
+        let Some(ca) = state.ca().and_then(|row| read_state(&row.value).ok()) else {
+            return;
+        };
+        let differs = differences(&ca.config, &core.options.ca);
+        if !differs.is_empty() && !self.differs {
+            let differs = differs.join(", ");
+            tracing::warn!(
+                %differs,
+                "the CA is not as this server's configuration says; \
+                 `meshctl ca config write` changes it"
+            );
+        }
+        self.differs = !differs.is_empty();
+        let now = core.clock.monotonic();
+        if leads && self.at.is_none_or(|at| now.saturating_sub(at) > WARNINGS) {
+            self.at = Some(now);
+            for warning in warnings(&ca, core.clock.unix_millis() / 1000) {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
 }
 
 /// The next state of the CA, and the index of the one that it follows.
@@ -129,46 +223,22 @@ async fn due(core: &Core, state: &State) -> Result<Option<(CaState, u64)>, Strin
         let (dc, config) = (&cluster.datacenter, wanted.clone());
         let ca = match &config.vault {
             None => create(&domain, dc, config, sealing, now),
-            Some(_) => create_in_vault(vault(core)?, &domain, dc, config, sealing, now).await,
+            Some(_) => create_in_vault(vault(core)?, &domain, dc, config, None, sealing, now).await,
         };
         return Ok(Some((ca.map_err(text)?, 0)));
     };
-    let mut ca = read_state(&row.value)?;
-    let mut changed = false;
-    if ca.config != *wanted {
-        if let Some(what) = needs_rotation(&ca, wanted) {
-            tracing::warn!(
-                what,
-                "the mesh has another CA than this server's configuration says, and keeps it"
-            );
-        } else {
-            tracing::info!("the CA's settings are those of this server's configuration now");
-            ca.config = wanted.clone();
-            changed = true;
-        }
-    }
+    let ca = read_state(&row.value)?;
     if let Some(why) = renewal_due(&ca, now) {
         tracing::info!(%why, "a new intermediate is made");
         let renewed = match ca.config.vault {
             None => renew_intermediate(&ca, sealing, now),
             Some(_) => renew_in_vault(vault(core)?, &ca, sealing).await,
         };
-        ca = renewed.map_err(text)?;
-        changed = true;
+        return Ok(Some((renewed.map_err(text)?, row.modify_index)));
     }
-    Ok(changed.then_some((ca, row.modify_index)))
+    Ok(None)
 }
 
 fn vault(core: &Core) -> Result<&Vault, String> {
     core.ca.vault.as_deref().ok_or_else(no_vault)
-}
-
-/// What of the configuration would make another root of this CA.
-fn needs_rotation(ca: &CaState, wanted: &mesh_ca::CaConfig) -> Option<&'static str> {
-    match (&ca.config.vault, &wanted.vault) {
-        (None, None) => None,
-        (Some(is), Some(wanted)) if is.root_pki_path == wanted.root_pki_path => None,
-        (Some(_), Some(_)) => Some("root_pki_path"),
-        (None, Some(_)) | (Some(_), None) => Some("provider"),
-    }
 }

@@ -3,10 +3,13 @@
 //! Any server signs, or has Vault sign. The leader alone makes the CA and renews its intermediate,
 //! as commands like any other.
 
+mod expiry;
 mod keep;
 mod rate;
+pub(crate) mod rotate;
 mod sign;
 
+pub(crate) use expiry::warnings;
 pub(crate) use keep::keep;
 pub(crate) use sign::{SignFailure, sign, spiffe_id};
 

@@ -106,7 +106,10 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
                 return Ok(None);
             };
             let ca = read_state(&row.value)?;
+            let active = ca.active_root().map(|root| root.id.clone());
             json(&RootsFact {
+                active: active.unwrap_or_default(),
+                reissue_seconds: u32::try_from(ca.reissue_seconds).unwrap_or(u32::MAX),
                 trust_domain: ca.trust_domain,
                 roots: ca.roots.into_iter().map(|root| root.pem).collect(),
             })

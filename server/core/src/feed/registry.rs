@@ -130,6 +130,9 @@ impl Registry {
                 &mut proxy.problem,
             ];
             texts.into_iter().for_each(shorten);
+            shorten(&mut proxy.leaf_root);
+            proxy.roots.truncate(MAX_LIST);
+            proxy.roots.iter_mut().for_each(shorten);
             proxy.not_understood.truncate(MAX_LIST);
             proxy.not_understood.iter_mut().for_each(shorten);
         }

@@ -15,6 +15,7 @@ mod levels;
 mod limits;
 mod reads;
 mod restore;
+mod rotation;
 mod schema;
 mod sign;
 mod streams;

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig};
 pub use nomad::NomadConfig;
-pub use server::{CaConfig, CaProvider, ServerConfig, ServerLimits};
-pub use vault::{LeafSigning, VaultAuth, VaultConfig};
+pub use server::{CaConfig, CaKeyType, CaProvider, ServerConfig, ServerLimits, check_leaf_ttl};
+pub use vault::{LeafSigning, VaultAuth, VaultConfig, is_vault_mount};
 
 use crate::Diagnostics;
 use crate::diagnostic::Context;

@@ -83,6 +83,41 @@ impl CaProvider {
     }
 }
 
+/// The kind of a CA's keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaKeyType {
+    /// `ec-p256`.
+    #[default]
+    EcP256,
+    /// `ec-p384`.
+    EcP384,
+    /// `rsa-2048`.
+    Rsa2048,
+    /// `rsa-4096`.
+    Rsa4096,
+}
+
+impl CaKeyType {
+    const WORDS: [&str; 4] = ["ec-p256", "ec-p384", "rsa-2048", "rsa-4096"];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EcP256 => "ec-p256",
+            Self::EcP384 => "ec-p384",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa4096 => "rsa-4096",
+        }
+    }
+
+    /// Reads what [`Self::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::EcP256, Self::EcP384, Self::Rsa2048, Self::Rsa4096]
+            .into_iter()
+            .find(|one| one.as_str() == text)
+    }
+}
+
 /// The `ca` block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaConfig {
@@ -90,12 +125,16 @@ pub struct CaConfig {
     pub provider: CaProvider,
     /// Where Vault is, and where in it the CA. Needed with `provider = "vault"`.
     pub vault: Option<VaultConfig>,
-    /// How long a proxy's certificate is valid. Default 24h; at least 1s.
+    /// How long a proxy's certificate is valid. Default 24h; 5m to 2160h.
     pub leaf_ttl: Duration,
+    /// It may be shorter, down to a second. For tests. Default false.
+    pub allow_short_ttl: bool,
     /// How long the intermediate that signs them is. Default 8760h.
     pub intermediate_ttl: Duration,
     /// How long the root is. Default 87600h.
     pub root_ttl: Duration,
+    /// The kind of the keys of root and intermediate. Default `ec-p256`.
+    pub key_type: CaKeyType,
     /// How many certificates are signed in a second at most, so that a
     /// rotation leaves room for all else. Default 200.
     pub sign_per_second: u32,
@@ -107,8 +146,10 @@ impl Default for CaConfig {
             provider: CaProvider::default(),
             vault: None,
             leaf_ttl: Duration::from_secs(24 * 3600),
+            allow_short_ttl: false,
             intermediate_ttl: Duration::from_secs(8760 * 3600),
             root_ttl: Duration::from_secs(87_600 * 3600),
+            key_type: CaKeyType::default(),
             sign_per_second: 200,
         }
     }
@@ -270,9 +311,8 @@ impl Readable for ServerConfig {
             wrong.push(("node_ttl", message));
         }
         let ca = &self.ca;
-        if ca.leaf_ttl < Duration::from_secs(1) {
-            let message = format!("ca: leaf_ttl: is {}; at least 1s is taken", ca.leaf_ttl);
-            wrong.push(("ca", message));
+        if let Err(message) = check_leaf_ttl(ca.leaf_ttl, ca.allow_short_ttl) {
+            wrong.push(("ca", format!("ca: {message}")));
         }
         if ca.leaf_ttl >= ca.intermediate_ttl || ca.intermediate_ttl > ca.root_ttl {
             let message = "ca: leaf_ttl must be less than intermediate_ttl, and that no more \
@@ -302,11 +342,16 @@ impl CaConfig {
             self.vault.get_or_insert_default().read(inner);
         }
         set(&mut self.leaf_ttl, fields.duration("leaf_ttl"));
+        set(&mut self.allow_short_ttl, fields.bool("allow_short_ttl"));
         set(
             &mut self.intermediate_ttl,
             fields.duration("intermediate_ttl"),
         );
         set(&mut self.root_ttl, fields.duration("root_ttl"));
+        set(
+            &mut self.key_type,
+            fields.word("key_type", &CaKeyType::WORDS, CaKeyType::parse),
+        );
         set(&mut self.sign_per_second, fields.u32("sign_per_second", 1));
         fields.finish();
     }
@@ -328,6 +373,23 @@ impl ServerLimits {
             fields.u32("instances_per_agent", 1),
         );
         fields.finish();
+    }
+}
+
+/// Whether a leaf may live so long: 5 minutes to 90 days; with `short` from a second.
+pub fn check_leaf_ttl(ttl: Duration, short: bool) -> Result<(), String> {
+    let (least, most) = (Duration::from_secs(300), Duration::from_secs(2160 * 3600));
+    let shortest = if short { Duration::from_secs(1) } else { least };
+    match ttl {
+        ttl if ttl > most => Err(format!("leaf_ttl: is {ttl}; at most {most} is taken")),
+        ttl if ttl < shortest && short => {
+            Err(format!("leaf_ttl: is {ttl}; at least {shortest} is taken"))
+        }
+        ttl if ttl < shortest => Err(format!(
+            "leaf_ttl: is {ttl}; at least {least} is taken, or for tests less with \
+             allow_short_ttl = true"
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -188,13 +188,18 @@ fn auth(name: &str, mut fields: Fields<'_>) -> Result<Option<VaultAuth>, ()> {
 
 /// Where something is mounted in Vault: a path without slashes at its ends.
 fn mount(text: &str) -> Result<String, &'static str> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let part =
-        |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(fine);
-    match text.len() <= 128 && text.split('/').all(part) {
+    match is_vault_mount(text) {
         true => Ok(text.to_owned()),
         false => Err("must be a path such as `pki_mesh`, without a slash at its ends"),
     }
+}
+
+/// Whether something can be mounted in Vault by this path: without slashes at its ends.
+pub fn is_vault_mount(text: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let part =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(fine);
+    text.len() <= 128 && text.split('/').all(part)
 }
 
 /// One word that goes into a request.

@@ -141,7 +141,8 @@ impl Proxy {
         let ack = pb::Ack {
             what: Some(what),
             error: error.into(),
-            not_understood: Vec::new(),
+            leaf_root: vec![0xab; 32],
+            ..pb::Ack::default()
         };
         self.send(From::Ack(ack)).await;
     }

@@ -1,0 +1,98 @@
+//! The CA's settings as the API has them, with names and units as in the configuration.
+
+use mesh_ca::{BUILT_IN, CaConfig, KeyType, LeafSigning, VAULT, VaultPlace};
+use mesh_model::Duration;
+use mesh_model::config::check_leaf_ttl;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    provider: Provider,
+    leaf_ttl: Option<Duration>,
+    intermediate_ttl: Option<Duration>,
+    root_ttl: Option<Duration>,
+    #[serde(default)]
+    key_type: KeyType,
+    vault: Option<Place>,
+}
+
+#[derive(Default, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Provider {
+    #[default]
+    BuiltIn,
+    Vault,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    root_pki_path: String,
+    intermediate_pki_path: String,
+    #[serde(default)]
+    leaf_signing: LeafSigning,
+}
+
+/// Reads settings. `short`: leaves may live for seconds.
+pub(super) fn read(bytes: &[u8], short: bool) -> Result<CaConfig, String> {
+    let settings: Settings = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let usual = CaConfig::default();
+    let seconds =
+        |given: Option<Duration>, usual: u64| given.map_or(usual, |it| it.std().as_secs());
+    let config = CaConfig {
+        leaf_ttl_seconds: seconds(settings.leaf_ttl, usual.leaf_ttl_seconds),
+        intermediate_ttl_seconds: seconds(
+            settings.intermediate_ttl,
+            usual.intermediate_ttl_seconds,
+        ),
+        root_ttl_seconds: seconds(settings.root_ttl, usual.root_ttl_seconds),
+        key_type: settings.key_type,
+        vault: match (settings.provider, settings.vault) {
+            (Provider::BuiltIn, _) => None,
+            (Provider::Vault, Some(place)) => Some(VaultPlace {
+                root_pki_path: mount("root_pki_path", place.root_pki_path)?,
+                intermediate_pki_path: mount("intermediate_pki_path", place.intermediate_pki_path)?,
+                leaf_signing: place.leaf_signing,
+            }),
+            (Provider::Vault, None) => {
+                return Err("vault: is missing; it says where in Vault the CA is".to_owned());
+            }
+        },
+    };
+    check_leaf_ttl(Duration::from_secs(config.leaf_ttl_seconds), short)?;
+    let order = [
+        config.leaf_ttl_seconds,
+        config.intermediate_ttl_seconds,
+        config.root_ttl_seconds.saturating_add(1),
+    ];
+    match order.is_sorted_by(|a, b| a < b) {
+        true => Ok(config),
+        false => Err(
+            "leaf_ttl must be less than intermediate_ttl, and that no more than root_ttl"
+                .to_owned(),
+        ),
+    }
+}
+
+fn mount(key: &str, text: String) -> Result<String, String> {
+    match mesh_model::config::is_vault_mount(&text) {
+        true => Ok(text),
+        false => Err(format!("{key}: must be a path such as `pki_mesh`")),
+    }
+}
+
+/// Writes them.
+pub(super) fn json(config: &CaConfig) -> Value {
+    let duration = |seconds: u64| json!(Duration::from_secs(seconds));
+    json!({
+        "provider": if config.vault.is_some() { VAULT } else { BUILT_IN },
+        "leaf_ttl": duration(config.leaf_ttl_seconds),
+        "intermediate_ttl": duration(config.intermediate_ttl_seconds),
+        "root_ttl": duration(config.root_ttl_seconds),
+        "key_type": config.key_type,
+        "vault": config.vault,
+    })
+}

@@ -1,0 +1,68 @@
+//! What of the CA comes to its end, told while there is time.
+
+use mesh_ca::CaState;
+
+const DAY: u64 = 24 * 3600;
+/// A root is told of so long before its end, or for the last tenth of its life if that is less: in
+/// seconds.
+const ROOT: u64 = 90 * DAY;
+
+/// What ends soon or has ended, for people; `now` in seconds since 1970.
+pub(crate) fn warnings(ca: &CaState, now: u64) -> Vec<String> {
+    let mut found = Vec::new();
+    let left = |end: u64| match end.saturating_sub(now) {
+        0 => "has expired".to_owned(),
+        left if left < 2 * DAY => format!("ends in {}h", left / 3600),
+        left => format!("ends in {}d", left / DAY),
+    };
+    if let Some(root) = ca.active_root() {
+        let life = root.not_after.saturating_sub(root.not_before);
+        if root.not_after.saturating_sub(now) < ROOT.min(life / 10) {
+            let left = left(root.not_after);
+            found.push(format!(
+                "the root {left}: `meshctl ca rotate` makes another"
+            ));
+        }
+    }
+    if let Some(intermediate) = &ca.intermediate {
+        // It is renewed when two thirds are over; by three quarters that should have gone well.
+        let life = intermediate
+            .not_after
+            .saturating_sub(intermediate.not_before);
+        if intermediate.not_after.saturating_sub(now) < life / 4 {
+            let left = left(intermediate.not_after);
+            found.push(format!(
+                "the intermediate {left}, and was not renewed in time"
+            ));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use mesh_ca::{CaConfig, SealingKey, create};
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_before_it_comes() {
+        let begin = 1_800_000_000;
+        let at = UNIX_EPOCH + Duration::from_secs(begin);
+        let domain = "test.mesh".parse().unwrap();
+        let sealing = SealingKey::generate().unwrap();
+        let ca = create(&domain, "dc1", CaConfig::default(), &sealing, at).unwrap();
+        assert!(warnings(&ca, begin + 200 * DAY).is_empty());
+        let late = warnings(&ca, begin + 300 * DAY);
+        assert_eq!(
+            late,
+            ["the intermediate ends in 65d, and was not renewed in time"]
+        );
+        let later = warnings(&ca, begin + 3600 * DAY).join("; ");
+        assert!(later.contains("the root ends in 53d"), "{later}");
+        assert!(later.contains("the intermediate has expired"), "{later}");
+    }
+}
