@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 import unittest
@@ -11,7 +13,7 @@ from mesh import Load, Mesh, http_get, until
 from vault import Vault, bao, block
 
 TOKEN = '    auth "token" {{\n      token_file = "{}"\n    }}\n'
-SHORT = '  leaf_ttl = "{}"\n'
+SHORT = '  leaf_ttl = "{}"\n  allow_short_ttl = true\n'
 
 
 def pair(mesh):
@@ -155,6 +157,13 @@ class InVault(unittest.TestCase):
             vault.unseal()
             states(mesh, "ok")
             renewed(mesh)
+            # It takes connections and answers nothing.
+            os.kill(vault.process.pid, signal.SIGSTOP)
+            self.assertIn("no answer within", states(mesh, "down", deadline=60))
+            load.more(100)
+            os.kill(vault.process.pid, signal.SIGCONT)
+            states(mesh, "ok")
+            renewed(mesh)
             load.more(100)
             self.assertEqual(load.stop(), [])
             self.no_leaks(vault, file)
@@ -251,6 +260,18 @@ class InVault(unittest.TestCase):
             _, roots = mesh.api("GET", "/v1/ca/roots")
             root = vault.do("GET", "corp/root/issuer/default/json")["data"]["certificate"].strip()
             self.assertEqual([one["pem"].strip() for one in roots["roots"]], [root])
+            # The right to sign is taken away: Vault's words, and no restart when it is given back.
+            text = mesh.command("ca", "vault-policy", "-existing", "-config", mesh.folder / "s1.hcl")
+            vault.do("PUT", "sys/policies/acl/mesh", {"policy": text.replace("corp/mesh/sign/", "corp/mesh/signs/")})
+            mesh.instance("more", upstreams=[("users", 9002)])
+            mesh.sidecar("more", ready=False)
+            until("the server says what Vault says", lambda: "/sign/meshctl-" in mesh.processes["s1"].log.read_text()
+                  and "403: permission denied" in mesh.processes["s1"].log.read_text())
+            self.assertGreater(metric(mesh, 'meshctl_server_ca_vault_failures_total{kind="denied"}'), 0)
+            self.assertEqual(status(mesh)["vault"]["state"], "ok")
+            vault.do("PUT", "sys/policies/acl/mesh", {"policy": text})
+            admin = mesh.processes["more-proxy"].admin
+            until("it has its leaf", lambda: http_get(f"http://{admin}/ready")[0] == 200)
             mounts = vault.do("GET", "sys/mounts")["data"]
             self.assertNotIn("pki_root/", mounts)
             self.no_leaks(vault, file)

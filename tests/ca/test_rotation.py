@@ -1,0 +1,166 @@
+"""The root changes while traffic flows, and no request fails."""
+
+import json
+import unittest
+
+from mesh import Load, Mesh, http_get, until
+from test_vault import SHORT, TOKEN, pair
+from vault import Vault, bao, block
+
+
+def status(mesh, server=1):
+    return json.loads(mesh.command("ca", "status", "-o", "json", server=server, expect=None).stdout)
+
+
+def active(mesh, server=1):
+    _, roots = mesh.api("GET", "/v1/ca/roots", server=server)
+    return roots["active_root"]
+
+
+def settled(mesh, server=1, deadline=120):
+    """Waits until one root is left, and answers it."""
+    def probe():
+        shown = status(mesh, server)
+        return not shown["rotation"] and len(shown["roots"]) == 1 and shown["roots"][0]["id"]
+    return until("the old root is gone", probe, deadline)
+
+
+def leader(mesh):
+    """The number of the server that leads."""
+    def probe():
+        for number in range(1, mesh.count + 1):
+            if mesh.processes[f"s{number}"].running():
+                _, shown = mesh.api("GET", "/v1/status", server=number)
+                if shown["leader"]:
+                    return int(shown["leader"]["name"][1:])
+        return None
+    return until("a leader", probe)
+
+
+class Rotation(unittest.TestCase):
+    def test_twice_in_a_row_under_load(self):
+        with Mesh("rotate", servers=3, default="allow", leaf_ttl="20s") as mesh:
+            mesh.servers()
+            load = Load(*pair(mesh))
+            load.more(100)
+            first = active(mesh)
+            planned = mesh.command("ca", "rotate", "-dry-run")
+            self.assertIn("Nothing was changed", planned)
+            self.assertEqual(active(mesh), first)
+            seen = [first]
+            for _ in range(2):
+                mesh.command("ca", "rotate")
+                until("the new root signs", lambda: active(mesh) not in seen)
+                seen.append(active(mesh))
+                load.more(100)
+            # Both old ones go, when the leaves of each have ended or were replaced.
+            self.assertEqual(settled(mesh), seen[-1])
+            load.more(100)
+            self.assertEqual(load.stop(), [])
+
+    def test_from_ec_to_rsa_and_back_under_load(self):
+        with Mesh("rotate-keys", default="allow", leaf_ttl="20s") as mesh:
+            mesh.servers()
+            load = Load(*pair(mesh))
+            wanted = mesh.folder / "ca.hcl"
+            for kind, shown in (("rsa-2048", "RSA 2048"), ("ec-p384", "EC P-384")):
+                wanted.write_text("ca {\n" + SHORT.format("20s") + f'  key_type = "{kind}"\n}}\n')
+                mesh.command("ca", "config", "write", wanted)
+                until("the new root signs", lambda: any(
+                    root["state"] == "active" and root["key_type"] == shown for root in status(mesh)["roots"]))
+                load.more(50)
+            settled(mesh)
+            load.more(50)
+            self.assertEqual(load.stop(), [])
+
+    def test_the_leader_is_killed_at_each_step(self):
+        with Mesh("rotate-killed", servers=3, default="allow", leaf_ttl="20s") as mesh:
+            mesh.servers()
+            load = Load(*pair(mesh))
+            load.more(50)
+            first = active(mesh)
+            # As soon as the rotation has begun.
+            number = leader(mesh)
+            asked = number % 3 + 1
+            mesh.command("ca", "rotate", server=asked)
+            mesh.processes[f"s{number}"].kill()
+            until("the new root signs", lambda: active(mesh, asked) != first, 60)
+            mesh.processes[f"s{number}"].restart()
+            mesh.ready()
+            # After the switch, before the old one has gone.
+            number = leader(mesh)
+            mesh.processes[f"s{number}"].kill()
+            asked = number % 3 + 1
+            second = settled(mesh, asked)
+            self.assertNotEqual(second, first)
+            mesh.processes[f"s{number}"].restart()
+            mesh.ready()
+            load.more(100)
+            self.assertEqual(load.stop(), [])
+
+    def test_a_sidecar_that_is_away_is_waited_for_and_catches_up(self):
+        with Mesh("rotate-away", default="allow", leaf_ttl="10m") as mesh:
+            mesh.servers()
+            host, port = pair(mesh)
+            first = active(mesh)
+            # Its sidecar stands still: it acks nothing, and is not gone either.
+            import os
+            import signal
+            sidecar = mesh.processes["web-proxy"]
+            os.kill(sidecar.pid, signal.SIGSTOP)
+            mesh.command("ca", "rotate")
+            waits = until("it is waited for", lambda: [
+                one for one in (status(mesh)["rotation"] or {}).get("waiting", [])
+                if one["proxy"] == "web-sidecar-proxy" and "trust" in one["reason"]])
+            self.assertEqual(len(waits), 1)
+            shown = mesh.command("ca", "status")
+            self.assertIn("web-sidecar-proxy on a10", shown.replace(mesh.net, ""))
+            refused = mesh.command("ca", "rotate", expect=None)
+            self.assertIn("under way", refused.stderr)
+            # Undone: the old root alone.
+            mesh.command("ca", "rotate", "-abort")
+            self.assertEqual(settled(mesh), first)
+            # And again; now it comes back.
+            mesh.command("ca", "rotate")
+            self.assertEqual(active(mesh), first)
+            os.kill(sidecar.pid, signal.SIGCONT)
+            until("the new root signs", lambda: active(mesh) != first)
+            until("leaves are replaced", lambda: all(
+                root["leaves"] == 2 for root in status(mesh)["roots"] if root["state"] == "active"), 60)
+            self.assertEqual(http_get(f"http://{host}:{port}/")[0], 200)
+
+    def test_built_in_to_vault_and_back(self):
+        bao()
+        with Mesh("rotate-vault", servers=3, default="allow") as mesh:
+            vault = Vault(mesh)
+            vault.policy("-leaf-signing", "vault")
+            file = mesh.folder / "vault-token"
+            vault.new_token(file)
+            # Each server knows how Vault is reached; the CA is built in.
+            mesh.ca = block(vault, TOKEN.format(file), SHORT.format("20s")).replace(
+                'provider = "vault"', 'provider = "built_in"')
+            mesh.servers()
+            load = Load(*pair(mesh))
+            load.more(50)
+            first = active(mesh)
+            wanted = mesh.folder / "ca.hcl"
+            wanted.write_text('ca {\n  provider = "vault"\n' + SHORT.format("20s")
+                              + '  vault {\n    leaf_signing = "vault"\n  }\n}\n')
+            self.assertIn("provider: built_in -> vault", mesh.command("ca", "config", "write", "-dry-run", wanted))
+            mesh.command("ca", "config", "write", wanted)
+            second = settled(mesh)
+            self.assertNotEqual(second, first)
+            root = vault.do("GET", "pki_root/issuer/default/json")["data"]["certificate"].strip()
+            _, roots = mesh.api("GET", "/v1/ca/roots")
+            self.assertEqual([one["pem"].strip() for one in roots["roots"]], [root])
+            self.assertIn("vault", mesh.command("ca", "config", "read"))
+            # Another root in Vault; and back to the servers' own.
+            mesh.command("ca", "rotate")
+            third = settled(mesh)
+            self.assertNotEqual(third, second)
+            wanted.write_text("ca {\n" + SHORT.format("20s") + "}\n")
+            mesh.command("ca", "config", "write", wanted)
+            self.assertNotIn(settled(mesh), (second, third))
+            self.assertEqual(status(mesh)["provider"], "built_in")
+            load.more(50)
+            self.assertEqual(load.stop(), [])
