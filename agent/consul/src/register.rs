@@ -75,6 +75,7 @@ pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
             id,
             namespace,
             service,
+            gateway: None,
             sidecar,
             native,
         },

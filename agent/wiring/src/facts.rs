@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use mesh_model::{Key, Route, Service, VirtualAddress};
-use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic, VirtualFact};
+use mesh_model::{Gateway, Key, Route, Service, VirtualAddress};
+use mesh_proto::fact::{Endpoint, MeshFact, Outside, RootsFact, Topic, VirtualFact};
 use serde::de::DeserializeOwned;
 
 /// Facts by topic. A topic that is absent has had no answer yet; "there is
@@ -23,6 +23,9 @@ pub struct FactStore {
     intentions: BTreeMap<Key, Vec<serde_json::Value>>,
     virtuals: BTreeMap<Key, Option<VirtualFact>>,
     addresses: BTreeMap<VirtualAddress, Option<Key>>,
+    gateways: BTreeMap<Key, Option<Gateway>>,
+    outside: BTreeMap<Key, Vec<Outside>>,
+    all_services: Option<Vec<Key>>,
     unread: BTreeMap<Topic, String>,
 }
 
@@ -56,6 +59,9 @@ impl FactStore {
             Topic::Address(address) => {
                 read(body).map(|it| drop(self.addresses.insert(*address, it)))
             }
+            Topic::Gateway(key) => read(body).map(|it| drop(self.gateways.insert(key.clone(), it))),
+            Topic::Outside(key) => read(body).map(|it| drop(self.outside.insert(key.clone(), it))),
+            Topic::Services => read(body).map(|it| self.all_services = Some(it)),
         };
         match taken {
             Ok(()) => {
@@ -92,6 +98,9 @@ impl FactStore {
                 self.virtuals.remove(key);
             }
             Topic::Address(address) => drop(self.addresses.remove(address)),
+            Topic::Gateway(key) => drop(self.gateways.remove(key)),
+            Topic::Outside(key) => drop(self.outside.remove(key)),
+            Topic::Services => self.all_services = None,
         }
     }
 
@@ -106,6 +115,9 @@ impl FactStore {
             Topic::Intentions(key) => self.intentions.contains_key(key),
             Topic::Virtual(key) => self.virtuals.contains_key(key),
             Topic::Address(address) => self.addresses.contains_key(address),
+            Topic::Gateway(key) => self.gateways.contains_key(key),
+            Topic::Outside(key) => self.outside.contains_key(key),
+            Topic::Services => self.all_services.is_some(),
         }
     }
 

@@ -34,7 +34,8 @@ pub trait Authority: fmt::Debug + Send + Sync {
     /// All roots to trust, at least one; exactly one is active (what it now signs leads to it).
     async fn roots(&self) -> Result<Vec<RootEntry>, AuthorityError>;
 
-    /// A leaf for the request's public key and identity: exactly that identity and no other name.
+    /// A leaf for the request's public key and identity: exactly that identity, the DNS names that
+    /// the request has, and no other name.
     ///
     /// It may live shorter than asked for, never longer.
     async fn sign_leaf(&self, request: &LeafRequest) -> Result<IssuedLeaf, AuthorityError>;
@@ -49,6 +50,7 @@ pub struct LeafRequest {
     csr: Vec<u8>,
     public_key: Vec<u8>,
     id: SpiffeId,
+    dns_names: Vec<String>,
     ttl: Duration,
     backdate: Duration,
 }
@@ -67,9 +69,18 @@ impl LeafRequest {
             public_key: csr::public_key(csr)?,
             csr: csr.to_vec(),
             id,
+            dns_names: Vec::new(),
             ttl,
             backdate: DEFAULT_BACKDATE,
         })
+    }
+
+    /// The same, good for these DNS names as well: an ingress gateway's, by which those outside
+    /// the mesh know it. They say nothing to a part of the mesh, which goes by the identity.
+    #[must_use]
+    pub fn for_dns_names(mut self, names: Vec<String>) -> Self {
+        self.dns_names = names;
+        self
     }
 
     /// The same, valid from this long before now.
@@ -95,6 +106,12 @@ impl LeafRequest {
     #[must_use]
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// The DNS names to certify beside it; mostly none.
+    #[must_use]
+    pub fn dns_names(&self) -> &[String] {
+        &self.dns_names
     }
 
     /// How long from now the leaf should live.

@@ -295,7 +295,7 @@ impl BuiltIn {
         );
         let key = SubjectPublicKeyInfo::from_der(request.public_key())
             .map_err(|e| invalid(e.to_string()))?;
-        let cert = x509::leaf(id.as_str(), validity)
+        let cert = x509::leaf(id.as_str(), request.dns_names(), validity)
             .map_err(|e| invalid(e.to_string()))?
             .signed_by(&key, &self.issuer)
             .map_err(|e| invalid(e.to_string()))?;

@@ -116,7 +116,7 @@ impl ClusterCa {
             return Err(CaError::input("cluster CA certificate", reason));
         }
         let validity = Validity::new(now, BACKDATE, ttl.as_secs().max(1), self.not_after);
-        let mut params = x509::leaf(&id.to_string(), validity)?;
+        let mut params = x509::leaf(&id.to_string(), &[], validity)?;
         if names.len() > MAX_NAMES {
             let reason = format!("{} names, more than the {MAX_NAMES} allowed", names.len());
             return Err(CaError::input(id.to_string(), reason));

@@ -60,8 +60,13 @@ pub(crate) fn authority(
     Ok(params)
 }
 
-/// A leaf: one URI name, no subject (so that the name is critical: RFC 5280, 4.2.1.6).
-pub(crate) fn leaf(uri: &str, validity: Validity) -> Result<CertificateParams, CaError> {
+/// A leaf: one URI name, perhaps DNS names, no subject (so that the names are critical: RFC 5280,
+/// 4.2.1.6).
+pub(crate) fn leaf(
+    uri: &str,
+    dns_names: &[String],
+    validity: Validity,
+) -> Result<CertificateParams, CaError> {
     let mut params = base(validity)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -70,6 +75,9 @@ pub(crate) fn leaf(uri: &str, validity: Validity) -> Result<CertificateParams, C
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
     params.subject_alt_names = vec![uri_name(uri)?];
+    for name in dns_names {
+        params.subject_alt_names.push(dns_name(name)?);
+    }
     Ok(params)
 }
 
@@ -105,6 +113,12 @@ pub(crate) fn uri_name(uri: &str) -> Result<SanType, CaError> {
     uri.try_into()
         .map(SanType::URI)
         .map_err(|e| CaError::make("a URI name", e))
+}
+
+fn dns_name(name: &str) -> Result<SanType, CaError> {
+    name.try_into()
+        .map(SanType::DnsName)
+        .map_err(|e| CaError::make("a DNS name", e))
 }
 
 /// The longest common name (RFC 5280, appendix A: ub-common-name).

@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) allow_short_ttl: bool,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    /// Whether agents may pass on the entries of gateways.
+    pub(crate) agents_write_gateways: bool,
     /// The highest level that this server speaks.
     pub(crate) level: u32,
 }
@@ -73,6 +75,7 @@ impl Settings {
             allow_short_ttl: options.allow_short_ttl,
             timing: options.timing.clone(),
             limits: options.limits.clone(),
+            agents_write_gateways: options.agents_write_gateways,
             level: options.level,
         }
     }

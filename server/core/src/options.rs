@@ -49,6 +49,9 @@ pub struct ServerOptions {
     /// `host:port` at which other servers reach [`Self::cluster`]; `None`: its
     /// own address.
     pub advertise: Option<String>,
+    /// Whether agents may pass on the entries of gateways that Nomad's servers
+    /// write at an agent's own door.
+    pub agents_write_gateways: bool,
     /// How long things take.
     pub timing: Timing,
     /// What is taken at most.
@@ -211,6 +214,7 @@ impl ServerOptions {
             }],
             cluster: Listen::Address(config.grpc_address()),
             advertise: config.advertise_addr.map(|address| address.to_string()),
+            agents_write_gateways: config.agents_write_gateways,
             timing: Timing {
                 node_ttl: config.node_ttl.std(),
                 ..Timing::default()
@@ -250,6 +254,7 @@ impl ServerOptions {
             }],
             cluster: any(),
             advertise: None,
+            agents_write_gateways: false,
             timing: Timing::default(),
             limits: Limits::default(),
             clock: Arc::new(SystemClock::default()),

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::name::default_namespace;
-use crate::{Key, is_default};
+use crate::{GatewayKind, Key, is_default};
 
 /// A machine with an agent on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,10 @@ pub struct Instance {
     /// not called through the mesh.
     #[serde(default, skip_serializing_if = "is_default")]
     pub proxy: Option<ProxyEndpoint>,
+    /// Which edge of the mesh it is, if it is a gateway; its `proxy` is it
+    /// itself then, and nobody's sidecar.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gateway: Option<GatewayKind>,
     /// The checks of the instance and of its sidecar, by id.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checks: BTreeMap<String, Check>,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Intention, Key, Mesh, Route, Service};
+use crate::{Gateway, Intention, Key, Mesh, Route, Service};
 
 /// The kinds of entry, in the order in which people read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,16 +19,24 @@ pub enum Kind {
     Route,
     /// [`Intention`].
     Intention,
+    /// [`Gateway`].
+    Gateway,
 }
 
 /// A kind that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("kind `{0}` is not known; use mesh, service, route or intention")]
+#[error("kind `{0}` is not known; use mesh, service, route, intention or gateway")]
 pub struct UnknownKind(String);
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Service, Self::Route, Self::Intention];
+    pub const ALL: [Self; 5] = [
+        Self::Mesh,
+        Self::Service,
+        Self::Route,
+        Self::Intention,
+        Self::Gateway,
+    ];
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +45,7 @@ impl Kind {
             Self::Service => "service",
             Self::Route => "route",
             Self::Intention => "intention",
+            Self::Gateway => "gateway",
         }
     }
 }
@@ -75,6 +84,8 @@ pub enum EntryKey {
         /// Who is called.
         destination: Key,
     },
+    /// A gateway.
+    Gateway(Key),
 }
 
 impl EntryKey {
@@ -85,6 +96,7 @@ impl EntryKey {
             Self::Service(_) => Kind::Service,
             Self::Route(_) => Kind::Route,
             Self::Intention { .. } => Kind::Intention,
+            Self::Gateway(_) => Kind::Gateway,
         }
     }
 }
@@ -100,6 +112,7 @@ impl fmt::Display for EntryKey {
                 source,
                 destination,
             } => write!(f, "intention {source} => {destination}"),
+            Self::Gateway(key) => write!(f, "gateway {key}"),
         }
     }
 }
@@ -121,6 +134,8 @@ pub enum Entry {
     Route(Route),
     /// An intention.
     Intention(Intention),
+    /// A gateway.
+    Gateway(Gateway),
 }
 
 impl Entry {
@@ -134,6 +149,7 @@ impl Entry {
                 source: intention.source.clone(),
                 destination: intention.destination.clone(),
             },
+            Self::Gateway(gateway) => EntryKey::Gateway(gateway.key()),
         }
     }
 }

@@ -27,6 +27,7 @@ mod diagnostic;
 mod duration;
 mod entry;
 mod fields;
+mod gateway;
 mod intention;
 mod matching;
 mod mesh;
@@ -44,6 +45,10 @@ pub use catalog::{Check, Instance, Node, NodeState, ProxyEndpoint, Status, Weigh
 pub use diagnostic::{Diagnostic, Diagnostics, Located, Place};
 pub use duration::{Duration, DurationError};
 pub use entry::{Entry, EntryKey, Kind, UnknownKind};
+pub use gateway::{
+    Edge, ExposedService, Gateway, GatewayKind, Ingress, IngressTls, LinkedService, Listener,
+    Terminating,
+};
 pub use intention::{Action, Intention, IntentionRule, Permission};
 pub use matching::{
     HeaderMatch, MatchError, PathMatch, QueryMatch, RequestMatch, StringMatch, parse_methods,
@@ -52,8 +57,8 @@ pub use mesh::{Mesh, Outbound};
 pub use name::{DEFAULT_NAMESPACE, Key, NameError, WILDCARD, check_label, check_name};
 pub use path::{PathError, normalize_path};
 pub use registration::{
-    CheckDefinition, CheckKind, ExposePath, ProxyMode, ProxyRegistration, Registration, Sidecar,
-    TaggedAddress, Upstream,
+    CheckDefinition, CheckKind, ExposePath, GatewayRegistration, ProxyMode, ProxyRegistration,
+    Registration, Sidecar, TaggedAddress, Upstream,
 };
 pub use route::{Destination, Retries, RetryOn, Route, Rule, Weight, WeightError};
 pub use row::{Row, Version};

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::name::default_namespace;
-use crate::{Duration, Key, Status, Weights, is_default};
+use crate::{Duration, GatewayKind, Key, Status, Weights, is_default};
 
 /// One instance, as it was registered, with every default of Consul's filled in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,10 @@ pub struct Registration {
     /// Its checks; ids are unique on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checks: Vec<CheckDefinition>,
+    /// Which edge of the mesh it is, if it is a gateway: its `sidecar` is it
+    /// itself then, under its own id.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gateway: Option<GatewayRegistration>,
     /// The sidecar in front of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sidecar: Option<Sidecar>,
@@ -64,8 +68,20 @@ impl Registration {
     }
 }
 
-/// A further address of an instance.
+/// A gateway, as it was registered. What it does is said by the
+/// [`Gateway`](crate::Gateway) of its service's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayRegistration {
+    /// Which edge.
+    pub kind: GatewayKind,
+    /// The addresses that it binds; never empty. Of a terminating gateway the
+    /// ports as well; an ingress has a port of its own at each listener.
+    pub bind: Vec<TaggedAddress>,
+}
+
+/// A further address of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaggedAddress {
     /// The address.

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::{
-    Destination, Entry, Intention, IntentionRule, Key, LoadBalancer, Mesh, OutlierDetection,
-    PathMatch, Protocol, RequestMatch, Retries, Route, Rule, Service, StringMatch, Subset, Weight,
+    Destination, Edge, Entry, Gateway, Intention, IntentionRule, Key, LoadBalancer, Mesh,
+    OutlierDetection, PathMatch, Protocol, RequestMatch, Retries, Route, Rule, Service,
+    StringMatch, Subset, Weight,
 };
 
 /// The entry as one block, with a newline at the end. What has its default is
@@ -18,6 +19,7 @@ pub fn render(entry: &Entry) -> String {
         Entry::Service(value) => service(value),
         Entry::Route(value) => route(value),
         Entry::Intention(value) => intention(value),
+        Entry::Gateway(value) => gateway(value),
     };
     let mut out = String::new();
     block.write(&mut out, 0);
@@ -141,6 +143,56 @@ fn intention(intention: &Intention) -> Block {
         block.text("description", &intention.description);
     }
     block.map("meta", &intention.meta);
+    block
+}
+
+fn gateway(gateway: &Gateway) -> Block {
+    let mut block = Block::new("gateway", &[&gateway.key().to_string()]);
+    block.map("meta", &gateway.meta);
+    let mut edge;
+    match &gateway.edge {
+        Edge::Ingress(ingress) => {
+            edge = Block::new("ingress", &[]);
+            if ingress.tls.enabled {
+                let mut tls = Block::new("tls", &[]);
+                tls.plain("enabled", true);
+                edge.inner.push(tls);
+            }
+            for listener in &ingress.listeners {
+                let mut inner = Block::new("listener", &[]);
+                inner.plain("port", listener.port);
+                if listener.protocol != Protocol::default() {
+                    inner.text("protocol", listener.protocol.as_str());
+                }
+                for exposed in &listener.services {
+                    let mut service = Block::new("service", &[]);
+                    service.text("name", &exposed.service.to_string());
+                    service.texts("hosts", &exposed.hosts);
+                    inner.inner.push(service);
+                }
+                edge.inner.push(inner);
+            }
+        }
+        Edge::Terminating(terminating) => {
+            edge = Block::new("terminating", &[]);
+            for linked in &terminating.services {
+                let mut service = Block::new("service", &[]);
+                service.text("name", &linked.service.to_string());
+                for (key, value) in [
+                    ("ca_file", &linked.ca_file),
+                    ("cert_file", &linked.cert_file),
+                    ("key_file", &linked.key_file),
+                    ("sni", &linked.sni),
+                ] {
+                    if !value.is_empty() {
+                        service.text(key, value);
+                    }
+                }
+                edge.inner.push(service);
+            }
+        }
+    }
+    block.inner.push(edge);
     block
 }
 

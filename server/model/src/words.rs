@@ -3,7 +3,7 @@
 
 /// Keys and words of our files that the field knows and that we will have:
 /// refused by name, so that nobody looks for the mistake in their spelling.
-const LATER: [&str; 41] = [
+const LATER: [&str; 40] = [
     "access_logs",
     "aws_pca",
     "case_insensitive",
@@ -16,7 +16,6 @@ const LATER: [&str; 41] = [
     "enable_tag_override",
     "failover",
     "fault",
-    "gateway",
     "hash_policy",
     "idle_timeout",
     "ignore_case",

@@ -19,7 +19,9 @@ use mesh_model::consul::parse_config_entry;
 use mesh_model::hcl::parse_entries;
 use mesh_model::instance::parse_instances;
 use mesh_model::validate::{self, View};
-use mesh_model::{Diagnostic, Diagnostics, Entry, EntryKey, Intention, Key, Mesh, Route, Service};
+use mesh_model::{
+    Diagnostic, Diagnostics, Entry, EntryKey, Gateway, Intention, Key, Mesh, Route, Service,
+};
 
 /// A key that no parser knows, and that is near to none that it knows.
 const NOBODYS: &str = "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq";
@@ -226,6 +228,17 @@ impl View for Set {
     fn intentions(&self) -> Box<dyn Iterator<Item = &Intention> + '_> {
         Box::new(self.0.iter().filter_map(|entry| match entry {
             Entry::Intention(intention) => Some(intention),
+            _ => None,
+        }))
+    }
+
+    fn gateway(&self, key: &Key) -> Option<&Gateway> {
+        self.gateways().find(|gateway| gateway.key() == *key)
+    }
+
+    fn gateways(&self) -> Box<dyn Iterator<Item = &Gateway> + '_> {
+        Box::new(self.0.iter().filter_map(|entry| match entry {
+            Entry::Gateway(gateway) => Some(gateway),
             _ => None,
         }))
     }

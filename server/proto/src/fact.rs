@@ -9,6 +9,9 @@
 //! | `endpoints/NS/NAME` | list of [`Endpoint`]; an empty one says that there is none |
 //! | `virtual/NS/NAME` | [`VirtualFact`], or `null`: there is no such service |
 //! | `address/IP` | the [`Key`] of the service that has this virtual address, or `null` |
+//! | `gateway/NS/NAME` | [`mesh_model::Gateway`], or `null` |
+//! | `outside/NS/NAME` | list of [`Outside`]: the instances without a sidecar, for a terminating gateway |
+//! | `services` | list of [`Key`]: every service that there is |
 //! | `intentions/NS/NAME` | list of [`mesh_model::Intention`] for that destination, passed on unread |
 //!
 //! A topic of a new kind is asked for only by agents that know it; a server that does not
@@ -42,6 +45,12 @@ pub enum Topic {
     /// Whose virtual address this is. The IPv4 and the IPv6 form are one
     /// topic, which is written with the IPv4 form.
     Address(VirtualAddress),
+    /// A gateway.
+    Gateway(Key),
+    /// A service's instances that have no sidecar.
+    Outside(Key),
+    /// Which services there are.
+    Services,
 }
 
 /// A topic that does not exist.
@@ -54,11 +63,14 @@ impl fmt::Display for Topic {
         let (kind, key) = match self {
             Self::Mesh => return f.write_str("mesh"),
             Self::Roots => return f.write_str("roots"),
+            Self::Services => return f.write_str("services"),
             Self::Service(key) => ("service", key),
             Self::Route(key) => ("route", key),
             Self::Endpoints(key) => ("endpoints", key),
             Self::Intentions(key) => ("intentions", key),
             Self::Virtual(key) => ("virtual", key),
+            Self::Gateway(key) => ("gateway", key),
+            Self::Outside(key) => ("outside", key),
             Self::Address(address) => return write!(f, "address/{address}"),
         };
         write!(f, "{kind}/{}/{}", key.namespace, key.name)
@@ -73,6 +85,7 @@ impl FromStr for Topic {
         match text {
             "mesh" => return Ok(Self::Mesh),
             "roots" => return Ok(Self::Roots),
+            "services" => return Ok(Self::Services),
             _ => {}
         }
         if let Some(address) = text.strip_prefix("address/") {
@@ -92,6 +105,8 @@ impl FromStr for Topic {
             "endpoints" => Ok(Self::Endpoints(key)),
             "intentions" => Ok(Self::Intentions(key)),
             "virtual" => Ok(Self::Virtual(key)),
+            "gateway" => Ok(Self::Gateway(key)),
+            "outside" => Ok(Self::Outside(key)),
             _ => Err(unknown()),
         }
     }
@@ -204,6 +219,27 @@ pub struct Endpoint {
     pub meta: BTreeMap<String, String>,
 }
 
+/// An instance of a service that has no sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outside {
+    /// The instance's id, unique on its node.
+    pub instance: String,
+    /// Its node's id.
+    pub node: String,
+    /// Where it listens.
+    pub address: String,
+    /// The port.
+    pub port: u16,
+    /// The worst of its checks.
+    pub status: Status,
+    /// Its node is not heard: "unknown".
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
+    /// Its part of the requests.
+    pub weights: Weights,
+}
+
 /// A change of a check's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -231,7 +267,10 @@ mod tests {
             Topic::Route(key.clone()),
             Topic::Endpoints(Key::new("team", "db")),
             Topic::Intentions(key.clone()),
-            Topic::Virtual(key),
+            Topic::Virtual(key.clone()),
+            Topic::Gateway(key.clone()),
+            Topic::Outside(key),
+            Topic::Services,
             Topic::Address(VirtualAddress::nth(7).unwrap()),
         ] {
             assert_eq!(topic.to_string().parse::<Topic>().unwrap(), topic);

@@ -1,7 +1,7 @@
 //! Whether the entries hold together: `mesh_model::validate` over the state.
 
 use mesh_model::validate::{self, View};
-use mesh_model::{Action, EntryKey, Intention, Key, Mesh, Route, Service};
+use mesh_model::{Action, EntryKey, Gateway, Intention, Key, Mesh, Route, Service};
 
 use crate::outcome::{Dangling, Finding, Referrer, Refusal};
 use crate::state::State;
@@ -78,12 +78,20 @@ impl View for Entries<'_> {
         row.map(|row| &row.value)
     }
 
+    fn gateway(&self, key: &Key) -> Option<&Gateway> {
+        self.0.gateway(key).map(|row| &row.value)
+    }
+
     fn routes(&self) -> Box<dyn Iterator<Item = &Route> + '_> {
         Box::new(self.0.routes().map(|row| &row.value))
     }
 
     fn intentions(&self) -> Box<dyn Iterator<Item = &Intention> + '_> {
         Box::new(self.0.intentions.rows().map(|row| &row.value))
+    }
+
+    fn gateways(&self) -> Box<dyn Iterator<Item = &Gateway> + '_> {
+        Box::new(self.0.gateways().map(|row| &row.value))
     }
 
     fn default_intention(&self) -> Action {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mesh_model::{
-    Action, Instance, Intention, IntentionRule, Key, Node, NodeState, Row, Service, Status,
-    WILDCARD,
+    Action, GatewayKind, Instance, Intention, IntentionRule, Key, Node, NodeState, Row, Service,
+    Status, WILDCARD,
 };
 
 use crate::key::{InstanceKey, Pair};
@@ -46,15 +46,37 @@ pub struct Health {
 }
 
 impl State {
-    /// The service's instances that can be called through the mesh: those with
-    /// a sidecar and native ones with a port, by node and id.
+    /// Where the service can be called through the mesh: its instances with a
+    /// sidecar and native ones with a port, by node and id; then, where it has
+    /// instances that are neither, those of the gateways that stand for it.
     pub fn endpoints(&self, service: &Key) -> Vec<Endpoint> {
-        let mut endpoints = self.instances_of(service);
-        endpoints.retain(|endpoint| {
-            let proxy = endpoint.instance.value.proxy.as_ref();
+        let is_called = |instance: &Instance| {
+            let proxy = instance.proxy.as_ref();
             proxy.is_some_and(|proxy| proxy.port != 0)
+        };
+        let mut endpoints = self.instances_of(service);
+        let outside = endpoints.iter().any(|one| is_outside(&one.instance.value));
+        endpoints.retain(|endpoint| {
+            let instance = &endpoint.instance.value;
+            is_called(instance) && instance.gateway.is_none()
         });
+        if outside {
+            let gateways = self.gateways().filter(|row| row.value.links(service));
+            let instances = gateways.flat_map(|row| self.instances_of(&row.value.key()));
+            endpoints.extend(instances.filter(|one| {
+                let instance = &one.instance.value;
+                is_called(instance) && instance.gateway == Some(GatewayKind::Terminating)
+            }));
+        }
         endpoints
+    }
+
+    /// The service's instances that have no sidecar, by node and id: those that
+    /// a terminating gateway calls.
+    pub fn outside(&self, service: &Key) -> Vec<Endpoint> {
+        let mut instances = self.instances_of(service);
+        instances.retain(|one| is_outside(&one.instance.value));
+        instances
     }
 
     /// All instances of a service, by node and id.
@@ -171,6 +193,11 @@ impl State {
     pub fn intentions(&self) -> Vec<Arc<Row<Intention>>> {
         in_order(self.intentions.rows().cloned().collect())
     }
+}
+
+/// Whether an instance has neither a sidecar nor is a gateway, and can be called.
+fn is_outside(instance: &Instance) -> bool {
+    instance.proxy.is_none() && instance.gateway.is_none() && instance.port != 0
 }
 
 /// The patterns that cover a service, itself first.

@@ -20,6 +20,8 @@ pub enum TableName {
     Route,
     /// Intentions, by destination, then source.
     Intention,
+    /// `gateway` blocks.
+    Gateway,
     /// Consul's config entries as they were written.
     Config,
     /// Machines with an agent.
@@ -37,12 +39,13 @@ pub enum TableName {
 
 impl TableName {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Cluster,
         Self::Mesh,
         Self::Service,
         Self::Route,
         Self::Intention,
+        Self::Gateway,
         Self::Config,
         Self::Node,
         Self::Instance,
@@ -59,6 +62,7 @@ impl TableName {
             Self::Service => "service",
             Self::Route => "route",
             Self::Intention => "intention",
+            Self::Gateway => "gateway",
             Self::Config => "config",
             Self::Node => "node",
             Self::Instance => "instance",
@@ -138,6 +142,8 @@ pub enum RowKey {
     Route(Key),
     /// The intention of a pair.
     Intention(Pair),
+    /// A gateway.
+    Gateway(Key),
     /// A config entry.
     Config(ConfigKey),
     /// A node, by its id.
@@ -162,6 +168,7 @@ impl RowKey {
             Self::Service(_) => TableName::Service,
             Self::Route(_) => TableName::Route,
             Self::Intention(_) => TableName::Intention,
+            Self::Gateway(_) => TableName::Gateway,
             Self::Config(_) => TableName::Config,
             Self::Node(_) => TableName::Node,
             Self::Instance(_) => TableName::Instance,
@@ -181,6 +188,7 @@ impl RowKey {
                 source: pair.source.clone(),
                 destination: pair.destination.clone(),
             }),
+            Self::Gateway(key) => Some(EntryKey::Gateway(key.clone())),
             _ => None,
         }
     }
@@ -192,6 +200,7 @@ impl From<EntryKey> for RowKey {
             EntryKey::Mesh => Self::Mesh,
             EntryKey::Service(key) => Self::Service(key),
             EntryKey::Route(key) => Self::Route(key),
+            EntryKey::Gateway(key) => Self::Gateway(key),
             EntryKey::Intention {
                 source,
                 destination,
@@ -214,6 +223,7 @@ impl fmt::Display for RowKey {
             Self::Intention(pair) => {
                 write!(f, "intention {} => {}", pair.source, pair.destination)
             }
+            Self::Gateway(key) => write!(f, "gateway {key}"),
             Self::Config(key) => key.fmt(f),
             Self::Node(id) => write!(f, "node {id}"),
             Self::Instance(key) => write!(f, "instance {}/{}", key.node, key.id),
@@ -292,6 +302,14 @@ pub enum Topic {
     /// Whose virtual address this is:
     /// [`State::service_at`](crate::State::service_at).
     Address(VirtualAddress),
+    /// A gateway.
+    Gateway(Key),
+    /// The instances of a service that have no sidecar:
+    /// [`State::outside`](crate::State::outside).
+    Outside(Key),
+    /// Which services there are:
+    /// [`State::service_list`](crate::State::service_list).
+    Services,
     /// Trust domain, roots and what signs.
     Roots,
 }
@@ -304,7 +322,11 @@ impl Topic {
             | (Self::Roots, RowKey::Ca | RowKey::Cluster) => true,
             (Self::Service(topic), RowKey::Service(key))
             | (Self::Route(topic), RowKey::Route(key))
-            | (Self::Endpoints(topic), RowKey::Endpoints(key)) => topic == key,
+            | (Self::Gateway(topic), RowKey::Gateway(key))
+            | (Self::Endpoints(topic) | Self::Outside(topic), RowKey::Endpoints(key)) => {
+                topic == key
+            }
+            (Self::Services, RowKey::Virtual(_)) => true,
             (Self::Intentions(topic), RowKey::Intention(pair)) => pair.destination.covers(topic),
             (Self::Virtual(topic), RowKey::Virtual(key)) => *topic == key.service,
             (Self::Address(topic), RowKey::Virtual(key)) => *topic == key.address,
@@ -353,6 +375,7 @@ impl WatchKey {
             RowKey::Instance(key) => prefix(Prefix::InstancesOn(key.node.clone())),
             RowKey::Cluster
             | RowKey::Mesh
+            | RowKey::Gateway(_)
             | RowKey::Node(_)
             | RowKey::Endpoints(_)
             | RowKey::Virtual(_)
@@ -368,11 +391,16 @@ impl WatchKey {
             RowKey::Ca => topic(Topic::Roots),
             RowKey::Service(key) => topic(Topic::Service(key.clone())),
             RowKey::Route(key) => topic(Topic::Route(key.clone())),
-            RowKey::Endpoints(key) => topic(Topic::Endpoints(key.clone())),
+            RowKey::Endpoints(key) => {
+                topic(Topic::Endpoints(key.clone()));
+                topic(Topic::Outside(key.clone()));
+            }
+            RowKey::Gateway(key) => topic(Topic::Gateway(key.clone())),
             RowKey::Intention(pair) => topic(Topic::Intentions(pair.destination.clone())),
             RowKey::Virtual(key) => {
                 topic(Topic::Virtual(key.service.clone()));
                 topic(Topic::Address(key.address));
+                topic(Topic::Services);
             }
             RowKey::Config(_) | RowKey::Node(_) | RowKey::Instance(_) => {}
         }

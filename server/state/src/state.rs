@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use mesh_model::{
-    Action, EntryKey, Instance, Intention, Key, Mesh, Node, Outbound, Route, Row, Service, Version,
-    VirtualAddress,
+    Action, EntryKey, Gateway, Instance, Intention, Key, Mesh, Node, Outbound, Route, Row, Service,
+    Version, VirtualAddress,
 };
 use serde_json::Value;
 
@@ -33,6 +33,7 @@ pub struct State {
     pub(crate) services: Table<Service>,
     pub(crate) routes: Table<Route>,
     pub(crate) intentions: Table<Intention>,
+    pub(crate) gateways: Table<Gateway>,
     pub(crate) config: Table<ConfigEntry>,
     pub(crate) nodes: Table<Node>,
     pub(crate) instances: Table<Instance>,
@@ -86,6 +87,10 @@ macro_rules! with_table {
                 let $table = &$state.intentions;
                 $body
             }
+            $crate::key::TableName::Gateway => {
+                let $table = &$state.gateways;
+                $body
+            }
             $crate::key::TableName::Config => {
                 let $table = &$state.config;
                 $body
@@ -135,6 +140,10 @@ macro_rules! each_table_mut {
         }
         {
             let $table = &mut $state.intentions;
+            $body
+        }
+        {
+            let $table = &mut $state.gateways;
             $body
         }
         {
@@ -247,6 +256,11 @@ impl State {
         })
     }
 
+    /// A gateway.
+    pub fn gateway(&self, key: &Key) -> Option<&Arc<Row<Gateway>>> {
+        self.gateways.get(key)
+    }
+
     /// A config entry as it was written.
     pub fn config_entry(&self, key: &ConfigKey) -> Option<&Arc<Row<ConfigEntry>>> {
         self.config.get(key)
@@ -278,6 +292,11 @@ impl State {
     /// Every route, by key.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Row<Route>>> {
         self.routes.rows()
+    }
+
+    /// Every gateway, by key.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Row<Gateway>>> {
+        self.gateways.rows()
     }
 
     /// Every config entry, by kind, then key.
@@ -330,6 +349,7 @@ impl State {
             RowKey::Service(key) => of(&self.services, key),
             RowKey::Route(key) => of(&self.routes, key),
             RowKey::Intention(key) => of(&self.intentions, key),
+            RowKey::Gateway(key) => of(&self.gateways, key),
             RowKey::Config(key) => of(&self.config, key),
             RowKey::Node(key) => of(&self.nodes, key),
             RowKey::Instance(key) => of(&self.instances, key),
@@ -364,6 +384,7 @@ impl State {
             RowKey::Service(key) => self.services.index_of(key),
             RowKey::Route(key) => self.routes.index_of(key),
             RowKey::Intention(key) => self.intentions.index_of(key),
+            RowKey::Gateway(key) => self.gateways.index_of(key),
             RowKey::Config(key) => self.config.index_of(key),
             RowKey::Node(key) => self.nodes.index_of(key),
             RowKey::Instance(key) => self.instances.index_of(key),
@@ -423,7 +444,9 @@ impl State {
             Topic::Roots => self.ca.index_of(&()).max(cluster()),
             Topic::Service(key) => self.services.index_of(key),
             Topic::Route(key) => self.routes.index_of(key),
-            Topic::Endpoints(key) => self.endpoints.index_of(key),
+            Topic::Endpoints(key) | Topic::Outside(key) => self.endpoints.index_of(key),
+            Topic::Gateway(key) => self.gateways.index_of(key),
+            Topic::Services => self.virtuals.index(),
             Topic::Intentions(key) => crate::facts::covering(key)
                 .into_iter()
                 .map(|pattern| self.prefix_index(&Prefix::IntentionsTo(pattern)))

@@ -1,6 +1,6 @@
 //! What stands in the tables beside the nouns, and where each kind of row is.
 
-use mesh_model::{Action, EntryKey, Instance, Intention, Key, Mesh, Node, Route, Service};
+use mesh_model::{Action, EntryKey, Gateway, Instance, Intention, Key, Mesh, Node, Route, Service};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{ConfigKey, InstanceKey, Pair, RowKey, Virtual};
@@ -85,6 +85,7 @@ stored!(Route, routes, Key, v => v.key(), key => RowKey::Route(key.clone()));
 stored!(Intention, intentions, Pair,
     v => Pair { destination: v.destination.clone(), source: v.source.clone() },
     key => RowKey::Intention(key.clone()));
+stored!(Gateway, gateways, Key, v => v.key(), key => RowKey::Gateway(key.clone()));
 stored!(ConfigEntry, config, ConfigKey,
     v => v.key.clone(), key => RowKey::Config(key.clone()));
 stored!(Node, nodes, String, v => v.id.clone(), key => RowKey::Node(key.clone()));

@@ -124,6 +124,8 @@ pub struct Leaf {
     pub serial: String,
     /// The one URI name; none when the certificate has no or several.
     pub uri: Option<String>,
+    /// The DNS names beside it: an ingress gateway's.
+    pub dns_names: Vec<String>,
     /// The public key: a DER SubjectPublicKeyInfo (RFC 5280, section 4.1).
     pub public_key: Vec<u8>,
 }
@@ -145,6 +147,13 @@ impl Leaf {
         let (_, cert) = x509_parser::parse_x509_certificate(first)
             .map_err(|_| error("the certificate is not well formed"))?;
         let (not_before, not_after) = (cert.validity().not_before, cert.validity().not_after);
+        let names = cert.subject_alternative_name().ok().flatten();
+        let names = names.into_iter().flat_map(|one| &one.value.general_names);
+        let dns_names = names.filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        let dns_names = dns_names.collect();
         let serial = cert.raw_serial().iter().map(|b| format!("{b:02x}"));
         let (serial, public_key) = (serial.collect(), cert.public_key().raw.to_vec());
         Ok(Self {
@@ -152,6 +161,7 @@ impl Leaf {
             not_after: system_time(not_after.timestamp()),
             serial,
             uri,
+            dns_names,
             public_key,
             chain,
         })

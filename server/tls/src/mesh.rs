@@ -84,6 +84,13 @@ impl MeshTls {
         ))
     }
 
+    /// For calls from outside the mesh, at an ingress gateway: takes anybody, and asks for no
+    /// certificate. The leaf is good there by its DNS names.
+    #[must_use]
+    pub fn outside_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        Arc::new(verifier::outside_config(&self.live, alpn))
+    }
+
     /// For the outbound side: speaks with exactly this service. Cached by identity and ALPN.
     #[must_use]
     pub fn client_config(&self, expected: &SpiffeId, alpn: &[&[u8]]) -> Arc<ClientConfig> {

@@ -26,7 +26,9 @@ impl PrivateKey {
         Self(der)
     }
 
-    pub(crate) fn copy(&self) -> PrivateKeyDer<'static> {
+    /// A copy, for whoever takes a key by value and wipes it.
+    #[must_use]
+    pub fn copy(&self) -> PrivateKeyDer<'static> {
         self.0.clone_key()
     }
 }

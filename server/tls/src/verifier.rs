@@ -79,7 +79,7 @@ pub(crate) fn server_config(
     client_certificate: ClientCertificate,
     alpn: &[&[u8]],
 ) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(Arc::new(PeerVerifier {
@@ -88,6 +88,20 @@ pub(crate) fn server_config(
             client_certificate,
         }))
         .with_cert_resolver(Arc::new(OwnCertificate(live.clone())));
+    without_resumption(config, alpn)
+}
+
+/// A server's configuration that takes anybody.
+pub(crate) fn outside_config(live: &Arc<Live>, alpn: &[&[u8]]) -> ServerConfig {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3 suites")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(OwnCertificate(live.clone())));
+    without_resumption(config, alpn)
+}
+
+fn without_resumption(mut config: ServerConfig, alpn: &[&[u8]]) -> ServerConfig {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

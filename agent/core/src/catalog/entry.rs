@@ -81,6 +81,7 @@ impl Entry {
                     native: true,
                 }),
             },
+            gateway: registration.gateway.as_ref().map(|it| it.kind),
             checks: checks.collect(),
         }
     }

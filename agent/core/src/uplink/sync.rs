@@ -225,6 +225,7 @@ mod tests {
             meta: BTreeMap::new(),
             weights: Default::default(),
             proxy: None,
+            gateway: None,
             checks: BTreeMap::from([(format!("{id}-check"), check)]),
         }
     }

@@ -484,3 +484,21 @@ fn the_trait_can_be_held_as_an_object() {
     assert_eq!(ca.provider(), "built_in");
     assert_eq!(ca.trust_domain().as_str(), "test.mesh");
 }
+
+#[tokio::test]
+async fn dns_names_stand_beside_the_identity() {
+    let (state, ca) = new_ca();
+    let key = LeafKey::generate().unwrap();
+    let names = vec![
+        "*.ingress.dc1.consul".to_owned(),
+        "shop.example.com".to_owned(),
+    ];
+    let request = request(&key, "edge", DAY).for_dns_names(names.clone());
+    let leaf = ca.sign_leaf(&request).await.unwrap();
+    let read = mesh_tls::Leaf::parse("leaf", leaf.chain.clone()).unwrap();
+    assert_eq!(read.dns_names, names);
+    // The mesh goes by the identity all the same.
+    assert_eq!(read.uri.as_deref(), Some(service("edge").as_str()));
+    let trust = state.trust().unwrap();
+    trust.verify(&leaf.chain, SystemTime::now()).unwrap();
+}

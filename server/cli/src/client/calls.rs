@@ -44,6 +44,7 @@ impl Client {
             }
             Kind::Service => "services",
             Kind::Route => "routes",
+            Kind::Gateway => "gateways",
             Kind::Intention => "intentions",
         };
         let rows: Answer<Vec<Value>> = self.read(Question::to(&["v1", name])).await?;
@@ -278,6 +279,7 @@ fn row_path(key: &EntryKey) -> Vec<String> {
         EntryKey::Mesh => parts.push("mesh".to_owned()),
         EntryKey::Service(key) => parts.extend(["services".to_owned(), key.to_string()]),
         EntryKey::Route(key) => parts.extend(["routes".to_owned(), key.to_string()]),
+        EntryKey::Gateway(key) => parts.extend(["gateways".to_owned(), key.to_string()]),
         EntryKey::Intention {
             source,
             destination,

@@ -164,6 +164,8 @@ async fn server(
 ) -> Result<Server, CliError> {
     let mut options = ServerOptions::loopback("dev", tls, sealing);
     options.default_intention = Action::Allow;
+    // Nomad's own `-dev` is server and client in one, with one address for Consul.
+    options.agents_write_gateways = true;
     options.data_dir = Some(folder.join("server"));
     options.api = vec![ApiListener {
         listen: Listen::Address(SocketAddr::new(bind, HTTP_PORT)),

@@ -62,6 +62,7 @@ async fn server() -> (Fake, tempfile::TempDir) {
     )
     .on("GET /v1/services", json!([service, registered]))
     .on("GET /v1/routes", json!([route(90, "apply", 6)]))
+    .on("GET /v1/gateways", json!([]))
     .on(
         "GET /v1/intentions",
         json!([old("old", "apply"), old("other", "cli")]),

@@ -216,7 +216,7 @@ async fn what_makes_no_sense_is_refused() {
         &["intention", "match", "-sorce", "a"],
         &["intention", "list", "-o", "yaml"],
         &["config", "read", "-kind", "service"],
-        &["config", "list", "-kind", "gateway"],
+        &["config", "list", "-kind", "gate"],
         &["config", "write", "-cas", "x.hcl"],
         &["tls", "cert", "create", "-id", "a"],
         &["apply"],

@@ -125,7 +125,7 @@ fn key(value: Value) -> Result<EntryKey, ApiError> {
         .map_err(|error| ApiError::request(format!("the key: {error}")))?;
     let checked = match &key {
         EntryKey::Mesh => Ok(()),
-        EntryKey::Service(key) | EntryKey::Route(key) => key.check(),
+        EntryKey::Service(key) | EntryKey::Route(key) | EntryKey::Gateway(key) => key.check(),
         EntryKey::Intention {
             source,
             destination,
@@ -151,8 +151,9 @@ fn entry(value: Value) -> Result<Entry, ApiError> {
         "service" => rows::noun(&what, form.value, &[]).map(Entry::Service),
         "route" => rows::noun(&what, form.value, &[]).map(Entry::Route),
         "intention" => rows::noun(&what, form.value, &[]).map(Entry::Intention),
+        "gateway" => rows::noun(&what, form.value, &[]).map(Entry::Gateway),
         kind => Err(ApiError::request(format!(
-            "kind `{kind}` is not known; use mesh, service, route or intention"
+            "kind `{kind}` is not known; use mesh, service, route, intention or gateway"
         ))),
     }
 }
@@ -161,7 +162,7 @@ fn entry(value: Value) -> Result<Entry, ApiError> {
 fn named(kind: &str, value: &Value) -> String {
     let name = |value: &Value| value["name"].as_str().unwrap_or("?").to_owned();
     match kind {
-        "service" | "route" => format!("{kind} {}", name(value)),
+        "service" | "route" | "gateway" => format!("{kind} {}", name(value)),
         "intention" => {
             let (source, destination) = (name(&value["source"]), name(&value["destination"]));
             format!("{kind} {source} => {destination}")

@@ -145,6 +145,9 @@ fn instance(row: &Row<Instance>, node: &Node) -> Map<String, Value> {
     put("meta", json!(one.meta));
     put("weights", json!(one.weights));
     put("proxy", json!(one.proxy));
+    if let Some(kind) = one.gateway {
+        put("gateway", json!(kind));
+    }
     put("checks", json!(one.checks));
     put("status", json!(one.status()));
     rows::stamp(&mut fields, row);

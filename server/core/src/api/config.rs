@@ -12,13 +12,15 @@ use http::{Method, StatusCode};
 use mesh_model::consul::{ConfigEntry as Understood, ConsulKind, compile, parse_config_entry};
 use mesh_model::{Diagnostics, Entry, EntryKey, Key, Row};
 use mesh_state::{Applied, ConfigEntry, ConfigKey, Op, Prefix, RowKey, State, TableName, WatchKey};
+use mesh_tls::Role;
 use serde_json::{Map, Value, json};
 
 use super::args::Args;
 use super::error::ApiError;
-use super::route::{Body, Call, Content, Reply, Route, Shape};
+use super::route::{Access, Body, Call, Content, Reply, Route, Shape};
 use super::rows;
 use crate::core::Freshness;
+use crate::listen::Caller;
 
 const ONE: &str = "/v1/config/{kind}/{name}";
 /// How often a write begins anew because another one came between.
@@ -34,6 +36,7 @@ pub(crate) fn routes() -> Vec<Route> {
             Shape::One("ConfigWritten"),
             |call| put(call).boxed(),
         )
+        .access(Access::Gateways)
         .body(Body::Raw)
         .writes(),
         Route::read(
@@ -135,6 +138,7 @@ async fn put(call: Call) -> Result<Reply, ApiError> {
     let text = std::str::from_utf8(&call.body);
     let text = text.map_err(|_| ApiError::request("the body is not UTF-8"))?;
     let entry = parse_config_entry("body", text).map_err(|wrong| malformed(&wrong))?;
+    may_write(&call, entry.kind)?;
     let key = ConfigKey {
         kind: entry.kind.to_string(),
         key: entry.key(),
@@ -147,6 +151,33 @@ async fn put(call: Call) -> Result<Reply, ApiError> {
     };
     let op = Op::PutConfig { entry: stored, cas };
     write(&call, &key, op, Some(entry)).await
+}
+
+/// An agent passes on what Nomad's servers write at its own door: the entries of gateways, and those
+/// only, where the servers are set up for it. It takes over nobody's.
+fn may_write(call: &Call, kind: ConsulKind) -> Result<(), ApiError> {
+    let Caller::Cluster(id) = &call.caller else {
+        return Ok(());
+    };
+    if id.role() != Role::Agent {
+        return Ok(());
+    }
+    let refused = |message: &str| ApiError::new(StatusCode::FORBIDDEN, "forbidden", message);
+    if !kind.is_gateway() {
+        return Err(refused(
+            "an agent may write the entries of gateways only; use a certificate of the role cli or server",
+        ));
+    }
+    if !call.core.options.agents_write_gateways {
+        return Err(refused(
+            "agents do not write gateways here; set consul.address of Nomad's servers to a mesh \
+             server's HTTP API, or agents_write_gateways = true on the mesh's servers",
+        ));
+    }
+    match call.args.flag("force")? {
+        true => Err(refused("an agent takes over no entry of another owner")),
+        false => Ok(()),
+    }
 }
 
 async fn delete(call: Call) -> Result<Reply, ApiError> {
@@ -218,9 +249,20 @@ fn operations(
             key: RowKey::Config(other.clone()),
             cas: found.map_or(0, |row| row.modify_index),
         });
-        if let Some(row) = found {
-            together.push(understood(row)?);
+        let Some(row) = found else {
+            continue;
+        };
+        let other = understood(row)?;
+        if let Some(entry) = entry.filter(|it| it.kind.is_gateway())
+            && other.kind.is_gateway()
+        {
+            let (kind, key) = (other.kind, &key.key);
+            return Err(ApiError::request(format!(
+                "{entry}: there is a {kind} of this name, and a gateway is one of the two; delete \
+                 that one first: meshctl config delete -kind {kind} -name {key}"
+            )));
         }
+        together.push(other);
     }
     together.extend(entry.cloned());
     // Rows that this entry has, or had, a part in; the others stay as they are.

@@ -78,6 +78,7 @@ fn operation(route: &Route) -> Value {
         "x-access": match route.access {
             Access::Open => "everyone",
             Access::Read => "every part of the cluster",
+            Access::Gateways => "operators and servers; agents a gateway's, where servers let them",
             Access::Operator => "operators and servers",
         },
         "x-blocking": route.is_read(),

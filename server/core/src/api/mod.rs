@@ -14,8 +14,10 @@ mod check;
 mod config;
 mod document;
 mod error;
+mod gateways;
 mod intentions;
 mod mesh;
+mod nomad;
 mod operator;
 mod proxies;
 mod route;
@@ -72,6 +74,7 @@ fn table() -> Vec<Route> {
         check::routes(),
         services::routes(),
         routes::routes(),
+        gateways::routes(),
         mesh::routes(),
         apply::routes(),
         config::routes(),
@@ -81,6 +84,7 @@ fn table() -> Vec<Route> {
         operator::routes(),
         snapshot::routes(),
         status::routes(),
+        nomad::routes(),
         document::routes(),
     ]
     .into_iter()

@@ -158,7 +158,12 @@ async fn news(changes: &mut watch::Receiver<u64>, asked: Instant, deadline: Inst
 fn judge(core: &Core, wanted: &Version, service: Option<&Key>, gathered: Gathered) -> Value {
     let mut lagging = Vec::new();
     let (mut agents, mut proxies) = (0, 0);
-    let concerns = |proxy: &&wire::ProxyStatus| service.is_none_or(|key| is_of(proxy, key));
+    // Who enforces what is said of a service: its sidecars, and the gateways that stand for it.
+    let services = service.map(|key| enforcing(core, key));
+    let concerns = |proxy: &&wire::ProxyStatus| {
+        let mut services = services.iter().flatten();
+        service.is_none() || services.any(|key| is_of(proxy, key))
+    };
     for agent in &gathered.agents {
         let of_agent: Vec<&wire::ProxyStatus> = agent.proxies.iter().filter(concerns).collect();
         if service.is_some() && of_agent.is_empty() {
@@ -168,7 +173,7 @@ fn judge(core: &Core, wanted: &Version, service: Option<&Key>, gathered: Gathere
         proxies += of_agent.len();
         lagging.extend(behind(agent, wanted, service, &of_agent));
     }
-    let not_connected = not_connected(core, service, &gathered);
+    let not_connected = not_connected(core, services.as_ref(), &gathered);
     let reached = gathered.unreachable.is_empty();
     json!({
         "live": lagging.is_empty() && reached,
@@ -216,8 +221,20 @@ fn behind(
         .collect()
 }
 
+/// The service, and the gateways that stand for it.
+fn enforcing(core: &Core, service: &Key) -> BTreeSet<Key> {
+    let state = core.store.state();
+    let gateways = state.gateways().filter(|row| row.value.links(service));
+    let keys = gateways.map(|row| row.value.key());
+    keys.chain([service.clone()]).collect()
+}
+
 /// Nodes with proxies whose agent no server hears.
-fn not_connected(core: &Core, service: Option<&Key>, gathered: &Gathered) -> BTreeSet<String> {
+fn not_connected(
+    core: &Core,
+    services: Option<&BTreeSet<Key>>,
+    gathered: &Gathered,
+) -> BTreeSet<String> {
     let connected: BTreeSet<&str> = gathered
         .agents
         .iter()
@@ -227,7 +244,7 @@ fn not_connected(core: &Core, service: Option<&Key>, gathered: &Gathered) -> BTr
     state
         .instances()
         .filter(|row| row.value.proxy.as_ref().is_some_and(|it| !it.native))
-        .filter(|row| service.is_none_or(|key| row.value.key() == *key))
+        .filter(|row| services.is_none_or(|keys| keys.contains(&row.value.key())))
         .filter(|row| !connected.contains(row.value.node.as_str()))
         .map(|row| row.value.node.clone())
         .collect()

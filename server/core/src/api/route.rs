@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::args::Args;
 use super::error::ApiError;
 use crate::core::Core;
+use crate::listen::Caller;
 
 /// Bodies, unless a route says otherwise.
 const BODY: usize = 1 << 20;
@@ -102,6 +103,9 @@ pub(crate) enum Access {
     Open,
     /// Every part of the cluster.
     Read,
+    /// Operators and servers; an agent the entries of gateways, where the servers
+    /// let agents write them. The route itself sees to the latter.
+    Gateways,
     /// Operators and servers.
     Operator,
 }
@@ -126,6 +130,7 @@ pub(crate) struct Call {
     pub(crate) core: Arc<Core>,
     pub(crate) args: Args,
     pub(crate) owner: String,
+    pub(crate) caller: Caller,
     pub(crate) body: Bytes,
 }
 

@@ -177,7 +177,7 @@ async fn answer(
                 true => &api.blocking,
                 false => &api.requests,
             })?;
-            let call = call(api, route, parts, body, args);
+            let call = call(api, route, parts, caller, body, args);
             let work = async { act(call.await?).await };
             let result = tokio::time::timeout(route.time_limit, work).await;
             result.unwrap_or_else(|_| Err(late(route)))
@@ -267,6 +267,7 @@ async fn call(
     api: &Api,
     route: &Route,
     parts: &Parts,
+    caller: &Caller,
     body: HttpBody,
     args: Args,
 ) -> Result<Call, ApiError> {
@@ -283,6 +284,7 @@ async fn call(
     Ok(Call {
         core: api.core.clone(),
         owner: owner(&parts.headers)?,
+        caller: caller.clone(),
         body: match route.body {
             Body::None => Bytes::new(),
             Body::Json(_) => {

@@ -84,6 +84,7 @@ fn shared() -> Value {
                 &["source", "destination"],
                 json!({"source": of("Key"), "destination": of("Key")}),
             )})),
+            object(&["gateway"], json!({"gateway": of("Key")})),
         ]},
         "Version": object(&["epoch", "index"], json!({"epoch": text(), "index": number()})),
         "Duration": {"type": "string", "description": "A number with a unit: 250ms, 5s, 1m30s"},
@@ -138,6 +139,7 @@ fn nouns() -> Value {
         "RequestMatch": request_match,
         "Permission": with(&request_match, json!({"action": of("Action")})),
         "Intention": intention(),
+        "Gateway": gateway(),
         "Service": service(),
         "Route": object(&[], json!({
             "namespace": text(),
@@ -207,6 +209,37 @@ fn service() -> Value {
     )
 }
 
+fn gateway() -> Value {
+    let listener = object(
+        &["port"],
+        json!({
+            "port": number(),
+            "protocol": of("Protocol"),
+            "services": list(object(&["service"], json!({
+                "service": of("Key"), "hosts": list(text()),
+            }))),
+        }),
+    );
+    object(
+        &[],
+        json!({
+            "namespace": text(),
+            "name": text(),
+            "ingress": object(&[], json!({
+                "tls": object(&[], json!({"enabled": boolean()})),
+                "listeners": list(listener),
+            })),
+            "terminating": object(&[], json!({
+                "services": list(object(&["service"], json!({
+                    "service": of("Key"), "ca_file": text(), "cert_file": text(),
+                    "key_file": text(), "sni": text(),
+                }))),
+            })),
+            "meta": map(text()),
+        }),
+    )
+}
+
 fn rows() -> Value {
     let nouns = nouns();
     let row = |name: &str, more: Value| {
@@ -224,6 +257,7 @@ fn rows() -> Value {
             "defined": boolean(), "instances": of("Counts"), "virtual": of("Virtual"),
         })),
         "RouteRow": row("Route", json!({})),
+        "GatewayRow": row("Gateway", json!({})),
         "MeshRow": row("Mesh", json!({
             "defined": boolean(),
             "effective": object(
@@ -271,6 +305,7 @@ fn catalog() -> Value {
             "proxy": or_null(object(&["id", "address", "port"], json!({
                 "id": text(), "address": text(), "port": number(), "native": boolean(),
             }))),
+            "gateway": words(&["ingress", "terminating"]),
             "checks": map(object(&["name", "status"], json!({
                 "name": text(), "status": of("CheckStatus"),
             }))),
@@ -298,7 +333,7 @@ fn answers() -> Value {
         "Written": object(&["change", "index", "epoch", "warnings"], written),
         "Apply": object(&["ops"], json!({"ops": list(object(&[], json!({
             "put": object(&["kind", "value"], json!({
-                "kind": words(&["mesh", "service", "route", "intention"]),
+                "kind": words(&["mesh", "service", "route", "intention", "gateway"]),
                 "value": {"type": "object"},
             })),
             "delete": of("EntryKey"),
@@ -325,6 +360,11 @@ fn answers() -> Value {
         "Peer": object(&["id", "name", "address", "voter", "leader", "self"], json!({
             "id": text(), "name": text(), "address": text(),
             "voter": boolean(), "leader": boolean(), "self": boolean(),
+        })),
+        "Nothing": object(&[], json!({})),
+        "NomadSelf": object(&["Config", "DebugConfig", "Member", "Meta", "Stats"], json!({
+            "Config": {"type": "object"}, "DebugConfig": {"type": "object"},
+            "Member": {"type": "object"}, "Meta": {"type": "object"}, "Stats": {"type": "object"},
         })),
         "Ready": object(&["ready"], json!({"ready": boolean(), "reason": text()})),
     });

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use mesh_ca::{AuthorityError, IssuedLeaf, LeafRequest};
+use mesh_model::GatewayKind;
 use mesh_state::State;
 use mesh_tls::SpiffeId;
 
@@ -65,8 +66,8 @@ async fn attempt(
 ) -> Result<IssuedLeaf, SignFailure> {
     let later = |reason: &dyn std::fmt::Display| SignFailure::Later(reason.to_string());
     let mut state = core.store.state();
-    let id = match identity(&state, node, proxy)? {
-        Some(id) => id,
+    let (id, names) = match identity(&state, node, proxy)? {
+        Some(found) => found,
         None => {
             // This server may only not know it yet: its "no" is not final.
             let fresh = core.fresh(Freshness::Consistent).await;
@@ -84,7 +85,8 @@ async fn attempt(
         return Err(SignFailure::Later(problem));
     };
     let request = LeafRequest::from_csr(csr, id, ca.config.leaf_ttl())
-        .map_err(|error| SignFailure::Request(error.to_string()))?;
+        .map_err(|error| SignFailure::Request(error.to_string()))?
+        .for_dns_names(names);
     if !core.ca.rate.take() {
         return Err(later(&"too many leaves are asked for at once"));
     }
@@ -108,8 +110,13 @@ async fn attempt(
     }
 }
 
-/// The identity of a proxy of a node, by its registration.
-fn identity(state: &State, node: &str, proxy: &str) -> Result<Option<SpiffeId>, SignFailure> {
+/// The identity of a proxy of a node, by its registration; and of an ingress gateway that speaks TLS to
+/// the outside the names by which it is known there, by the gateway's row.
+fn identity(
+    state: &State,
+    node: &str,
+    proxy: &str,
+) -> Result<Option<(SpiffeId, Vec<String>)>, SignFailure> {
     let Some(cluster) = state.cluster() else {
         return Ok(None);
     };
@@ -120,9 +127,16 @@ fn identity(state: &State, node: &str, proxy: &str) -> Result<Option<SpiffeId>, 
     }) else {
         return Ok(None);
     };
-    spiffe_id(&cluster.value, &instance.value.key())
-        .map(Some)
-        .map_err(SignFailure::Refused)
+    let service = instance.value.key();
+    let id = spiffe_id(&cluster.value, &service).map_err(SignFailure::Refused)?;
+    let mut names = Vec::new();
+    if instance.value.gateway == Some(GatewayKind::Ingress)
+        && let Some(gateway) = state.gateway(&service)
+        && let Some(ingress) = gateway.value.ingress()
+    {
+        names = ingress.dns_names(&cluster.value.datacenter);
+    }
+    Ok(Some((id, names)))
 }
 
 /// The identity of a service of this cluster.

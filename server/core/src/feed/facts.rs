@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mesh_model::{NodeState, Route};
 use mesh_policy::Feature;
-use mesh_proto::fact::{Endpoint, MeshFact, RootsFact, Topic, VirtualFact};
+use mesh_proto::fact::{Endpoint, MeshFact, Outside, RootsFact, Topic, VirtualFact};
 use mesh_state::State;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -84,6 +84,9 @@ pub(crate) fn watched(topic: &Topic) -> mesh_state::Topic {
         Topic::Endpoints(key) => mesh_state::Topic::Endpoints(key),
         Topic::Intentions(key) => mesh_state::Topic::Intentions(key),
         Topic::Virtual(key) => mesh_state::Topic::Virtual(key),
+        Topic::Gateway(key) => mesh_state::Topic::Gateway(key),
+        Topic::Outside(key) => mesh_state::Topic::Outside(key),
+        Topic::Services => mesh_state::Topic::Services,
         Topic::Address(address) => mesh_state::Topic::Address(address),
     }
 }
@@ -121,14 +124,23 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
             json(&route)
         }
         Topic::Endpoints(key) => {
-            let identity = spiffe_id(cluster, key)?.to_string();
-            let endpoints = state.endpoints(key);
-            let endpoints = endpoints.iter();
-            json(
-                &endpoints
-                    .filter_map(|one| endpoint(one, &identity))
-                    .collect::<Vec<_>>(),
-            )
+            // Whoever is called proves what it is: of a gateway that stands for the service
+            // that is the gateway, which gets no leaf of a service that it is not.
+            let mut endpoints = Vec::new();
+            for one in state.endpoints(key) {
+                let identity = spiffe_id(cluster, &one.instance.value.key())?.to_string();
+                endpoints.extend(endpoint(&one, &identity));
+            }
+            json(&endpoints)
+        }
+        Topic::Gateway(key) => json(&state.gateway(key).map(|row| &row.value)),
+        Topic::Outside(key) => {
+            let instances = state.outside(key);
+            json(&instances.iter().map(outside).collect::<Vec<_>>())
+        }
+        Topic::Services => {
+            let all = state.service_list();
+            json(&all.iter().map(|one| &one.key).collect::<Vec<_>>())
         }
         Topic::Virtual(key) => json(&state.virtual_of(key).map(VirtualFact::from)),
         Topic::Address(address) => json(&state.service_at(*address)),
@@ -166,6 +178,19 @@ fn endpoint(endpoint: &mesh_state::Endpoint, identity: &str) -> Option<Endpoint>
         tags: instance.tags.clone(),
         meta: instance.meta.clone(),
     })
+}
+
+fn outside(endpoint: &mesh_state::Endpoint) -> Outside {
+    let instance = &endpoint.instance.value;
+    Outside {
+        instance: instance.id.clone(),
+        node: instance.node.clone(),
+        address: instance.address.clone(),
+        port: instance.port,
+        status: instance.status(),
+        silent: endpoint.node.value.state != NodeState::Alive,
+        weights: instance.weights,
+    }
 }
 
 /// The features that whoever follows this route must have.

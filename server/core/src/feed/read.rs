@@ -44,6 +44,22 @@ pub(super) async fn read(
     collect(answer).await
 }
 
+/// The answer to the write of a config entry by this caller; whether it may is decided by the API.
+pub(super) async fn write_config(
+    api: &Router,
+    caller: Caller,
+    text: String,
+) -> Result<wire::ReadResponse, Status> {
+    let request = Request::builder()
+        .method(Method::PUT)
+        .uri("/v1/config")
+        .extension(caller)
+        .body(Body::from(text));
+    let request = request.map_err(|error| Status::internal(error.to_string()))?;
+    let Ok(answer) = api.clone().oneshot(request).await;
+    collect(answer).await
+}
+
 async fn collect(answer: Response) -> Result<wire::ReadResponse, Status> {
     let (parts, body) = answer.into_parts();
     let text = |name: &str| parts.headers.get(name).and_then(|it| it.to_str().ok());

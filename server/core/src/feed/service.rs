@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::read::read;
+use super::read::{read, write_config};
 use super::session::serve;
 use super::{MAX_FACT, MAX_MESSAGE};
 use crate::ca::{SignFailure, sign};
@@ -91,6 +91,17 @@ impl Servers for FeedService {
         let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::unauthenticated("there is no certificate"))?;
         let answer = read(&self.api, caller, &request.get_ref().target).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn write_config(
+        &self,
+        request: Request<wire::WriteConfigRequest>,
+    ) -> Result<Response<wire::ReadResponse>, Status> {
+        certified(&request, Role::Agent)?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| Status::unauthenticated("there is no certificate"))?;
+        let answer = write_config(&self.api, caller, request.into_inner().text).await?;
         Ok(Response::new(answer))
     }
 }

@@ -78,6 +78,7 @@ pub(crate) fn instance(node: &str, service: &str, id: &str) -> Instance {
             port: 21000,
             native: false,
         }),
+        gateway: None,
         checks: BTreeMap::from([("alive".into(), check)]),
     }
 }

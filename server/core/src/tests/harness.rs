@@ -79,6 +79,13 @@ pub(crate) async fn one() -> (Server, Client) {
     start(options("s1")).await
 }
 
+/// One server, set up otherwise.
+pub(crate) async fn one_with(change: impl FnOnce(&mut ServerOptions)) -> (Server, Client) {
+    let mut options = options("s1");
+    change(&mut options);
+    start(options).await
+}
+
 pub(crate) async fn start(options: ServerOptions) -> (Server, Client) {
     let server = Server::start(options).await.unwrap();
     soon(server.ready()).await;

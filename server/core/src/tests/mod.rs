@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod feed;
 mod fuzz;
+mod gateways;
 mod golden;
 pub(crate) mod harness;
 mod leases;

@@ -52,6 +52,9 @@ pub struct ServerConfig {
     pub default_intention: Action,
     /// The trust domain of a new cluster. Default: made by it, `<id>.mesh`.
     pub trust_domain: Option<String>,
+    /// Whether agents pass on the entries of gateways that Nomad's servers write
+    /// at an agent's own door. Default no.
+    pub agents_write_gateways: bool,
     /// After so long a silent node and its instances are forgotten. Default 72h.
     pub node_ttl: Duration,
     /// How much is logged. Default info.
@@ -198,6 +201,7 @@ impl Default for ServerConfig {
             ca: CaConfig::default(),
             default_intention: Action::Deny,
             trust_domain: None,
+            agents_write_gateways: false,
             node_ttl: Duration::from_secs(72 * 3600),
             log_level: LogLevel::default(),
             log_format: LogFormat::default(),
@@ -265,6 +269,10 @@ impl Readable for ServerConfig {
         if let Some(inner) = fields.block("ca") {
             self.ca.read(inner);
         }
+        set(
+            &mut self.agents_write_gateways,
+            fields.bool("agents_write_gateways"),
+        );
         set(
             &mut self.default_intention,
             fields.word("default_intention", &["allow", "deny"], Action::parse),

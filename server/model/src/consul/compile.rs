@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{ConfigEntry, Fragment};
-use crate::{Entry, Key, Route, Rule, Service};
+use crate::{Entry, Gateway, Key, Route, Rule, Service};
 
 /// The name of the rule that a splitter becomes.
 pub(super) const SPLITTER: &str = "splitter";
@@ -16,6 +16,7 @@ pub fn compile(entries: &[ConfigEntry]) -> Vec<Entry> {
     let mut routers: BTreeMap<Key, &[Rule]> = BTreeMap::new();
     let mut splitters = BTreeMap::new();
     let mut intentions = BTreeMap::new();
+    let mut gateways = BTreeMap::new();
     for entry in entries {
         let key = entry.key();
         match &entry.fragment {
@@ -43,6 +44,15 @@ pub fn compile(entries: &[ConfigEntry]) -> Vec<Entry> {
             }
             Fragment::Splitter(splits) => {
                 splitters.insert(key, splits);
+            }
+            Fragment::Gateway(edge) => {
+                let gateway = Gateway {
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    edge: edge.clone(),
+                    meta: BTreeMap::new(),
+                };
+                gateways.insert(key, gateway);
             }
             Fragment::Intentions(all) => {
                 for intention in all {
@@ -80,5 +90,6 @@ pub fn compile(entries: &[ConfigEntry]) -> Vec<Entry> {
     services
         .chain(routes.map(Entry::Route))
         .chain(intentions.into_values().map(Entry::Intention))
+        .chain(gateways.into_values().map(Entry::Gateway))
         .collect()
 }

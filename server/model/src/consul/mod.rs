@@ -2,7 +2,8 @@
 //!
 //! service-defaults and service-resolver are parts of a `service`,
 //! service-router and service-splitter of a `route`, and service-intentions is
-//! one `intention` for each source. An entry is kept as it was written; what it
+//! one `intention` for each source; ingress-gateway and terminating-gateway are
+//! each a `gateway`. An entry is kept as it was written; what it
 //! means is a [`Fragment`], and [`compile`] puts the fragments of a service
 //! together, a pure function of all its entries. So reading an entry gives back
 //! what was written, and deleting one takes away what it brought and no more.
@@ -12,6 +13,7 @@
 
 mod compile;
 mod filter;
+mod gateways;
 mod intentions;
 mod matching;
 mod parse;
@@ -29,8 +31,8 @@ use crate::fields::{Fields, Style};
 use crate::tree::{Item, Node, Value};
 use crate::words::suggest;
 use crate::{
-    DEFAULT_NAMESPACE, Destination, Diagnostics, Duration, Intention, Key, LoadBalancer, Located,
-    NameError, Protocol, Rule, Subset,
+    DEFAULT_NAMESPACE, Destination, Diagnostics, Duration, Edge, Intention, Key, LoadBalancer,
+    Located, NameError, Protocol, Rule, Subset,
 };
 
 /// A kind of Consul's that we take.
@@ -47,16 +49,22 @@ pub enum ConsulKind {
     ServiceSplitter,
     /// Who may call a service.
     ServiceIntentions,
+    /// A gateway for calls from outside.
+    IngressGateway,
+    /// A gateway for calls to the outside.
+    TerminatingGateway,
 }
 
 impl ConsulKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::ServiceDefaults,
         Self::ServiceResolver,
         Self::ServiceRouter,
         Self::ServiceSplitter,
         Self::ServiceIntentions,
+        Self::IngressGateway,
+        Self::TerminatingGateway,
     ];
 
     /// As it is written.
@@ -67,7 +75,14 @@ impl ConsulKind {
             Self::ServiceRouter => "service-router",
             Self::ServiceSplitter => "service-splitter",
             Self::ServiceIntentions => "service-intentions",
+            Self::IngressGateway => "ingress-gateway",
+            Self::TerminatingGateway => "terminating-gateway",
         }
+    }
+
+    /// Whether it is the entry of a gateway.
+    pub fn is_gateway(self) -> bool {
+        matches!(self, Self::IngressGateway | Self::TerminatingGateway)
     }
 
     /// Whether this is a kind of Consul's that we do not take yet.
@@ -88,7 +103,7 @@ impl fmt::Display for ConsulKind {
 }
 
 /// Consul's kinds that we do not take yet.
-const LATER_KINDS: [&str; 16] = [
+const LATER_KINDS: [&str; 14] = [
     "ai-gateway",
     "api-gateway",
     "control-plane-request-limit",
@@ -96,7 +111,6 @@ const LATER_KINDS: [&str; 16] = [
     "file-system-certificate",
     "http-route",
     "inference-gateway",
-    "ingress-gateway",
     "inline-certificate",
     "jwt-provider",
     "mesh",
@@ -104,7 +118,6 @@ const LATER_KINDS: [&str; 16] = [
     "rate-limit",
     "sameness-group",
     "tcp-route",
-    "terminating-gateway",
 ];
 
 /// One of Consul's config entries, understood.
@@ -166,6 +179,8 @@ pub enum Fragment {
     Splitter(Vec<Destination>),
     /// Of service-intentions: one for each source.
     Intentions(Vec<Intention>),
+    /// Of ingress-gateway and terminating-gateway.
+    Gateway(Edge),
 }
 
 /// Whether a file is one of Consul's entries rather than one of ours: whether
@@ -297,6 +312,8 @@ fn entry(context: &Context<'_>, items: &[Item]) -> Option<ConfigEntry> {
         ConsulKind::ServiceIntentions => {
             Fragment::Intentions(intentions::intentions(&mut fields, &key))
         }
+        ConsulKind::IngressGateway => gateways::ingress(&mut fields, &key),
+        ConsulKind::TerminatingGateway => gateways::terminating(&mut fields, &key),
     };
     if kind != ConsulKind::ServiceDefaults {
         let _ = fields.map("Meta");
@@ -322,8 +339,8 @@ fn kind(context: &Context<'_>, text: &str, at: usize) -> Option<ConsulKind> {
             let hint = match known {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => {
-                    "use service-defaults, service-resolver, service-router, service-splitter or \
-                     service-intentions"
+                    "use service-defaults, service-resolver, service-router, service-splitter, \
+                     service-intentions, ingress-gateway or terminating-gateway"
                         .to_owned()
                 }
             };

@@ -280,3 +280,49 @@ fn parts_have_their_places() {
         assert_eq!(located.place_of(message).line, line, "{message}");
     }
 }
+
+/// What Nomad's servers write for the gateway blocks of a job.
+#[test]
+fn the_gateways_of_nomads_jobs() {
+    let ingress = r#"{"Kind":"ingress-gateway","Name":"edge","TLS":{"Enabled":false},
+        "Listeners":[{"Port":8080,"Protocol":"tcp","Services":[{"Name":"uuid-api","Hosts":null,
+        "TLS":{"SDS":{}},"RequestHeaders":{},"ResponseHeaders":{}}]},
+        {"Port":8081,"Protocol":"http","TLS":null,"Services":[{"Name":"*"}]}],
+        "CreateIndex":0,"ModifyIndex":0}"#;
+    let terminating = r#"{"Kind":"terminating-gateway","Name":"out",
+        "Services":[{"Name":"count-api"},{"Name":"tls","CAFile":"/ca","SNI":"a.example"}],
+        "CreateIndex":0,"ModifyIndex":0}"#;
+    let entries = [ingress, terminating].map(|text| parse_config_entry("body", text).unwrap());
+    let compiled = compile(&entries);
+    let read = |text: &str| crate::hcl::parse_entries("a.hcl", text).unwrap();
+    let ours = read(
+        "gateway \"edge\" {\n ingress {\n listener {\n port = 8080\n service { name = \"uuid-api\" }\n }\n listener {\n port = 8081\n protocol = \"http\"\n service { name = \"*\" }\n }\n }\n}\ngateway \"out\" {\n terminating {\n service { name = \"count-api\" }\n service {\n name = \"tls\"\n ca_file = \"/ca\"\n sni = \"a.example\"\n }\n }\n}",
+    );
+    let ours: Vec<Entry> = ours.into_iter().map(|one| one.value).collect();
+    assert_eq!(compiled, ours);
+}
+
+#[test]
+fn what_a_gateway_cannot_do_is_refused_by_name() {
+    let text = r#"{"Kind":"ingress-gateway","Name":"edge","Defaults":{"MaxConnections":1},
+        "TLS":{"Enabled":true,"TLSMinVersion":"TLSv1_3","SDS":{"ClusterName":"x"}},
+        "Listeners":[{"Port":1,"TLS":{"Enabled":true},"MaxConnections":3,"Services":[{"Name":"web",
+        "RequestHeaders":{"Add":{"a":"b"}},"ResponseHeaders":{"Remove":["c"]},
+        "TLS":{"SDS":{"CertResource":"y"}}}]}]}"#;
+    let wrong = parse_config_entry("body", text).unwrap_err();
+    let said: Vec<String> = wrong.iter().map(|one| one.message.clone()).collect();
+    for place in [
+        "Defaults",
+        "TLS.TLSMinVersion",
+        "TLS.SDS.ClusterName",
+        "Listeners[0].TLS.Enabled",
+        "Listeners[0].MaxConnections",
+        "Listeners[0].Services[0].RequestHeaders.Add",
+        "Listeners[0].Services[0].ResponseHeaders.Remove",
+        "Listeners[0].Services[0].TLS.SDS.CertResource",
+    ] {
+        let line = format!("ingress-gateway edge: {place} is not supported yet");
+        assert!(said.contains(&line), "{place}: {said:#?}");
+    }
+    assert_eq!(said.len(), 8, "{said:#?}");
+}

@@ -1,4 +1,5 @@
-//! Files to entries: the `mesh`, `service`, `route` and `intention` blocks.
+//! Files to entries: the `mesh`, `service`, `route`, `intention` and
+//! `gateway` blocks.
 //!
 //! A file is walked as a syntax tree, not deserialised into maps: maps lose the
 //! order of labelled blocks, merge duplicates, and know no line numbers.
@@ -8,6 +9,7 @@
 //! What is checked here is what one block can tell. [`crate::validate`] checks
 //! the blocks against each other and against what stands already.
 
+mod gateway;
 mod intention;
 mod matching;
 mod route;
@@ -26,7 +28,7 @@ use crate::words::{is_later, listed, suggest};
 use crate::{Action, Diagnostics, Entry, EntryKey, Key, Located, Mesh, Outbound};
 
 /// The blocks that a file may have at its top.
-const BLOCKS: [&str; 4] = ["mesh", "service", "route", "intention"];
+const BLOCKS: [&str; 5] = ["mesh", "service", "route", "intention", "gateway"];
 
 /// The entries of one file, in its order; or everything that is wrong with it.
 ///
@@ -106,6 +108,10 @@ fn block(context: &Context<'_>, item: &Item) -> Option<Entry> {
         "route" => {
             let (key, fields) = named(context, item)?;
             route::route(fields, key).map(Entry::Route)
+        }
+        "gateway" => {
+            let (key, fields) = named(context, item)?;
+            gateway::gateway(fields, key).map(Entry::Gateway)
         }
         "intention" => {
             let [source, destination] = item.labels.as_slice() else {

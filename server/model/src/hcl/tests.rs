@@ -230,6 +230,10 @@ const WRONG: &[&str] = &[
     "route \"web\" {\n  rule \"r\" {\n    rewrite { path = \"/\" }\n    redirect {}\n    mirror {}\n    fault {}\n    timout = \"5s\"\n    retries { attempts = 0 }\n  }\n  rule \"s\" {\n    retries {\n      on = [\"5xxx\", \"reset\"]\n      status_codes = [99, 600, \"500\"]\n      retry_budget = 1\n    }\n  }\n}",
     // intentions
     "intention \"a\" \"b\" {}",
+    "gateway \"edge\" {\n  mesh {}\n}",
+    "gateway \"edge\" {\n  ingress {}\n  terminating {}\n  proxy {}\n}",
+    "gateway \"edge\" {\n  ingress {\n    tls {\n      enabled = \"yes\"\n      sds {}\n    }\n    listener {}\n    listener {\n      port = 0\n      protocol = \"udp\"\n      service {}\n      service \"web\" {}\n      service {\n        name = \"we b\"\n        hosts = [\"a:80\", 1]\n        request_headers {}\n      }\n    }\n  }\n}",
+    "gateway \"out\" {\n  terminating {\n    service {\n      name = \"a\"\n      ca_path = \"/x\"\n      sni = 1\n    }\n  }\n}",
     "intention \"a\" \"b\" {\n  action = \"allow\"\n  permission { action = \"deny\" }\n}",
     "intention \"a\" \"b\" {\n  permission { path_prefix = \"/\" }\n  permission {\n    action = \"alllow\"\n    path = \"/\"\n  }\n  permission {\n    action = \"allow\"\n    jwt { provider = \"x\" }\n  }\n}",
     "intention \"a\" \"b\" { action = \"denny\" }",

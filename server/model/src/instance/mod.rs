@@ -72,7 +72,7 @@ pub fn host_port(host: &str, port: u16) -> String {
 fn instance(context: &Context<'_>, item: &Item) -> Option<Registration> {
     if !item.is_block || item.name != "instance" {
         let hint = match item.name.as_str() {
-            "mesh" | "service" | "route" | "intention" if item.is_block => {
+            "mesh" | "service" | "route" | "intention" | "gateway" if item.is_block => {
                 "an agent's files have `instance` blocks; write this with `meshctl apply`"
             }
             _ => "write `instance \"name\" { … }`",
@@ -146,6 +146,7 @@ fn registration(mut fields: Fields<'_>, name: &str) -> Registration {
         meta,
         weights,
         checks,
+        gateway: None,
         sidecar,
         // Its certificate needs the token of a workload, which only Nomad's have.
         native: false,

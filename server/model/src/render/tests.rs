@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::hcl::{EXAMPLE, parse_entries};
 use crate::{Action, Duration, HeaderMatch, Outbound, Permission, QueryMatch, RetryOn};
+use crate::{ExposedService, Ingress, IngressTls, LinkedService, Listener, Terminating};
 
 fn read(text: &str) -> Vec<Entry> {
     let read = parse_entries("rendered.hcl", text);
@@ -254,7 +255,45 @@ fn entry() -> impl Strategy<Value = Entry> {
             })
         },
     );
-    prop_oneof![mesh, service, route, intention]
+    let exposed = (key(), prop::collection::vec("[a-z]{1,8}", 0..3));
+    let exposed = exposed.prop_map(|(service, hosts)| ExposedService { service, hosts });
+    let listener = (
+        1..=u16::MAX,
+        prop::sample::select(vec![Protocol::Tcp, Protocol::Http, Protocol::Grpc]),
+        prop::collection::vec(exposed, 0..3),
+    );
+    let listener = listener.prop_map(|(port, protocol, services)| Listener {
+        port,
+        protocol,
+        services,
+    });
+    let ingress = (any::<bool>(), prop::collection::vec(listener, 0..3));
+    let ingress = ingress.prop_map(|(enabled, listeners)| {
+        let tls = IngressTls { enabled };
+        Edge::Ingress(Ingress { tls, listeners })
+    });
+    let linked = (key(), text(), text(), text(), text());
+    let linked = linked.prop_map(
+        |(service, ca_file, cert_file, key_file, sni)| LinkedService {
+            service,
+            ca_file,
+            cert_file,
+            key_file,
+            sni,
+        },
+    );
+    let terminating = prop::collection::vec(linked, 0..3)
+        .prop_map(|services| Edge::Terminating(Terminating { services }));
+    let gateway = (key(), prop_oneof![ingress, terminating], map());
+    let gateway = gateway.prop_map(|(key, edge, meta)| {
+        Entry::Gateway(Gateway {
+            namespace: key.namespace,
+            name: key.name,
+            edge,
+            meta,
+        })
+    });
+    prop_oneof![mesh, service, route, intention, gateway]
 }
 
 proptest! {

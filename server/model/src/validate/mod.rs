@@ -8,6 +8,7 @@
 //! under another entry what that one needs is refused with the list of all who
 //! need it.
 
+mod gateway;
 mod intention;
 mod route;
 mod service;
@@ -19,7 +20,7 @@ pub(crate) use route::name as destination_name;
 use serde::Serialize;
 
 use crate::{
-    Action, Entry, EntryKey, Intention, IntentionRule, Key, Mesh, PathMatch, Protocol,
+    Action, Entry, EntryKey, Gateway, Intention, IntentionRule, Key, Mesh, PathMatch, Protocol,
     RequestMatch, Route, Service,
 };
 
@@ -36,10 +37,14 @@ pub trait View {
     fn route(&self, key: &Key) -> Option<&Route>;
     /// The intention of exactly that pair.
     fn intention(&self, source: &Key, destination: &Key) -> Option<&Intention>;
+    /// The gateway of that key.
+    fn gateway(&self, key: &Key) -> Option<&Gateway>;
     /// Every route.
     fn routes(&self) -> Box<dyn Iterator<Item = &Route> + '_>;
     /// Every intention.
     fn intentions(&self) -> Box<dyn Iterator<Item = &Intention> + '_>;
+    /// Every gateway.
+    fn gateways(&self) -> Box<dyn Iterator<Item = &Gateway> + '_>;
 
     /// What holds where no intention does: the mesh's default, else that with
     /// which the cluster was started (deny, unless this is overridden).
@@ -148,6 +153,11 @@ pub fn check(after: &dyn View, changed: &[EntryKey]) -> Findings {
                     intention::check(after, intention, &mut notes);
                 }
             }
+            EntryKey::Gateway(key) => {
+                if let Some(gateway) = after.gateway(key) {
+                    gateway::check(after, gateway, &mut notes);
+                }
+            }
         }
         notes.give(&mut findings.errors, &mut findings.warnings);
     }
@@ -217,6 +227,18 @@ pub fn references(entry: &Entry) -> Vec<Reference> {
                 subset: None,
             });
         }
+        Entry::Gateway(gateway) => {
+            let listeners = gateway.ingress().into_iter().flat_map(|it| &it.listeners);
+            let requests = listeners.filter(|it| it.protocol.is_http());
+            for exposed in requests.flat_map(|it| &it.services) {
+                if exposed.service.is_exact() {
+                    all.insert(Reference {
+                        key: EntryKey::Service(exposed.service.clone()),
+                        subset: None,
+                    });
+                }
+            }
+        }
         Entry::Mesh(_) | Entry::Service(_) | Entry::Intention(_) => {}
     }
     all.into_iter().collect()
@@ -255,6 +277,18 @@ fn dangling(after: &dyn View, services: &BTreeSet<&Key>) -> BTreeMap<Key, Vec<Re
             referrers.push(Referrer { by, message });
         }
     }
+    for gateway in after.gateways() {
+        let listeners = gateway.ingress().into_iter().flat_map(|it| &it.listeners);
+        let exposed = listeners.flat_map(|it| &it.services);
+        let named: BTreeSet<&Key> = exposed.map(|it| &it.service).collect();
+        for service in named.intersection(services) {
+            for message in gateway::missing(after, gateway, Some(service)) {
+                let by = EntryKey::Gateway(gateway.key());
+                let referrers = all.entry((*service).clone()).or_default();
+                referrers.push(Referrer { by, message });
+            }
+        }
+    }
     all
 }
 
@@ -283,12 +317,20 @@ impl View for Without<'_> {
         self.view.intention(source, destination)
     }
 
+    fn gateway(&self, key: &Key) -> Option<&Gateway> {
+        self.view.gateway(key)
+    }
+
     fn routes(&self) -> Box<dyn Iterator<Item = &Route> + '_> {
         self.view.routes()
     }
 
     fn intentions(&self) -> Box<dyn Iterator<Item = &Intention> + '_> {
         self.view.intentions()
+    }
+
+    fn gateways(&self) -> Box<dyn Iterator<Item = &Gateway> + '_> {
+        self.view.gateways()
     }
 
     fn default_intention(&self) -> Action {

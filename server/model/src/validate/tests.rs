@@ -74,6 +74,17 @@ impl View for Set {
         }))
     }
 
+    fn gateway(&self, key: &Key) -> Option<&Gateway> {
+        self.gateways().find(|gateway| gateway.key() == *key)
+    }
+
+    fn gateways(&self) -> Box<dyn Iterator<Item = &Gateway> + '_> {
+        Box::new(self.entries.values().filter_map(|entry| match entry {
+            Entry::Gateway(gateway) => Some(gateway),
+            _ => None,
+        }))
+    }
+
     fn default_intention(&self) -> Action {
         self.mesh()
             .and_then(|mesh| mesh.default_intention)
@@ -98,6 +109,8 @@ fn what_is_said_of_sets() {
         "intention \"a\" \"tcp\" {\n permission { action = \"allow\" }\n}",
         "service \"web\" { protocol = \"http\" }\nmesh { default_intention = \"allow\" }\nintention \"a\" \"web\" {\n permission {\n action = \"allow\"\n path_prefix = \"/x\"\n }\n}",
         "service \"web\" { protocol = \"http\" }\nintention \"a\" \"web\" {\n permission { action = \"deny\" }\n permission {\n action = \"deny\"\n path_prefix = \"/x\"\n }\n}",
+        "service \"web\" { protocol = \"http\" }\ngateway \"edge\" {\n ingress {\n tls { enabled = true }\n listener {\n port = 80\n service { name = \"web\" }\n }\n listener {\n port = 80\n protocol = \"http\"\n service {\n name = \"db\"\n hosts = [\"*\", \"A.example\"]\n }\n service {\n name = \"web\"\n hosts = [\"a.example\"]\n }\n service {\n name = \"*\"\n hosts = [\"b\"]\n }\n service { name = \"edge\" }\n }\n listener {\n port = 81\n service { name = \"*\" }\n }\n listener {\n port = 82\n service {\n name = \"x\"\n hosts = [\"x\"]\n }\n }\n listener { port = 83 }\n }\n}",
+        "gateway \"out\" {\n terminating {\n service { name = \"*\" }\n service {\n name = \"a\"\n cert_file = \"/c\"\n ca_file = \"ca\"\n }\n service {\n name = \"a\"\n cert_file = \"/c\"\n key_file = \"/k\"\n }\n service {\n name = \"b\"\n sni = \"*.b\"\n }\n }\n}\ngateway \"none\" {\n ingress {}\n}\ngateway \"nor\" {\n terminating {}\n}",
         "intention \"a\" \"*\" {\n permission { action = \"allow\" }\n}",
         "service \"web\" {\n subset \"all\" {}\n connect_timeout = \"0s\"\n outlier_detection { base_ejection_time = \"0s\" }\n}",
     ];
@@ -123,6 +136,7 @@ fn what_did_not_come_through_hcl_is_checked_too() {
     );
     for entry in set.entries.values_mut() {
         match entry {
+            Entry::Gateway(_) => {}
             Entry::Service(service) => {
                 service.default_subset = Some("gone".into());
                 service.outlier_detection = Some(crate::OutlierDetection {
@@ -203,4 +217,25 @@ fn references_are_what_is_needed() {
         .map(|entry| (entry.key().to_string(), references(entry)))
         .collect();
     insta::assert_debug_snapshot!(all);
+}
+
+#[test]
+fn a_gateway_needs_the_protocol_of_its_services() {
+    let gateway = "gateway \"edge\" {\n ingress {\n listener {\n port = 80\n protocol = \"http\"\n service { name = \"web\" }\n }\n }\n}";
+    let set = Set::of(&format!(
+        "service \"web\" {{ protocol = \"http\" }}\n{gateway}"
+    ));
+    assert_eq!(check(&set, &set.keys()), Findings::default());
+    let key = EntryKey::Service(Key::of("web"));
+    let referrers = check_delete(&set, &key).unwrap_err();
+    assert_eq!(referrers.len(), 1, "{referrers:?}");
+    assert_eq!(referrers[0].by, EntryKey::Gateway(Key::of("edge")));
+    let changed = Set::of(&format!("service \"web\" {{}}\n{gateway}"));
+    let found = check(&changed, &[key]);
+    assert!(
+        found.dangling[0].to_string().contains("gateway edge"),
+        "{found:?}"
+    );
+    let needed: Vec<_> = changed.entries.values().flat_map(references).collect();
+    assert_eq!(needed.len(), 1, "{needed:?}");
 }

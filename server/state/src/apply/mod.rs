@@ -225,7 +225,20 @@ impl Draft {
         *self.endpoints.entry(service.clone()).or_default() += more;
     }
 
+    /// The services outside that a gateway stands for.
+    fn linked_by(&self, gateway: &Key) -> BTreeSet<Key> {
+        let row = self.state.gateways.get(gateway);
+        let linked = row.into_iter().flat_map(|row| row.value.linked());
+        linked.map(|one| one.service.clone()).collect()
+    }
+
     fn count_endpoints(&mut self) {
+        // Where a gateway runs is where the services are called that it stands for.
+        let changed = self.endpoints.keys();
+        let linked: BTreeSet<Key> = changed.flat_map(|key| self.linked_by(key)).collect();
+        for service in linked {
+            self.touch_endpoints(&service, 0);
+        }
         for (service, more) in std::mem::take(&mut self.endpoints) {
             let before = self.state.instance_count(&service);
             let instances = before.saturating_add_signed(more);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_model::{Entry, EntryKey, Intention, Mesh, Route, Service};
+use mesh_model::{Entry, EntryKey, Gateway, Intention, Key, Mesh, Route, Service};
 
 use super::{Draft, done};
 use crate::check;
@@ -151,6 +151,10 @@ impl Draft {
                 Entry::Service(service) => self.put(service, owner),
                 Entry::Route(route) => self.put(route, owner),
                 Entry::Intention(intention) => self.put(intention, owner),
+                Entry::Gateway(gateway) => {
+                    let key = gateway.key();
+                    self.changing_gateway(&key, |draft| draft.put(gateway, owner))
+                }
             },
             Op::Delete { key, .. } => self.delete_entry(key),
             Op::PutConfig { entry, .. } => {
@@ -180,7 +184,28 @@ impl Draft {
                 destination: destination.clone(),
                 source: source.clone(),
             }),
+            EntryKey::Gateway(key) => {
+                self.changing_gateway(key, |draft| draft.delete::<Gateway>(key))
+            }
         }
+    }
+
+    /// Changes a gateway. The services that it stood for, or stands for now,
+    /// are called elsewhere than before.
+    fn changing_gateway(
+        &mut self,
+        key: &Key,
+        change: impl FnOnce(&mut Self) -> OpResult,
+    ) -> OpResult {
+        let mut services = self.linked_by(key);
+        let result = change(self);
+        if !matches!(result.change, Change::Unchanged | Change::Absent) {
+            services.extend(self.linked_by(key));
+            for service in &services {
+                self.touch_endpoints(service, 0);
+            }
+        }
+        result
     }
 
     /// What these config entries claim in the state as it is.

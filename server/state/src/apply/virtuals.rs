@@ -122,6 +122,7 @@ mod tests {
                     meta: Default::default(),
                     weights: Weights::default(),
                     proxy: None,
+                    gateway: None,
                     checks: Default::default(),
                 },
                 node,

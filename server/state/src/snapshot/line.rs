@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_model::{Instance, Intention, Mesh, Node, Route, Row, Service};
+use mesh_model::{Gateway, Instance, Intention, Mesh, Node, Route, Row, Service};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ pub(super) enum Line {
     Service(Item<Service>),
     Route(Item<Route>),
     Intention(Item<Intention>),
+    Gateway(Item<Gateway>),
     Config(Item<ConfigEntry>),
     Node(Item<Node>),
     Instance(Item<Instance>),
@@ -72,6 +73,7 @@ impl Line {
             Self::Service(_) => "service",
             Self::Route(_) => "route",
             Self::Intention(_) => "intention",
+            Self::Gateway(_) => "gateway",
             Self::Config(_) => "config",
             Self::Node(_) => "node",
             Self::Instance(_) => "instance",
@@ -97,6 +99,7 @@ impl Line {
             Self::Service(item) => of(item),
             Self::Route(item) => of(item),
             Self::Intention(item) => of(item),
+            Self::Gateway(item) => of(item),
             Self::Config(item) => of(item),
             Self::Node(item) => of(item),
             Self::Instance(item) => of(item),

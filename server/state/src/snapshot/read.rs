@@ -46,6 +46,7 @@ impl State {
             Line::Service(item) => load(&mut self.services, item, last),
             Line::Route(item) => load(&mut self.routes, item, last),
             Line::Intention(item) => load(&mut self.intentions, item, last),
+            Line::Gateway(item) => load(&mut self.gateways, item, last),
             Line::Config(item) => load(&mut self.config, item, last),
             Line::Node(item) => load(&mut self.nodes, item, last),
             Line::Instance(item) => load(&mut self.instances, item, last),

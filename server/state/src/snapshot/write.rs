@@ -32,6 +32,7 @@ impl State {
         out.table(&self.services, Line::Service)?;
         out.table(&self.routes, Line::Route)?;
         out.table(&self.intentions, Line::Intention)?;
+        out.table(&self.gateways, Line::Gateway)?;
         out.table(&self.config, Line::Config)?;
         out.table(&self.nodes, Line::Node)?;
         out.table(&self.instances, Line::Instance)?;

@@ -5,6 +5,7 @@ mod catalog;
 mod config;
 mod corpus;
 mod forms;
+mod gateways;
 mod make;
 mod replica;
 mod restore;

@@ -193,6 +193,7 @@ pub(crate) fn instance(node: &str, id: &str, service: &str, proxied: bool) -> In
             port: 21000,
             native: false,
         }),
+        gateway: None,
         checks: [("alive".to_owned(), check(Status::Passing))].into(),
     }
 }

@@ -501,6 +501,7 @@ fn rows(state: &State) -> BTreeMap<RowKey, Held> {
         destination: row.value.destination.clone(),
         source: row.value.source.clone(),
     }));
+    add!(state.gateways(), row => RowKey::Gateway(row.value.key()));
     add!(state.nodes(), row => RowKey::Node(row.value.id.clone()));
     add!(state.instances(), row => instance_key(&row.value.node, &row.value.id));
     add!(state.registered(), row => RowKey::Endpoints(row.value.service.clone()));
@@ -511,7 +512,7 @@ fn rows(state: &State) -> BTreeMap<RowKey, Held> {
 /// Everything that could be watched in this small world.
 fn watch_keys() -> Vec<WatchKey> {
     let mut keys: Vec<WatchKey> = TableName::ALL.into_iter().map(WatchKey::Table).collect();
-    keys.extend([Topic::Mesh, Topic::Roots].map(WatchKey::Topic));
+    keys.extend([Topic::Mesh, Topic::Roots, Topic::Services].map(WatchKey::Topic));
     keys.extend([RowKey::Mesh, RowKey::Ca].map(WatchKey::Key));
     for service in SERVICES.map(key) {
         let topics = [
@@ -520,6 +521,8 @@ fn watch_keys() -> Vec<WatchKey> {
             Topic::Endpoints(service.clone()),
             Topic::Intentions(service.clone()),
             Topic::Virtual(service.clone()),
+            Topic::Gateway(service.clone()),
+            Topic::Outside(service.clone()),
         ];
         keys.extend(topics.map(WatchKey::Topic));
         keys.push(WatchKey::Key(RowKey::Service(service.clone())));

@@ -101,7 +101,7 @@ fn a_flipped_bit_is_found() {
 fn what_is_not_known_is_named_with_its_line() {
     let bytes = full().to_snapshot().unwrap();
     for (text, expected) in [
-        (r#"{"gateway":{"row":{}}}"#, "unknown variant `gateway`"),
+        (r#"{"door":{"row":{}}}"#, "unknown variant `door`"),
         (
             r#"{"mesh":{"row":{"value":{"mode":1},"owner":"cli","create_index":1,"modify_index":1,"created_at":1,"modified_at":1}}}"#,
             "unknown field `mode`",

@@ -64,6 +64,9 @@ pub struct State {
     /// Answers of the HTTP API, by target or by path, and the targets that were asked for.
     pub api: BTreeMap<String, String>,
     pub reads: Vec<String>,
+    /// Config entries that were written, and why they are refused, if they are.
+    pub written: Vec<String>,
+    pub refuse_writes: Option<String>,
     /// The next answers to changes of the catalog: error, and whether it may pass.
     pub refuse: VecDeque<(String, bool)>,
     /// The next answers to requests for a leaf.
@@ -269,9 +272,36 @@ impl Servers for Service {
         let answer = self.0.read(&request.into_inner().target);
         Ok(Response::new(answer))
     }
+
+    async fn write_config(
+        &self,
+        request: Request<pb::WriteConfigRequest>,
+    ) -> Result<Response<pb::ReadResponse>, Status> {
+        let answer = self.0.write(request.into_inner().text);
+        Ok(Response::new(answer))
+    }
 }
 
 impl Shared {
+    fn write(&self, text: String) -> pb::ReadResponse {
+        let mut state = self.state.lock().unwrap();
+        state.written.push(text);
+        let refused = state.refuse_writes.clone();
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+        pb::ReadResponse {
+            status: if refused.is_some() { 403 } else { 200 },
+            body: match refused {
+                Some(message) => {
+                    let error = serde_json::json!({"error": {"message": message}});
+                    error.to_string().into_bytes()
+                }
+                None => b"{}".to_vec(),
+            },
+            ..pb::ReadResponse::default()
+        }
+    }
+
     fn read(&self, target: &str) -> pb::ReadResponse {
         let mut state = self.state.lock().unwrap();
         state.reads.push(target.to_owned());

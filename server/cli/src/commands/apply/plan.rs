@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_model::{Entry, EntryKey, Intention, Kind, Located, Mesh, Route, Service};
+use mesh_model::{Entry, EntryKey, Gateway, Intention, Kind, Located, Mesh, Route, Service};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -220,6 +220,7 @@ fn value(entry: &Entry) -> Value {
         Entry::Mesh(noun) => serde_json::to_value(noun),
         Entry::Service(noun) => serde_json::to_value(noun),
         Entry::Route(noun) => serde_json::to_value(noun),
+        Entry::Gateway(noun) => serde_json::to_value(noun),
         Entry::Intention(noun) => serde_json::to_value(noun),
     };
     value.unwrap_or_default()
@@ -232,6 +233,7 @@ pub(crate) fn entry(kind: Kind, noun: &Value) -> Option<Entry> {
         Kind::Mesh => Mesh::deserialize(noun).map(Entry::Mesh),
         Kind::Service => Service::deserialize(noun).map(Entry::Service),
         Kind::Route => Route::deserialize(noun).map(Entry::Route),
+        Kind::Gateway => Gateway::deserialize(noun).map(Entry::Gateway),
         Kind::Intention => Intention::deserialize(noun).map(Entry::Intention),
     }
     .ok()
@@ -244,6 +246,7 @@ fn key(kind: Kind, noun: &Value) -> Option<EntryKey> {
         Kind::Mesh => EntryKey::Mesh,
         Kind::Service => EntryKey::Service(own()?),
         Kind::Route => EntryKey::Route(own()?),
+        Kind::Gateway => EntryKey::Gateway(own()?),
         Kind::Intention => EntryKey::Intention {
             source: key(noun.get("source")?)?,
             destination: key(noun.get("destination")?)?,

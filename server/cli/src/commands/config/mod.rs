@@ -45,7 +45,7 @@ pub(crate) struct ReadArgs {
 /// List the names of a kind's entries, one a line.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// mesh, service, route, intention; or Consul's
+    /// mesh, service, route, intention, gateway; or Consul's
     #[arg(long)]
     kind: String,
     /// Only those of this namespace; of intentions, to it
@@ -82,7 +82,7 @@ pub(crate) struct DeleteArgs {
 /// One entry.
 #[derive(Debug, Args)]
 struct Which {
-    /// mesh, service, route, intention; or Consul's
+    /// mesh, service, route, intention, gateway; or Consul's
     #[arg(long)]
     kind: Option<String>,
     /// Its name; of an intention, "SRC => DST"

@@ -32,6 +32,7 @@ impl Name {
             Kind::Mesh => EntryKey::Mesh,
             Kind::Service => EntryKey::Service(key(name)?),
             Kind::Route => EntryKey::Route(key(name)?),
+            Kind::Gateway => EntryKey::Gateway(key(name)?),
             Kind::Intention => {
                 let Some((source, destination)) = name.split_once("=>") else {
                     return Err(CliError::refused(
@@ -80,6 +81,7 @@ pub(super) fn label(name: &Name) -> String {
             EntryKey::Mesh => "mesh/mesh".to_owned(),
             EntryKey::Service(name) => format!("service/{name}"),
             EntryKey::Route(name) => format!("route/{name}"),
+            EntryKey::Gateway(name) => format!("gateway/{name}"),
             EntryKey::Intention {
                 source,
                 destination,
@@ -126,6 +128,7 @@ mod tests {
             ("mesh", "mesh", "mesh/mesh"),
             ("service", "web", "service/web"),
             ("route", "team/web", "route/team/web"),
+            ("gateway", "edge", "gateway/edge"),
             ("intention", "web=>db", "intention/web => db"),
             ("intention", "* => team/db", "intention/* => team/db"),
             ("service-router", "web", "service-router/web"),
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_refused() {
-        for (kind, name) in [("intention", "web"), ("service", "a/b/c"), ("gateway", "x")] {
+        for (kind, name) in [("intention", "web"), ("service", "a/b/c"), ("gate", "x")] {
             assert!(
                 Name::parse(kind, name, &Namespace::default()).is_err(),
                 "{kind} {name}"

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_model::consul::{ConfigEntry, ConsulKind};
 use mesh_model::validate::{self, View};
 use mesh_model::{
-    Diagnostic, Entry, EntryKey, Intention, Key, Located, Mesh, Place, Protocol, Route, Service,
+    Diagnostic, Entry, EntryKey, Gateway, Intention, Key, Located, Mesh, Place, Protocol, Route,
+    Service,
 };
 
 use crate::commands::files::Source;
@@ -122,6 +123,7 @@ struct Set {
     services: BTreeMap<Key, Service>,
     routes: BTreeMap<Key, Route>,
     intentions: BTreeMap<(Key, Key), Intention>,
+    gateways: BTreeMap<Key, Gateway>,
 }
 
 impl Set {
@@ -174,6 +176,9 @@ impl Set {
                 let key = (one.source.clone(), one.destination.clone());
                 self.intentions.insert(key, one);
             }
+            Entry::Gateway(gateway) => {
+                self.gateways.insert(gateway.key(), gateway);
+            }
         }
     }
 }
@@ -195,11 +200,19 @@ impl View for Set {
         self.intentions.get(&(source.clone(), destination.clone()))
     }
 
+    fn gateway(&self, key: &Key) -> Option<&Gateway> {
+        self.gateways.get(key)
+    }
+
     fn routes(&self) -> Box<dyn Iterator<Item = &Route> + '_> {
         Box::new(self.routes.values())
     }
 
     fn intentions(&self) -> Box<dyn Iterator<Item = &Intention> + '_> {
         Box::new(self.intentions.values())
+    }
+
+    fn gateways(&self) -> Box<dyn Iterator<Item = &Gateway> + '_> {
+        Box::new(self.gateways.values())
     }
 }
