@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_model::{Check, ProxyEndpoint, Status, Weights};
+use mesh_model::{Check, GatewayKind, ProxyEndpoint, Status, Weights};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::filter::{Kind, Selectors};
+use crate::gateway;
 
 /// What the name of a sidecar's service ends with.
 pub const SIDECAR: &str = "-sidecar-proxy";
@@ -31,6 +32,8 @@ pub struct Instance {
     meta: BTreeMap<String, String>,
     weights: Weights,
     proxy: Option<ProxyEndpoint>,
+    #[serde(default)]
+    gateway: Option<GatewayKind>,
     checks: BTreeMap<String, Check>,
     create_index: u64,
     modify_index: u64,
@@ -119,20 +122,20 @@ impl Instance {
     /// Whether it has this part.
     #[must_use]
     pub fn has(&self, part: Part) -> bool {
-        part == Part::Application || self.in_mesh() == Some(Part::Sidecar)
+        part == Part::Application || self.sidecar().is_some()
     }
 
     /// Which part of it is in the mesh: what others call; none: it is not called through the mesh.
     #[must_use]
     pub fn in_mesh(&self) -> Option<Part> {
-        self.proxy.as_ref().map(|proxy| match proxy.native {
-            true => Part::Application,
-            false => Part::Sidecar,
+        self.proxy.as_ref().map(|_| match self.sidecar() {
+            Some(_) => Part::Sidecar,
+            None => Part::Application,
         })
     }
 
     fn is_native(&self) -> bool {
-        self.in_mesh() == Some(Part::Application)
+        self.proxy.as_ref().is_some_and(|proxy| proxy.native)
     }
 
     /// Whether it has all of these tags, in any case, as Consul compares them.
@@ -268,13 +271,19 @@ impl Instance {
         }
     }
 
+    /// The sidecar in front of it; a gateway and a native instance have none, being in the mesh
+    /// themselves.
+    fn sidecar(&self) -> Option<&ProxyEndpoint> {
+        let proxy = self.proxy.as_ref().filter(|proxy| !proxy.native);
+        proxy.filter(|_| self.gateway.is_none())
+    }
+
     fn is_heard(&self) -> bool {
         self.node_state == "alive"
     }
 
     fn checks_of(&self, part: Part) -> impl Iterator<Item = (&String, &Check)> {
-        let sidecar = self.proxy.as_ref().filter(|proxy| !proxy.native);
-        let sidecar = sidecar.map(|proxy| format!("service:{}", proxy.id));
+        let sidecar = self.sidecar().map(|proxy| format!("service:{}", proxy.id));
         let is_sidecars = move |id: &str| {
             let rest = sidecar.as_ref().and_then(|begin| id.strip_prefix(begin));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
@@ -284,7 +293,7 @@ impl Instance {
     }
 
     fn shown(&self, part: Part) -> Shown<'_> {
-        match (part, &self.proxy) {
+        match (part, self.sidecar()) {
             (Part::Sidecar, Some(proxy)) => Shown {
                 kind: "connect-proxy",
                 id: &proxy.id,
@@ -293,7 +302,7 @@ impl Instance {
                 port: proxy.port,
             },
             _ => Shown {
-                kind: "",
+                kind: self.gateway.map_or("", gateway::name),
                 id: &self.id,
                 name: self.service.clone(),
                 address: &self.address,

@@ -67,7 +67,9 @@ pub fn sidecar(
     body: Option<&Value>,
     datacenter: &str,
 ) -> Option<Value> {
-    let sidecar = registration.sidecar.as_ref()?;
+    // A gateway is no service's sidecar, but a service itself.
+    let sidecar = registration.sidecar.as_ref();
+    let sidecar = sidecar.filter(|_| registration.gateway.is_none())?;
     let sent = Sent::of(body).object("Connect").object("SidecarService");
     let tags = Some(&sidecar.tags).filter(|tags| !tags.is_empty());
     let meta = Some(&sidecar.meta).filter(|meta| !meta.is_empty());

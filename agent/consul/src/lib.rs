@@ -19,6 +19,7 @@ pub mod echo;
 mod error;
 mod fields;
 pub mod filter;
+mod gateway;
 pub mod health;
 pub mod intentions;
 pub mod register;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::check;
 use crate::fields::Fields;
-use crate::{ConsulError, MAX_ID};
+use crate::{ConsulError, MAX_ID, gateway};
 
 /// What a registration became.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,11 +45,19 @@ pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
     check_name(&namespace).map_err(|e| fields.error("Namespace", e.to_string()))?;
 
     let mut warnings = Vec::new();
-    if let Some(kind) = fields.text("Kind")? {
+    let kind = gateway::kind(&fields)?;
+    if let (Some(kind), None) = (fields.text("Kind")?, kind) {
         warnings.push(format!(
             "Kind {kind:?} is echoed, but nothing is wired for it"
         ));
     }
+    let (gateway, own) = match kind {
+        Some(kind) => {
+            let (gateway, own) = gateway::read(&fields, kind, &id)?;
+            (Some(gateway), Some(own))
+        }
+        None => (None, None),
+    };
     let connect = fields.object("Connect")?;
     let (native, sidecar) = match &connect {
         Some(connect) => (connect.flag("Native")?, connect.object("SidecarService")?),
@@ -61,7 +69,8 @@ pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
     }
     let sidecar = match sidecar {
         Some(fields) => Some(read_sidecar(&fields, &id, &service, &mut warnings)?),
-        None => None,
+        // A gateway is its own proxy.
+        None => own,
     };
     Ok(Registered {
         registration: Registration {
@@ -75,7 +84,7 @@ pub fn parse(body: &Value) -> Result<Registered, ConsulError> {
             id,
             namespace,
             service,
-            gateway: None,
+            gateway,
             sidecar,
             native,
         },
@@ -218,7 +227,9 @@ fn expose(fields: &Fields<'_>) -> Result<Vec<ExposePath>, ConsulError> {
     Ok(out)
 }
 
-fn tagged_addresses(fields: &Fields<'_>) -> Result<BTreeMap<String, TaggedAddress>, ConsulError> {
+pub(crate) fn tagged_addresses(
+    fields: &Fields<'_>,
+) -> Result<BTreeMap<String, TaggedAddress>, ConsulError> {
     let mut out = BTreeMap::new();
     for (name, fields) in fields.object_map("TaggedAddresses")? {
         let address = TaggedAddress {

@@ -175,7 +175,7 @@ fn what_cannot_be_wired_is_echoed_and_said() {
         {"DestinationName": "d", "LocalBindPort": 4, "DestinationType": "prepared_query"},
         {"DestinationName": "e"},
     ]);
-    body["Kind"] = json!("ingress-gateway");
+    body["Kind"] = json!("zebra");
     let registered = register::parse(&body).unwrap();
     assert_eq!(registered.warnings.len(), 4, "{:?}", registered.warnings);
     let registration = registered.registration;
@@ -198,7 +198,7 @@ fn what_cannot_be_wired_is_echoed_and_said() {
     assert_eq!(echoed["Proxy"]["Upstreams"].as_array().unwrap().len(), 5);
     assert_eq!(
         echo::service(&registration, Some(&body), "dc1")["Kind"],
-        "ingress-gateway"
+        "zebra"
     );
 }
 
@@ -420,7 +420,6 @@ prop_compose! {
         put(&mut map, "Address", address);
         put(&mut map, "Tags", json!(tags));
         put(&mut map, "Meta", json!(meta));
-        put(&mut map, "Kind", kind);
         put(&mut map, "EnableTagOverride", tag_override);
         if let Some((passing, warning)) = weights {
             put(&mut map, "Weights", json!({"Passing": passing, "Warning": warning}));
@@ -433,6 +432,9 @@ prop_compose! {
             put(&mut sidecar, "Tags", json!(own_tags));
             put(&mut sidecar, "Proxy", json!({"Upstreams": upstreams, "MeshGateway": {}}));
             map.insert("Connect".into(), json!({"SidecarService": sidecar}));
+        } else if port != 0 {
+            // A gateway has no sidecar.
+            put(&mut map, "Kind", kind);
         }
         map.into()
     }
@@ -453,5 +455,101 @@ proptest! {
         let at = at % data.len();
         data[at] = with;
         mesh_consul::fuzz(&data);
+    }
+}
+
+/// As Nomad registers the gateway of a bridged group.
+fn ingress() -> Value {
+    json!({"ID": "_nomad-task-6f-group-gate-edge-inbound", "Name": "edge", "Port": 8080,
+        "Address": "10.0.0.5", "Kind": "ingress-gateway", "Meta": {"external-source": "nomad"},
+        "Check": null, "Checks": [],
+        "TaggedAddresses": {"lan_ipv4": {"Address": "10.0.0.5", "Port": 8080}},
+        "Proxy": {"Config": {
+            "connect_timeout_ms": 5000,
+            "envoy_gateway_bind_addresses": {"web": {"Address": "0.0.0.0", "Port": 8080}},
+            "envoy_gateway_bind_tagged_addresses": false,
+            "envoy_gateway_no_default_bind": true},
+          "MeshGateway": {}, "Expose": {}}})
+}
+
+#[test]
+fn a_gateway_is_its_own_proxy() {
+    let body = ingress();
+    let registered = register::parse(&body).unwrap();
+    assert_eq!(registered.warnings, [""; 0]);
+    let registration = registered.registration;
+    let gateway = registration.gateway.as_ref().unwrap();
+    let bind: Vec<_> = gateway
+        .bind
+        .iter()
+        .map(|it| (&*it.address, it.port))
+        .collect();
+    assert_eq!(bind, [("0.0.0.0", 8080)]);
+    let own = registration.sidecar.as_ref().unwrap();
+    assert_eq!((&own.id, own.port), (&registration.id, 8080));
+    assert!(own.proxy.config.contains_key("connect_timeout_ms"));
+
+    // Nomad compares what it finds, and looks for no sidecar.
+    let echoed = echo::service(&registration, Some(&body), "dc1");
+    for key in [
+        "ID",
+        "Kind",
+        "Port",
+        "Address",
+        "Meta",
+        "TaggedAddresses",
+        "Proxy",
+    ] {
+        assert_eq!(echoed[key], body[key], "{key}");
+    }
+    assert_eq!(echo::sidecar(&registration, Some(&body), "dc1"), None);
+}
+
+#[test]
+fn where_a_gateway_binds() {
+    let mut body = ingress();
+    body["TaggedAddresses"]["wan"] = json!({"Address": "192.0.2.1", "Port": 443});
+    let config = &mut body["Proxy"]["Config"];
+    config["envoy_gateway_bind_tagged_addresses"] = json!(true);
+    config["envoy_gateway_no_default_bind"] = json!(false);
+    let registration = register::parse(&body).unwrap().registration;
+    let bind = registration.gateway.unwrap().bind;
+    let bind: Vec<_> = bind.iter().map(|it| (&*it.address, it.port)).collect();
+    let all = [("0.0.0.0", 8080), ("10.0.0.5", 8080), ("192.0.2.1", 443)];
+    assert_eq!(bind, all);
+}
+
+#[test]
+fn what_no_gateway_can_be_is_refused_by_name() {
+    for (place, value, said) in [
+        (
+            "/Kind",
+            json!("mesh-gateway"),
+            "Kind: \"mesh-gateway\" is not supported yet",
+        ),
+        ("/Port", json!(0), "Port: missing"),
+        (
+            "/Connect",
+            json!({"SidecarService": {}}),
+            "Connect: a gateway has no sidecar",
+        ),
+        (
+            "/Proxy/Config/envoy_gateway_bind_addresses",
+            json!({}),
+            "Proxy.Config: it binds nothing",
+        ),
+        (
+            "/Proxy/Config/envoy_gateway_bind_addresses/web/Address",
+            json!("edge.example"),
+            "is not an IP address to bind",
+        ),
+    ] {
+        let mut body = ingress();
+        match body.pointer_mut(place) {
+            Some(at) => *at = value,
+            None => body["Connect"] = value,
+        }
+        let error = register::parse(&body).unwrap_err().to_string();
+        assert!(error.contains(said), "{place}: {error}");
     }
 }

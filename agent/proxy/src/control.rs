@@ -70,6 +70,8 @@ struct Held {
     active: Vec<u8>,
     /// Of the config that runs.
     version: Option<Version>,
+    /// What the newest config needs in the leaf.
+    dns_names: Vec<String>,
 }
 
 struct Pending {
@@ -147,8 +149,17 @@ impl Control {
                 self.status.agent(reason);
             }
             Event::Roots(roots) => self.roots(roots, held).await,
-            Event::Leaf(leaf) => self.leaf(leaf, held).await,
-            Event::Config(config) => self.config(config, held).await,
+            Event::Leaf(leaf) => {
+                self.leaf(leaf, held).await;
+                if self.lacks_names(held) {
+                    // Whoever signed it did not know them yet.
+                    held.renew = Some(Instant::now() + LEAF_RETRY);
+                }
+            }
+            Event::Config(config) => {
+                self.config(config, held).await;
+                self.ask_for_names(held);
+            }
             Event::Dns(answer) => {
                 let message = match answer.error.is_empty() {
                     true => Ok(answer.message),
@@ -160,6 +171,27 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Asks for another leaf where the one in use has not the names that the
+    /// config needs.
+    fn ask_for_names(&self, held: &mut Held) {
+        if self.lacks_names(held) && held.connected {
+            held.renew = Some(Instant::now() + LEAF_RETRY);
+            self.wish(Wish::Leaf);
+        }
+    }
+
+    fn lacks_names(&self, held: &Held) -> bool {
+        let leaf = match &held.tls {
+            Some(tls) => tls.leaf(),
+            None => held.leaf.as_ref().map(|leaf| leaf.leaf().clone()),
+        };
+        leaf.is_some_and(|leaf| {
+            held.dns_names
+                .iter()
+                .any(|name| !leaf.dns_names.contains(name))
+        })
     }
 
     /// What the data plane asks. While there is no agent nothing is kept for
@@ -325,6 +357,7 @@ impl Control {
         }
         match self.read(&came) {
             Ok(config) => {
+                held.dns_names.clone_from(&config.dns_names);
                 held.config = Some(Pending {
                     config,
                     serial: came.serial,
@@ -343,7 +376,8 @@ impl Control {
                 if let Some(plane) = self.plane.borrow().clone() {
                     // Without a readable policy nobody may call.
                     let policy = ProxyConfig::policy_of(&came.config).unwrap_or_default();
-                    not_understood = plane.apply_policy(&policy);
+                    let services = ProxyConfig::policies_of(&came.config);
+                    not_understood = plane.apply_policies(&policy, &services);
                 }
                 self.ack(What::Config(came.serial), error, &not_understood);
             }

@@ -103,6 +103,7 @@ pub(crate) fn example() -> StaticFile {
             trust_domain: domain.to_owned(),
             node: String::new(),
             policy: PolicyForm::new(Action::Allow, []),
+            policies: Vec::new(),
             inbound: Some(Inbound {
                 address: "127.0.0.1".to_owned(),
                 port: 21000,
@@ -110,6 +111,9 @@ pub(crate) fn example() -> StaticFile {
                 application: "127.0.0.1:8080".to_owned(),
                 connect_timeout: Duration::from_secs(5),
             }),
+            terminating: None,
+            ingress: Vec::new(),
+            dns_names: Vec::new(),
             transparent: None,
             outbound: vec![Outbound {
                 service: backend.clone(),

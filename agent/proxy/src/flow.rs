@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mesh_model::Key;
 use mesh_policy::Decider;
 
 use crate::cut::{Cut, CutCell};
+use crate::inbound::Caller;
 use crate::relay::Meter;
 use crate::telemetry::{Opened, StreamRecord, StreamSeries};
 use crate::worker::Worker;
@@ -19,7 +19,7 @@ pub(crate) struct Flow {
     series: Rc<StreamSeries>,
     _opened: Opened,
     /// Of a stream from another sidecar: who asks.
-    source: Option<Key>,
+    caller: Option<Rc<Caller>>,
     began: Instant,
     from_caller: Cell<u64>,
     to_caller: Cell<u64>,
@@ -34,14 +34,14 @@ impl Flow {
     pub(crate) fn begin(
         worker: &Rc<Worker>,
         series: Rc<StreamSeries>,
-        source: Option<Key>,
+        caller: Option<Rc<Caller>>,
     ) -> Rc<Self> {
         worker.live.open(series.direction()).stream_began();
         let flow = Rc::new(Self {
             worker: worker.clone(),
             _opened: series.opened(),
             series,
-            source,
+            caller,
             began: Instant::now(),
             from_caller: Cell::new(0),
             to_caller: Cell::new(0),
@@ -51,14 +51,14 @@ impl Flow {
             cut: CutCell::default(),
             place: Cell::new(None),
         });
-        if flow.source.is_some() {
+        if flow.caller.is_some() {
             flow.place.set(Some(worker.live.add_flow(&flow)));
         }
         flow
     }
 
-    pub(crate) fn source(&self) -> Option<&Key> {
-        self.source.as_ref()
+    pub(crate) fn caller(&self) -> Option<&Rc<Caller>> {
+        self.caller.as_ref()
     }
 
     pub(crate) fn cut_cell(&self) -> &CutCell {

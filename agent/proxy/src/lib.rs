@@ -27,6 +27,7 @@ mod flow;
 pub mod fuzz;
 mod http;
 mod inbound;
+mod ingress;
 mod lifecycle;
 mod listen;
 mod listening;

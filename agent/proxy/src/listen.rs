@@ -53,7 +53,9 @@ pub(crate) fn bind(key: &ListenKey, workers: usize, may_share: bool) -> io::Resu
     match key {
         ListenKey::Tcp(address, _) => bind_tcp(*address, workers, may_share),
         ListenKey::Unix(path, mode) => bind_unix(path, *mode, workers),
-        ListenKey::Virtual(_) => Err(io::Error::other("nothing is bound for a virtual address")),
+        ListenKey::Virtual(_) | ListenKey::Host(..) | ListenKey::Service(_) => {
+            Err(io::Error::other("nothing is bound for this"))
+        }
     }
 }
 

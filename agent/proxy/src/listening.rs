@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::config::Expose;
-use crate::inbound::{self, InboundView};
+use crate::inbound::{self, InboundView, TerminatingView};
+use crate::ingress::{self, IngressView};
 use crate::lifecycle::{Lifecycle, Member, Phase, reaches};
 use crate::listen::Listener;
 use crate::net::{Acceptor, Socket};
@@ -37,6 +38,10 @@ pub(crate) enum Role {
     Exposed(Rc<Expose>),
     /// Calls that the kernel redirected.
     Redirected(Rc<RedirectedView>),
+    /// Calls from outside the mesh.
+    Ingress(Rc<IngressView>),
+    /// Calls of other sidecars, of services outside the mesh.
+    Terminating(Rc<TerminatingView>),
 }
 
 impl Listening {
@@ -89,6 +94,20 @@ impl Listening {
         }
     }
 
+    pub(crate) fn ingress(&self) -> Option<Rc<IngressView>> {
+        match &*self.role.borrow() {
+            Role::Ingress(view) => Some(view.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn terminating(&self) -> Option<Rc<TerminatingView>> {
+        match &*self.role.borrow() {
+            Role::Terminating(view) => Some(view.clone()),
+            _ => None,
+        }
+    }
+
     /// Begins nothing any more. When this returns the address is free.
     pub(crate) async fn close(&self) {
         self.life.enter(Phase::Draining);
@@ -98,8 +117,13 @@ impl Listening {
         }
     }
 
+    /// Whether others call here, and not the proxy's own application.
     pub(crate) fn is_inbound(&self) -> bool {
-        matches!(&*self.role.borrow(), Role::Inbound(_))
+        let role = &*self.role.borrow();
+        matches!(
+            role,
+            Role::Inbound(_) | Role::Ingress(_) | Role::Terminating(_)
+        )
     }
 
     /// Accepts connections until its end.
@@ -155,7 +179,9 @@ async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, mem
     let role = listening.role.borrow().clone();
     // Boxed, so that each holds what its own role needs, and not the most.
     match role {
-        Role::Inbound(_) => Box::pin(inbound::serve(worker, listening, socket, member)).await,
+        Role::Inbound(_) | Role::Terminating(_) => {
+            Box::pin(inbound::serve(worker, listening, socket, member)).await;
+        }
         Role::Outbound(_) => Box::pin(outbound::serve(worker, listening, socket, member)).await,
         Role::Exposed(_) => {
             Box::pin(inbound::serve_exposed(worker, listening, socket, member)).await;
@@ -163,6 +189,7 @@ async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, mem
         Role::Redirected(_) => {
             Box::pin(transparent::serve(worker, listening, socket, member)).await;
         }
+        Role::Ingress(_) => Box::pin(ingress::serve(worker, listening, socket, member)).await,
     }
 }
 

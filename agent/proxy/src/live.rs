@@ -109,10 +109,10 @@ impl Live {
             .filter_map(Weak::upgrade)
             .collect();
         for flow in flows {
-            let Some(source) = flow.source() else {
+            let Some(caller) = flow.caller() else {
                 continue;
             };
-            let decision = current.policy.stream(source);
+            let decision = caller.policy(current).stream(&caller.key);
             if !decision.is_allowed() {
                 flow.deny(decision.by);
             }
@@ -147,7 +147,7 @@ fn check_exchange(exchange: &Exchange, current: &Current) {
         }
         None => &missing,
     };
-    let decision = current.policy.request(
+    let decision = asked.caller.policy(current).request(
         asked.source(),
         &RequestFacts {
             method: exchange.method(),

@@ -175,6 +175,10 @@ fn tune(stream: &TcpStream) {
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Of somebody outside the mesh, who called over TLS.
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// To a service outside the mesh, over TLS.
+    Origin(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
 /// A connection that can be ended so that the other side sees an error, never
@@ -191,6 +195,8 @@ impl Break for Socket {
             }
             // A Unix socket has no such thing; unread bytes make it an error.
             Self::Unix(_) => {}
+            Self::Tls(stream) => stream.break_off(),
+            Self::Origin(stream) => stream.break_off(),
         }
     }
 }
@@ -228,6 +234,8 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Origin(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -241,6 +249,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Origin(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -252,6 +262,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Origin(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -263,6 +275,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Origin(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -270,6 +284,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Origin(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_model::Key;
+use mesh_proto::config::OriginTls;
 use mesh_tls::SpiffeId;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -17,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{Address, Compiled, Endpoint, ListenKey, Transparent};
-use crate::inbound::{Application, InboundView};
+use crate::inbound::{Application, InboundView, TerminatingView};
+use crate::ingress::IngressView;
 use crate::lifecycle::Phase;
 use crate::listen::Listener;
 use crate::listening::{Listening, Role};
@@ -32,6 +35,9 @@ use crate::transparent::RedirectedView;
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How long what was cut may take to see it.
 const AFTER_CUT: Duration = Duration::from_secs(1);
+
+/// Where an application is, and how TLS is spoken to it.
+type ApplicationKey = (Address, Option<Arc<OriginTls>>);
 
 /// One worker.
 pub(crate) struct Worker {
@@ -54,8 +60,10 @@ pub(crate) struct Worker {
     wordless_config: OnceCell<Arc<ServerConfig>>,
     began: std::time::Instant,
     clusters: RefCell<HashMap<String, Rc<ClusterState>>>,
-    peers: RefCell<HashMap<(Address, SpiffeId), Rc<Peer>>>,
-    applications: RefCell<HashMap<Address, Rc<Application>>>,
+    /// By the service as well: a gateway stands for several, and which is meant is
+    /// said once, when the connection is made.
+    peers: RefCell<HashMap<(Address, SpiffeId, Key), Rc<Peer>>>,
+    applications: RefCell<HashMap<ApplicationKey, Rc<Application>>>,
     listening: RefCell<HashMap<ListenKey, Rc<Listening>>>,
     /// Listeners that ended, with connections that have not.
     leaving: RefCell<Vec<Rc<Listening>>>,
@@ -145,9 +153,9 @@ impl Worker {
     }
 
     /// The connections to an instance.
-    pub(crate) fn peer(&self, endpoint: &Endpoint) -> Rc<Peer> {
+    pub(crate) fn peer(&self, endpoint: &Endpoint, service: &Key) -> Rc<Peer> {
         let (address, identity) = (endpoint.address.clone(), endpoint.identity.clone());
-        let key = (address.clone(), identity.clone());
+        let key = (address.clone(), identity.clone(), service.clone());
         let mut peers = self.peers.borrow_mut();
         let peer = peers
             .entry(key)
@@ -156,13 +164,18 @@ impl Worker {
         peer.clone()
     }
 
-    /// The connections to an application.
-    pub(crate) fn application(&self, address: &Address) -> Rc<Application> {
+    /// The connections to an application, or over TLS to a service outside.
+    pub(crate) fn application(
+        &self,
+        address: &Address,
+        tls: Option<&Arc<OriginTls>>,
+    ) -> Rc<Application> {
         let transparent = &self.shared.transparent;
         let mut all = self.applications.borrow_mut();
-        let application = all
-            .entry(address.clone())
-            .or_insert_with(|| Rc::new(Application::new(address.clone(), transparent.clone())));
+        let (address, tls) = (address.clone(), tls.cloned());
+        let application = all.entry((address.clone(), tls.clone()));
+        let make = || Rc::new(Application::new(address, tls, transparent.clone()));
+        let application = application.or_insert_with(make);
         application.clone()
     }
 
@@ -178,12 +191,25 @@ impl Worker {
                 now.insert(key, listening);
             } else if let Some(socket) = sockets.remove(&key) {
                 now.insert(key, Listening::begin(self, role, socket));
-            } else if let ListenKey::Virtual(_) = key {
+            } else if !key.is_bound() {
                 now.insert(key, Listening::unbound(self, role));
             }
         };
         for (key, role) in self.roles(config) {
             run(&mut now, key, role);
+        }
+        if let Some(terminating) = &config.terminating {
+            let view = Rc::new(TerminatingView::new(terminating, &now));
+            for key in &terminating.keys {
+                run(&mut now, key.clone(), Role::Terminating(view.clone()));
+            }
+        }
+        for ingress in &config.ingress {
+            // What is behind it is there now.
+            let view = Rc::new(IngressView::new(self, ingress, &now));
+            for key in &ingress.keys {
+                run(&mut now, key.clone(), Role::Ingress(view.clone()));
+            }
         }
         if let Some(transparent) = &config.transparent {
             // What it needs is there now.
@@ -229,11 +255,12 @@ impl Worker {
         let clusters = self.clusters.borrow();
         let mut roles = Vec::new();
         if let Some(inbound) = &config.inbound {
-            let view = InboundView {
-                config: inbound.clone(),
-                application: self.application(&inbound.application),
-            };
+            let view = InboundView::new(self, inbound.clone());
             roles.push((inbound.key.clone(), Role::Inbound(Rc::new(view))));
+        }
+        for outside in config.outside() {
+            let view = InboundView::new(self, outside.clone());
+            roles.push((outside.key.clone(), Role::Inbound(Rc::new(view))));
         }
         for outbound in &config.outbound {
             if let Some(view) = OutboundView::new(outbound.clone(), &clusters) {

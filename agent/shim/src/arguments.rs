@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use mesh_model::GatewayKind;
+
 use crate::Fault;
 
 /// Where the agent answers when nothing else is said.
@@ -25,6 +27,8 @@ pub enum Command {
 pub struct Arguments {
     /// The sidecar's or gateway's id.
     pub proxy_id: String,
+    /// The kind of gateway; none for a sidecar.
+    pub gateway: Option<GatewayKind>,
     /// Where the agent's API is: `host:port`, `http://…`, `https://…` or
     /// `unix://path`.
     pub http_addr: String,
@@ -49,8 +53,7 @@ impl fmt::Debug for Arguments {
 }
 
 /// Flags of Consul's that change nothing here, and whether a value follows.
-const IGNORED: [(&str, bool); 11] = [
-    ("gateway", true),
+const IGNORED: [(&str, bool); 10] = [
     ("grpc-ca-file", true),
     ("ca-file", true),
     ("ca-path", true),
@@ -80,6 +83,7 @@ impl Arguments {
 
     fn envoy(words: &[&str]) -> Result<Self, Fault> {
         let (mut proxy_id, mut http_addr, mut bootstrap) = (None, None, false);
+        let mut gateway = None;
         let (mut grpc_addr, mut admin_bind, mut ready_bind, mut token) = (None, None, None, None);
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
@@ -97,6 +101,13 @@ impl Arguments {
             match name {
                 "bootstrap" => bootstrap = inline != Some("false"),
                 "proxy-id" => proxy_id = Some(value()?),
+                "gateway" => {
+                    let kind = value()?;
+                    let known = GatewayKind::parse(&kind);
+                    gateway = Some(known.ok_or_else(|| {
+                        Fault::Usage(format!("a gateway of kind `{kind}` is not supported yet"))
+                    })?);
+                }
                 "http-addr" => http_addr = Some(value()?),
                 "grpc-addr" => grpc_addr = Some(value()?),
                 "admin-bind" => admin_bind = Some(value()?),
@@ -118,6 +129,7 @@ impl Arguments {
         Ok(Self {
             proxy_id: filled(proxy_id)
                 .ok_or_else(|| Fault::Usage("-proxy-id is missing".to_owned()))?,
+            gateway,
             http_addr: filled(http_addr).unwrap_or_else(|| HTTP_ADDR.to_owned()),
             grpc_addr: filled(grpc_addr),
             admin_bind: filled(admin_bind),
@@ -150,6 +162,7 @@ mod tests {
             read,
             Arguments {
                 proxy_id: "_nomad-task-6f-group-api-count-api-9001-sidecar-proxy".to_owned(),
+                gateway: Some(GatewayKind::Ingress),
                 http_addr: "127.0.0.1:8500".to_owned(),
                 grpc_addr: Some("unix://alloc/tmp/consul_grpc.sock".to_owned()),
                 admin_bind: Some("127.0.0.2:19001".to_owned()),
@@ -174,6 +187,10 @@ mod tests {
             (
                 "connect envoy -bootstrap -sidecar a",
                 "-sidecar is not known",
+            ),
+            (
+                "connect envoy -bootstrap -proxy-id a -gateway mesh",
+                "a gateway of kind `mesh` is not supported yet",
             ),
             ("connect envoy web", "`web` is not a flag"),
         ] {

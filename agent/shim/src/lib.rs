@@ -83,6 +83,7 @@ pub async fn bootstrap(arguments: &Arguments, wait: Duration) -> Result<Bootstra
     let socket = find::socket(&arguments.http_addr).await?;
     let request = BootstrapRequest {
         proxy_id: Some(arguments.proxy_id.clone()),
+        gateway: arguments.gateway,
         admin: arguments.admin_bind.clone(),
         ready: arguments.ready_bind.clone(),
         grpc_addr: arguments.grpc_addr.clone(),

@@ -163,6 +163,20 @@ impl FactStore {
         self.endpoints.get(key).map(Vec::as_slice)
     }
 
+    /// The gateway, `None` in it when there is none.
+    pub(crate) fn gateway(&self, key: &Key) -> Option<Option<&Gateway>> {
+        self.gateways.get(key).map(Option::as_ref)
+    }
+
+    pub(crate) fn outside(&self, key: &Key) -> Option<&[Outside]> {
+        self.outside.get(key).map(Vec::as_slice)
+    }
+
+    /// Every service that there is.
+    pub(crate) fn all_services(&self) -> Option<&[Key]> {
+        self.all_services.as_deref()
+    }
+
     pub(crate) fn intentions(&self, key: &Key) -> Option<&[serde_json::Value]> {
         self.intentions.get(key).map(Vec::as_slice)
     }

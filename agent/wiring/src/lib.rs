@@ -11,6 +11,8 @@
 mod called;
 mod clusters;
 mod facts;
+mod ingress;
+mod terminating;
 mod transparent;
 mod wire;
 

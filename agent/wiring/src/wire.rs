@@ -9,7 +9,7 @@ use mesh_proto::fact::{MeshFact, Topic};
 
 use crate::clusters::Clusters;
 use crate::transparent::{self, Wants};
-use crate::{FactStore, called};
+use crate::{FactStore, called, ingress, terminating};
 
 /// What a config is made of.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +86,7 @@ pub fn wire(input: &Input<'_>) -> Wired {
             _ => None,
         }
     }));
+    problems.extend(ingress::problems(input));
     if let Some(mesh) = facts.mesh() {
         let elsewhere = input.sidecar.proxy.upstreams.iter();
         problems.extend(elsewhere.filter(|it| !is_here(it, mesh)).map(|it| {
@@ -111,12 +112,15 @@ pub fn wire(input: &Input<'_>) -> Wired {
 /// What the proxy cannot be without.
 fn needed(input: &Input<'_>) -> BTreeSet<Topic> {
     let own = input.registration.key();
-    let mut topics = BTreeSet::from([
-        Topic::Mesh,
-        Topic::Roots,
-        Topic::Service(own.clone()),
-        Topic::Intentions(own),
-    ]);
+    let mut topics = BTreeSet::from([Topic::Mesh, Topic::Roots]);
+    if input.registration.gateway.is_some() {
+        // Nobody calls it through the mesh: there are no intentions to hang on.
+        topics.insert(Topic::Gateway(own));
+        topics.extend(ingress::topics(input));
+        topics.extend(terminating::topics(input));
+        return topics;
+    }
+    topics.extend([Topic::Service(own.clone()), Topic::Intentions(own)]);
     for (_, called) in input.declared() {
         topics.extend(called::topics(input.facts, &called));
         if input.is_transparent() {
@@ -150,6 +154,9 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
             called::outbound(input.facts, &called, bind(upstream), &mut clusters)
         })
         .collect();
+    let (listeners, exposed) = ingress::wire(input, &mut clusters);
+    outbound.extend(exposed);
+    let (terminating, policies) = terminating::wire(input, mesh);
     let transparent = input.is_transparent().then(|| {
         let (transparent, more) = transparent::wire(input, mesh, &mut clusters);
         outbound.extend(more);
@@ -164,8 +171,14 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
             default: mesh.default_intention.as_str().to_owned(),
             intentions: input.facts.intentions(&own).unwrap_or_default().to_vec(),
         },
+        policies,
         inbound: inbound(input),
         outbound,
+        terminating,
+        ingress: listeners,
+        dns_names: ingress::of(input)
+            .map(|(_, ingress)| ingress.dns_names(&mesh.datacenter))
+            .unwrap_or_default(),
         transparent,
         expose: sidecar.proxy.expose.clone(),
         clusters: clusters.into_map(),
@@ -179,6 +192,9 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
 fn inbound(input: &Input<'_>) -> Option<Inbound> {
     let (registration, sidecar) = (input.registration, input.sidecar);
     let proxy = &sidecar.proxy;
+    if registration.gateway.is_some() {
+        return None;
+    }
     let port = proxy.local_service_port.unwrap_or(registration.port);
     if port == 0 && sidecar.checks.is_empty() {
         return None;

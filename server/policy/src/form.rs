@@ -46,15 +46,21 @@ pub enum Feature {
     Retries,
     /// Calls to any address, redirected by the kernel.
     Transparent,
+    /// Calls from outside the mesh, at an ingress gateway.
+    Ingress,
+    /// Calls to the outside, at a terminating gateway.
+    Terminating,
 }
 
 impl Feature {
     /// All that this build knows.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Permissions,
         Self::Query,
         Self::Retries,
         Self::Transparent,
+        Self::Ingress,
+        Self::Terminating,
     ];
 
     /// As it is written on the wire.
@@ -64,6 +70,8 @@ impl Feature {
             Self::Query => "query",
             Self::Retries => "retries",
             Self::Transparent => "transparent",
+            Self::Ingress => "ingress",
+            Self::Terminating => "terminating",
         }
     }
 }

@@ -36,12 +36,26 @@ pub struct ProxyConfig {
     /// Who may call. Wrong or missing: nobody.
     #[serde(default)]
     pub policy: PolicyForm,
+    /// Who may call the services that a terminating gateway stands for; a
+    /// service that is not among them may be called by nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<ServicePolicy>,
     /// Where other sidecars call, and what stands behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbound: Option<Inbound>,
     /// Where the application calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbound: Vec<Outbound>,
+    /// Where other sidecars call, of a terminating gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminating: Option<Terminating>,
+    /// Where calls come from outside the mesh: of an ingress gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ingress: Vec<IngressListener>,
+    /// The DNS names that the proxy's leaf must have: for a leaf without one of
+    /// them another is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_names: Vec<String>,
     /// How the application's calls to any address are taken; absent: they are
     /// not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +81,20 @@ impl ProxyConfig {
             .map(|it| it.policy)
     }
 
+    /// The same of the policies of services: each that can be read. One that
+    /// cannot is not there, and denies.
+    pub fn policies_of(json: &[u8]) -> Vec<ServicePolicy> {
+        #[derive(Deserialize)]
+        struct Only {
+            #[serde(default)]
+            policies: Vec<serde_json::Value>,
+        }
+        let only = serde_json::from_slice::<Only>(json);
+        let policies = only.map(|it| it.policies).unwrap_or_default();
+        let read = policies.into_iter().map(serde_json::from_value);
+        read.filter_map(Result::ok).collect()
+    }
+
     /// The features that a proxy must have to run it. One without them keeps
     /// its last good config. What the *policy* needs is not among them: the
     /// policy is always taken, and what is unknown in it denies.
@@ -81,6 +109,12 @@ impl ProxyConfig {
             .any(|one| !one.query.is_empty())
         {
             needs.push(Feature::Query);
+        }
+        if !self.ingress.is_empty() {
+            needs.push(Feature::Ingress);
+        }
+        if self.terminating.is_some() {
+            needs.push(Feature::Terminating);
         }
         if self.transparent.is_some() {
             needs.push(Feature::Transparent);
@@ -186,6 +220,117 @@ pub enum Bind {
         /// The address, in both families.
         address: VirtualAddress,
     },
+    /// Nothing is bound: what comes to the [`IngressListener`] of that port and
+    /// asks for one of these hosts; all of it where that carries byte streams.
+    Ingress {
+        /// The port.
+        port: u16,
+        /// Each is a name; `*.` and a name; a name, `.` and `*`; or `*` for what
+        /// no other is for. The most exact counts. Empty for byte streams.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<String>,
+    },
+}
+
+/// Who may call a service that a terminating gateway stands for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServicePolicy {
+    /// The service.
+    pub service: Key,
+    /// Who may.
+    pub policy: PolicyForm,
+}
+
+/// Where other sidecars call services outside the mesh: which is meant says the
+/// name in the TLS hello. The gateway proves its own identity, and each
+/// service's own policy decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terminating {
+    /// Where it binds.
+    pub bind: Vec<BindAddress>,
+    /// The services.
+    pub services: Vec<OutsideService>,
+}
+
+/// An address to bind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindAddress {
+    /// An IP.
+    pub address: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// A service outside the mesh.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutsideService {
+    /// The service.
+    pub service: Key,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// How long to wait for a connection to it.
+    pub connect_timeout: Duration,
+    /// How TLS is spoken to it; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<OriginTls>,
+    /// Its instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<OutsideInstance>,
+}
+
+/// How TLS is spoken to a service outside: files are the gateway's machine's,
+/// and are read when a config with another form of this comes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginTls {
+    /// Path of what is trusted, PEM.
+    pub ca_file: String,
+    /// Path of the certificate that is shown, PEM; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cert_file: String,
+    /// Path of its key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_file: String,
+    /// The name that is asked for and must be in the certificate; empty: the
+    /// host of the address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sni: String,
+}
+
+/// An instance of a service outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutsideInstance {
+    /// `<node>/<instance>`.
+    pub id: String,
+    /// Its address: an IP, or a name for the resolver.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// Its part, relative to the others'; more than 0.
+    pub weight: u32,
+    /// Whether it is used.
+    pub health: Health,
+}
+
+/// Where calls come from outside the mesh. What is behind it are the outbounds
+/// with its [`Bind::Ingress`]: several, each with its hosts, for requests; one
+/// for byte streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngressListener {
+    /// The addresses to bind, IPs.
+    pub addresses: Vec<String>,
+    /// The port; unique among them.
+    pub port: u16,
+    /// Byte streams, or requests.
+    pub protocol: Protocol,
+    /// Whether it speaks TLS to the outside, with the proxy's own leaf.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
 }
 
 /// One rule of a route.
@@ -305,6 +450,7 @@ pub fn fuzz(data: &[u8]) {
         if let Some(policy) = &policy {
             assert_eq!(config.policy, *policy);
         }
+        assert_eq!(config.policies, ProxyConfig::policies_of(data));
     }
     let (compiled, denied) = Policy::compile(&policy.unwrap_or_default(), &Features::default());
     // One that can be read so far governs its own pair, unless a more exact

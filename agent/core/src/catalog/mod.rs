@@ -327,6 +327,7 @@ impl Catalog {
         }
         let mut picked = false;
         if let Some(sidecar) = &mut registration.sidecar
+            && registration.gateway.is_none()
             && sidecar.port == 0
         {
             let before = known

@@ -99,6 +99,15 @@ pub(crate) async fn issue(
                 tracing::warn!(proxy = proxy_id, ?uid, reason, "a bootstrap was refused");
                 return Err(Failure::forbidden(format!("proxy {proxy_id}: {reason}")));
             }
+            let kind = registration.gateway.as_ref().map(|it| it.kind);
+            if let Some(wanted) = request.gateway
+                && kind != Some(wanted)
+            {
+                let is = kind.map_or("no gateway".to_owned(), |kind| format!("a {kind} gateway"));
+                return Err(Failure::bad(format!(
+                    "proxy {proxy_id}: is registered as {is}, and asked for as a {wanted} gateway"
+                )));
+            }
             let ticket = door
                 .tickets
                 .issue(&proxy_id, &owner)

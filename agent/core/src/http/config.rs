@@ -1,16 +1,21 @@
 //! `/v1/config…`: Consul's config entries, as the servers keep them. Writes are not taken: the agent
-//! has its own authority only, which is not the caller's, and does not lend it.
+//! has its own authority only, which is not the caller's, and does not lend it. But for the entries of
+//! gateways: Nomad's servers write them where Nomad's clients register, when one Nomad agent is both.
+//! They are passed on for whoever may register here, and the servers decide whether an agent may.
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use bytes::Bytes;
 use mesh_consul::config::Row;
+use mesh_model::consul::parse_config_entry;
 use serde_json::{Value, json};
 
-use super::answer::Answer;
-use super::query::{Asked, Pairs};
-use super::{Door, Failure};
+use super::answer::{Answer, json as json_answer};
+use super::query::{Asked, Pairs, failure};
+use super::{Caller, Door, Failure};
 
 /// `GET /v1/config/:kind`
 pub(super) async fn list(
@@ -47,6 +52,46 @@ pub(super) async fn one(
         None => Err(Failure::not_found(format!(
             "Config entry not found for \"{kind}\" / \"{name}\""
         ))),
+    }
+}
+
+/// `PUT /v1/config`, of a gateway's entry.
+pub(super) async fn write(
+    State(door): State<Arc<Door>>,
+    Extension(peer): Caller,
+    headers: HeaderMap,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Answer {
+    let text = String::from_utf8(body.into());
+    let text = text.map_err(|_| Failure::bad("the body is not UTF-8"))?;
+    let entry = match parse_config_entry("body", &text) {
+        Ok(entry) if entry.kind.is_gateway() => entry,
+        Err(wrong) if text.contains("-gateway") => return Err(Failure::bad(wrong.to_string())),
+        _ => return Err(no_write(method, uri).await),
+    };
+    let owner = door
+        .clone()
+        .change(peer, headers, |_, owner| Ok(owner))
+        .await?;
+    let answer = door.servers.write_config(text).await.map_err(failure)?;
+    let status = u16::try_from(answer.status).ok();
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    match status {
+        Some(StatusCode::OK) => {
+            tracing::info!(%entry, %owner, "a gateway was written");
+            // As Consul answers.
+            json_answer(json!(true))
+        }
+        status => {
+            let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let message = body["error"]["message"].as_str();
+            let message = message.unwrap_or("the server refused the write");
+            tracing::warn!(%entry, %owner, message, "a gateway was not written");
+            let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+            Err(Failure::new(status, message))
+        }
     }
 }
 

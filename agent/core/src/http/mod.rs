@@ -196,7 +196,13 @@ fn reads() -> Router<Arc<Door>> {
             reading(get(intentions::check)),
         )
         .route("/v1/connect/intentions/{id}", reading(get(unknown)))
-        .route("/v1/config", reading(get(unknown)))
+        .route(
+            "/v1/config",
+            get(unknown)
+                .put(config::write)
+                .post(config::no_write)
+                .delete(config::no_write),
+        )
         .route("/v1/config/{kind}", reading(get(config::list)))
         .route("/v1/config/{kind}/{name}", reading(get(config::one)))
 }

@@ -212,7 +212,7 @@ impl Found {
     }
 }
 
-fn failure(error: ReadError) -> Failure {
+pub(super) fn failure(error: ReadError) -> Failure {
     let status = match error {
         ReadError::TooMany => StatusCode::TOO_MANY_REQUESTS,
         ReadError::NoServer | ReadError::TooOld | ReadError::Failed(_) => {

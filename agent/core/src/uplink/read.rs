@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use mesh_proto::servers::v1 as pb;
+use mesh_proto::servers::v1::servers_client::ServersClient;
 use tokio::sync::Semaphore;
-use tonic::Code;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 
 use super::Servers;
 
@@ -22,7 +24,7 @@ pub(crate) enum ReadError {
     NoServer,
     #[error("too many reads are under way on this node; try again")]
     TooMany,
-    #[error("the server does not answer such reads; upgrade it")]
+    #[error("the server does not know such a question; upgrade it")]
     TooOld,
     #[error("{0}")]
     Failed(String),
@@ -56,19 +58,39 @@ impl Reader {
             None => &self.at_once,
         };
         let _place = room.try_acquire().map_err(|_| ReadError::TooMany)?;
-        let client = self.servers.0.borrow().clone();
-        let mut client = client.ok_or(ReadError::NoServer)?;
+        let mut client = self.client()?;
         // Servers wait a sixteenth longer, at random.
         let wait = wait.unwrap_or_default().mul_f64(17.0 / 16.0);
         let reading = client.read(pb::ReadRequest { target });
-        match tokio::time::timeout(LIMIT + wait, reading).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) if status.code() == Code::Unimplemented => Err(ReadError::TooOld),
-            Ok(Err(status)) => Err(ReadError::Failed(status.message().to_owned())),
-            Err(_) => Err(ReadError::Failed(
-                "the server did not answer in time".into(),
-            )),
-        }
+        answered(LIMIT + wait, reading).await
+    }
+
+    /// The API's answer to the write of a gateway's config entry.
+    pub(crate) async fn write_config(&self, text: String) -> Result<pb::ReadResponse, ReadError> {
+        let _place = self.at_once.try_acquire().map_err(|_| ReadError::TooMany)?;
+        let mut client = self.client()?;
+        let writing = client.write_config(pb::WriteConfigRequest { text });
+        answered(LIMIT, writing).await
+    }
+
+    fn client(&self) -> Result<ServersClient<Channel>, ReadError> {
+        let client = self.servers.0.borrow().clone();
+        client.ok_or(ReadError::NoServer)
+    }
+}
+
+/// What comes of a call within a time.
+async fn answered(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<pb::ReadResponse>, Status>>,
+) -> Result<pb::ReadResponse, ReadError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if status.code() == Code::Unimplemented => Err(ReadError::TooOld),
+        Ok(Err(status)) => Err(ReadError::Failed(status.message().to_owned())),
+        Err(_) => Err(ReadError::Failed(
+            "the server did not answer in time".into(),
+        )),
     }
 }
 

@@ -367,3 +367,43 @@ async fn policy_is_read_and_not_written() {
     }
     assert_eq!(server.change(|state| state.reads.len()), before);
 }
+
+/// Nomad's servers write the entries of gateways where Nomad's clients register, when one Nomad agent
+/// is both.
+#[tokio::test]
+async fn a_gateways_entry_is_passed_on() {
+    let world = World::new();
+    let (server, agent) = mesh(&world).await;
+    let entry = r#"{"Kind":"ingress-gateway","Name":"edge","Listeners":[]}"#;
+    let at = agent.addresses().http;
+    let put = async |text: &str| {
+        let write = crate::support::request(at, "PUT", "/v1/config", &[], text.to_owned());
+        soon("an answer", write).await
+    };
+    let written = put(entry).await;
+    assert_eq!((written.status, &*written.body), (200, "true"));
+    server.change(|state| assert_eq!(state.written, [entry]));
+
+    // What the servers refuse is refused, in their words.
+    server.change(|state| state.refuse_writes = Some("agents do not write gateways here".into()));
+    let refused = put(entry).await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.body.contains("agents do not write gateways here"));
+
+    // What is no gateway's goes nowhere.
+    let before = server.change(|state| state.written.len());
+    for (text, status) in [
+        (
+            r#"{"Kind":"service-defaults","Name":"web","Protocol":"http"}"#,
+            403,
+        ),
+        (
+            r#"{"Kind":"ingress-gateway","Name":"edge","Defaults":{"MaxConnections":1}}"#,
+            400,
+        ),
+        ("{", 403),
+    ] {
+        assert_eq!(put(text).await.status, status, "{text}");
+    }
+    assert_eq!(server.change(|state| state.written.len()), before);
+}

@@ -26,6 +26,10 @@ pub(crate) enum ListenKey {
     Unix(PathBuf, Option<u32>),
     /// Nothing is bound: redirected calls that were going there.
     Virtual(VirtualAddress),
+    /// Nothing is bound: what asks for these hosts at the ingress of this port.
+    Host(u16, Vec<String>),
+    /// Nothing is bound: what means this service at a terminating gateway.
+    Service(Key),
 }
 
 impl ListenKey {
@@ -35,6 +39,12 @@ impl ListenKey {
             (Self::Tcp(one, _), Self::Tcp(two, _)) => one.port() == two.port() && one.port() != 0,
             _ => false,
         }
+    }
+
+    /// Whether it is an address of its own, and not a part of what comes to
+    /// another one.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self, Self::Tcp(..) | Self::Unix(..))
     }
 
     pub(super) fn tcp(address: SocketAddr, purpose: String) -> Self {
@@ -52,6 +62,8 @@ impl fmt::Display for ListenKey {
             Self::Tcp(address, _) => address.fmt(f),
             Self::Unix(path, _) => path.display().fmt(f),
             Self::Virtual(address) => address.fmt(f),
+            Self::Service(key) => write!(f, "service {key}"),
+            Self::Host(port, hosts) => write!(f, "port {port}, host {}", hosts.join(", ")),
         }
     }
 }
@@ -63,8 +75,19 @@ pub(crate) struct Inbound {
     pub(crate) service: Key,
     pub(crate) name: OwnName,
     pub(crate) protocol: Protocol,
-    pub(crate) application: Address,
+    /// The application, or the instances of a service outside, each with the sum of
+    /// the weights up to it.
+    pub(crate) behind: Vec<(Address, u64)>,
     pub(crate) connect_timeout: Duration,
+    /// It is a service outside, whose own policy decides, and this is how TLS is
+    /// spoken to it.
+    pub(crate) outside: Option<Outside>,
+}
+
+/// How a service outside the mesh is called.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) tls: Option<Arc<form::OriginTls>>,
 }
 
 impl Inbound {
@@ -79,8 +102,53 @@ impl Inbound {
             service: service.clone(),
             name: OwnName::new(service, identity),
             protocol: form.protocol,
-            application: parse("inbound: application", &form.application)?,
+            behind: vec![(parse("inbound: application", &form.application)?, 1)],
             connect_timeout: form.connect_timeout.into(),
+            outside: None,
+        })
+    }
+
+    /// A service outside the mesh, that a terminating gateway stands for.
+    pub(super) fn outside(
+        form: &form::OutsideService,
+        identity: &SpiffeId,
+    ) -> Result<Self, ApplyError> {
+        let place = format!("terminating: {}", form.service);
+        // Those whose node is not heard only when no other one is left.
+        let healthy = |one: &&form::OutsideInstance| one.health == form::Health::Healthy;
+        let mut used: Vec<_> = form.instances.iter().filter(healthy).collect();
+        if used.is_empty() {
+            used = form.instances.iter().collect();
+        }
+        let mut behind = Vec::with_capacity(used.len());
+        let mut sum = 0;
+        for one in used.into_iter().filter(|one| one.weight > 0) {
+            if one.port == 0 {
+                return Err(invalid(
+                    &place,
+                    format!("{}: port 0 cannot be connected to", one.id),
+                ));
+            }
+            let host = parse(&format!("{place}: {}", one.id), &one.address)?;
+            sum += u64::from(one.weight);
+            behind.push((
+                Address {
+                    host,
+                    port: one.port,
+                },
+                sum,
+            ));
+        }
+        Ok(Self {
+            key: ListenKey::Service(form.service.clone()),
+            service: form.service.clone(),
+            name: OwnName::new(&form.service, identity),
+            protocol: form.protocol,
+            behind,
+            connect_timeout: form.connect_timeout.into(),
+            outside: Some(Outside {
+                tls: form.tls.clone().map(Arc::new),
+            }),
         })
     }
 }
@@ -118,6 +186,7 @@ impl Outbound {
         }
         let key = match &form.bind {
             form::Bind::Virtual { address } => ListenKey::Virtual(*address),
+            form::Bind::Ingress { port, hosts } => ListenKey::Host(*port, hosts.clone()),
             form::Bind::Tcp { address, port } => {
                 ListenKey::tcp(bind_address(&place, address, *port)?, place.clone())
             }
@@ -202,7 +271,11 @@ impl Expose {
     }
 }
 
-fn bind_address(place: &str, address: &str, port: u16) -> Result<SocketAddr, ApplyError> {
+pub(super) fn bind_address(
+    place: &str,
+    address: &str,
+    port: u16,
+) -> Result<SocketAddr, ApplyError> {
     match address.parse::<Host>() {
         Ok(Host::Ip(ip)) => Ok(SocketAddr::new(ip, port)),
         _ => Err(invalid(

@@ -6,9 +6,11 @@
 
 mod address;
 mod cluster;
+mod ingress;
 mod listener;
 mod rule;
 mod sni;
+mod terminating;
 mod transparent;
 
 use std::collections::BTreeMap;
@@ -20,9 +22,11 @@ use mesh_tls::{SpiffeId, TrustDomain};
 
 pub(crate) use address::{Address, Host};
 pub(crate) use cluster::{Cluster, Endpoint};
+pub(crate) use ingress::Ingress;
 pub(crate) use listener::{Expose, Inbound, ListenKey, Outbound};
 pub(crate) use rule::{RetryRule, Rule, TryOutcome};
 pub(crate) use sni::OwnName;
+pub(crate) use terminating::Terminating;
 pub(crate) use transparent::Transparent;
 
 use crate::ApplyError;
@@ -35,6 +39,8 @@ pub(crate) struct Compiled {
     pub(crate) identity: SpiffeId,
     pub(crate) inbound: Option<Arc<Inbound>>,
     pub(crate) outbound: Vec<Arc<Outbound>>,
+    pub(crate) ingress: Vec<Arc<Ingress>>,
+    pub(crate) terminating: Option<Terminating>,
     pub(crate) transparent: Option<Transparent>,
     pub(crate) expose: Vec<Arc<Expose>>,
     pub(crate) clusters: BTreeMap<String, Arc<Cluster>>,
@@ -73,6 +79,15 @@ impl Compiled {
             .iter()
             .map(|one| Ok(Arc::new(Outbound::compile(one, &clusters, features)?)))
             .collect::<Result<Vec<_>, ApplyError>>()?;
+        let ingress = form.ingress.iter();
+        let ingress = ingress
+            .map(|one| Ok(Arc::new(Ingress::compile(one, features)?)))
+            .collect::<Result<Vec<_>, ApplyError>>()?;
+        ingress::check(&ingress, &outbound)?;
+        let terminating = match &form.terminating {
+            Some(terminating) => Some(Terminating::compile(terminating, &identity, features)?),
+            None => None,
+        };
         let transparent = match &form.transparent {
             Some(transparent) => Some(Transparent::compile(transparent, &identity, features)?),
             None => None,
@@ -84,6 +99,8 @@ impl Compiled {
             identity,
             inbound,
             outbound,
+            ingress,
+            terminating,
             transparent,
             expose,
             clusters,
@@ -97,7 +114,15 @@ impl Compiled {
         (self.inbound.iter().map(|one| &one.key))
             .chain(self.outbound.iter().map(|one| &one.key))
             .chain(self.expose.iter().map(|one| &one.key))
+            .chain(self.ingress.iter().flat_map(|one| &one.keys))
+            .chain(self.terminating.iter().flat_map(|one| &one.keys))
+            .chain(self.outside().map(|one| &one.key))
             .chain(self.transparent.iter().flat_map(|one| &one.keys))
+    }
+
+    /// The services outside that a terminating gateway stands for.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = &Arc<Inbound>> {
+        self.terminating.iter().flat_map(|one| &one.services)
     }
 
     fn check_listeners(&self) -> Result<(), ApplyError> {

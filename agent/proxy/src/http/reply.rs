@@ -101,6 +101,7 @@ fn grpc_status(status: StatusCode) -> u16 {
     match status {
         StatusCode::BAD_REQUEST => 13,
         StatusCode::FORBIDDEN => 7,
+        StatusCode::NOT_FOUND => 12,
         StatusCode::GATEWAY_TIMEOUT => 4,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => 14,
         _ => 2,

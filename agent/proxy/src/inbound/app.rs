@@ -1,21 +1,30 @@
 //! The application behind the sidecar.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::uri::Authority;
+use mesh_proto::config::OriginTls;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
+use super::origin;
 use crate::Limits;
-use crate::config::Address;
+use crate::config::{Address, Host};
 use crate::engine::SendErrorKind;
 use crate::engine::h1::client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
 use crate::http::{Answer, Body, Call, Trouble};
-use crate::net;
-use crate::peer::{DialError, WarmPool, in_time};
+use crate::net::{self, Socket};
+use crate::peer::{DialError, H2, HTTP_1, WarmPool, in_time};
 use crate::transparent::Transparency;
 
 /// From when on an idle connection may well be closing. Under load connections
@@ -25,14 +34,24 @@ const STALE: Duration = Duration::from_millis(10);
 /// The application, and the connections to it.
 pub(crate) struct Application {
     address: Address,
+    /// TLS, to a service outside the mesh.
+    origin: Option<Origin>,
     transparent: Arc<Transparency>,
     h1: Rc<IdlePool>,
     h2: WarmPool<H2Client>,
 }
 
 impl Application {
-    pub(crate) fn new(address: Address, transparent: Arc<Transparency>) -> Self {
+    pub(crate) fn new(
+        address: Address,
+        tls: Option<Arc<OriginTls>>,
+        transparent: Arc<Transparency>,
+    ) -> Self {
         Self {
+            origin: tls.map(|form| Origin {
+                form,
+                read: RefCell::default(),
+            }),
             address,
             transparent,
             h1: Rc::default(),
@@ -44,10 +63,34 @@ impl Application {
         &self.address
     }
 
+    /// The authority by which a service outside is asked for that is known by a
+    /// name: its own, not the one that the mesh has for it.
+    pub(crate) fn authority(&self) -> Option<Authority> {
+        let Host::Name(name) = &self.address.host else {
+            return None;
+        };
+        let usual = if self.origin.is_some() { 443 } else { 80 };
+        let text = match self.address.port == usual {
+            true => name.to_string(),
+            false => format!("{name}:{}", self.address.port),
+        };
+        text.parse().ok()
+    }
+
     /// A new connection.
-    pub(crate) async fn connect(&self, limit: Duration) -> Result<TcpStream, DialError> {
+    pub(crate) async fn connect(&self, limit: Duration) -> Result<Socket, DialError> {
+        self.connect_as(limit, &[]).await
+    }
+
+    async fn connect_as(&self, limit: Duration, alpn: &[&[u8]]) -> Result<Socket, DialError> {
+        let began = Instant::now();
         let connected = net::connect(&self.address, &self.transparent, limit).await;
-        connected.map_err(|error| DialError::io(&error))
+        let socket = connected.map_err(|error| DialError::io(&error))?;
+        let Some(origin) = &self.origin else {
+            return Ok(Socket::Tcp(socket));
+        };
+        let handshake = origin.handshake(&self.address, socket, alpn);
+        Box::pin(in_time(began, limit, handshake)).await
     }
 
     /// Makes a call over HTTP/1.1.
@@ -86,7 +129,10 @@ impl Application {
         limits: &Limits,
     ) -> Result<Answer, Trouble> {
         let unreachable = |error: DialError| self.unreachable(&error);
-        let socket = self.connect(limit).await.map_err(unreachable)?;
+        let socket = self
+            .connect_as(limit, &[HTTP_1])
+            .await
+            .map_err(unreachable)?;
         let client = H1Client::new(socket, limits.headers, limits.header_bytes, None);
         let sent = client.send(call, self.h1.clone()).await;
         sent.map_err(|error| self.ended_early(error.kind, &error.what))
@@ -122,7 +168,7 @@ impl Application {
     async fn connect_h2(&self, limit: Duration, limits: &Limits) -> Result<H2Client, Trouble> {
         let dial = || async {
             let began = Instant::now();
-            let socket = self.connect(limit).await?;
+            let socket = self.connect_as(limit, &[H2]).await?;
             let begin = H2Client::begin(socket, limits.header_bytes, None);
             in_time(began, limit, begin).await
         };
@@ -166,6 +212,46 @@ impl Application {
             ),
         }
     }
+}
+
+/// TLS to a service outside.
+struct Origin {
+    form: Arc<OriginTls>,
+    /// What its files hold, by the ALPN; what cannot be read is read again with the
+    /// next connection.
+    read: RefCell<HashMap<Vec<Vec<u8>>, Arc<ClientConfig>>>,
+}
+
+impl Origin {
+    async fn handshake(
+        &self,
+        address: &Address,
+        socket: TcpStream,
+        alpn: &[&[u8]],
+    ) -> io::Result<Socket> {
+        let config = self.config(alpn).map_err(io::Error::other)?;
+        let name = match (self.form.sni.as_str(), &address.host) {
+            ("", Host::Ip(ip)) => ServerName::from(*ip),
+            ("", Host::Name(name)) => server_name(name)?,
+            (sni, _) => server_name(sni)?,
+        };
+        let tls = TlsConnector::from(config).connect(name, socket).await?;
+        Ok(Socket::Origin(Box::new(tls)))
+    }
+
+    fn config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, String> {
+        let key: Vec<Vec<u8>> = alpn.iter().map(|token| token.to_vec()).collect();
+        if let Some(config) = self.read.borrow().get(&key) {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(origin::read(&self.form, alpn)?);
+        self.read.borrow_mut().insert(key, config.clone());
+        Ok(config)
+    }
+}
+
+fn server_name(name: &str) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).map_err(io::Error::other)
 }
 
 /// The same call once more, if making it twice does no harm (RFC 9110, 9.2.2)

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 use mesh_model::{Action, Key};
-use mesh_policy::{ConnectionDecision, Decider};
+use mesh_policy::{ConnectionDecision, Decider, Policy};
 use mesh_tls::SpiffeId;
 
-use crate::plane::Shared;
+use crate::plane::{Current, Shared};
 
 /// Who is at the other end of a connection from another sidecar.
 pub(crate) struct Caller {
@@ -17,6 +17,8 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     /// For the application.
     pub(crate) header: HeaderValue,
+    /// The service that is called, where it has a policy of its own.
+    service: Option<Key>,
     verdict: RefCell<(u64, Rc<Verdict>)>,
 }
 
@@ -30,11 +32,12 @@ pub(crate) enum Verdict {
 }
 
 impl Caller {
-    pub(crate) fn new(identity: &SpiffeId) -> Self {
+    pub(crate) fn new(identity: &SpiffeId, service: Option<Key>) -> Self {
         let key = Key::new(identity.namespace(), identity.service());
         Self {
             name: key.to_string(),
             key,
+            service,
             // An identity is plain ASCII by its form.
             header: HeaderValue::from_str(identity.as_str())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
@@ -43,12 +46,17 @@ impl Caller {
         }
     }
 
+    /// The policy that decides about it.
+    pub(crate) fn policy<'a>(&self, current: &'a Current) -> &'a Policy {
+        current.of(self.service.as_ref())
+    }
+
     /// What holds by the policy in force; looked up once for each policy.
     pub(crate) fn verdict(&self, shared: &Shared) -> Rc<Verdict> {
         let current = shared.policy();
         let mut known = self.verdict.borrow_mut();
         if known.0 != current.version {
-            let verdict = match current.policy.connection(&self.key) {
+            let verdict = match self.policy(&current).connection(&self.key) {
                 ConnectionDecision::ByRequest { .. } => Verdict::ByRequest,
                 ConnectionDecision::Whole(decision) if decision.action == Action::Allow => {
                     Verdict::Allow

@@ -129,7 +129,7 @@ impl Exposed {
             .iter()
             .find(|(exposed, _)| exposed == path.path());
         let (_, address) = to.ok_or_else(not_here)?;
-        let application = self.worker.application(address);
+        let application = self.worker.application(address, None);
         let head = &mut call.head;
         let authority = target::authority(head);
         clean_request(&mut head.headers, head.version);

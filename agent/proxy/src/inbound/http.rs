@@ -11,7 +11,7 @@ use http::{HeaderValue, request};
 use mesh_model::Protocol;
 use mesh_policy::RequestFacts;
 
-use super::{Connection, InboundView, Verdict};
+use super::{Application, Connection, InboundView, Verdict};
 use crate::cut::Cut;
 use crate::exchange::{Exchange, grpc_status};
 use crate::http::{
@@ -73,7 +73,10 @@ impl Connection {
         let by_request = self.decide(head, &path, exchange)?;
         let headers = by_request.then(|| head.headers.clone());
         exchange.watch_policy(self.caller.clone(), headers);
-        head.headers.insert(SOURCE, self.caller.header.clone());
+        if view.config.outside.is_none() {
+            // Outside the mesh it is nobody's business who calls.
+            head.headers.insert(SOURCE, self.caller.header.clone());
+        }
         let trace = continue_trace(&mut head.headers, &mut *self.worker.random.borrow_mut());
         exchange.set_trace(trace);
 
@@ -103,7 +106,8 @@ impl Connection {
             }
             Verdict::ByRequest => {}
         }
-        let decision = shared.policy().policy.request(
+        let current = shared.policy();
+        let decision = self.caller.policy(&current).request(
             &self.caller.key,
             &RequestFacts {
                 method: head.method.as_str(),
@@ -134,6 +138,12 @@ impl Connection {
             // See the module's head: such a service is called as the caller thinks.
             Protocol::Tcp => is_grpc(&call.head.headers),
         };
+        let application = view.application(&self.worker)?;
+        // A service outside that has a name is asked for by it.
+        let authority = match view.config.outside {
+            Some(_) => application.authority().or(authority),
+            None => authority,
+        };
         let mut answer = if http2 {
             if upgrade.is_some() {
                 return Err(Trouble::bad_request(
@@ -142,9 +152,7 @@ impl Connection {
             }
             target::for_http2(&mut call.head, path, authority, &view.config.service);
             let limits = &self.worker.shared.options.limits;
-            let sent = view
-                .application
-                .send_h2(call, view.config.connect_timeout, limits);
+            let sent = application.send_h2(call, view.config.connect_timeout, limits);
             sent.await?
         } else {
             target::for_http1(&mut call.head, path, authority);
@@ -153,7 +161,7 @@ impl Connection {
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(UPGRADE, upgrade);
             }
-            self.send_h1(view, call, exchange).await?
+            self.send_h1(view, &application, call, exchange).await?
         };
         if answer.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
             clean_response(&mut answer.head.headers);
@@ -166,14 +174,13 @@ impl Connection {
     async fn send_h1(
         &self,
         view: &InboundView,
+        application: &Application,
         mut call: Call,
         exchange: &Rc<Exchange>,
     ) -> Result<Answer, Trouble> {
         let caller = call.upgrade.take();
         let limits = &self.worker.shared.options.limits;
-        let sent = view
-            .application
-            .send_h1(call, view.config.connect_timeout, limits);
+        let sent = application.send_h1(call, view.config.connect_timeout, limits);
         let mut answer = sent.await?;
         if let (Some(caller), Some(app)) = (caller, answer.upgrade.take()) {
             let member = self.listening.life.join();

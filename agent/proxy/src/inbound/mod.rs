@@ -19,12 +19,15 @@ mod app;
 mod caller;
 mod expose;
 mod http;
+mod origin;
 mod stream;
+mod terminating;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use mesh_tls::peer_identity;
+use rand::Rng;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -36,11 +39,13 @@ pub(crate) use caller::{Caller, Verdict};
 pub(crate) use expose::serve as serve_exposed;
 #[cfg(test)]
 pub(crate) use stream::carry;
+pub(crate) use terminating::TerminatingView;
 
 use crate::config::Inbound;
 use crate::engine::h1::server as h1_server;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h2_server};
+use crate::http::Trouble;
 use crate::lifecycle::{Member, drains};
 use crate::listening::Listening;
 use crate::net::Socket;
@@ -52,7 +57,39 @@ use crate::worker::Worker;
 /// What a worker has for the inbound listener.
 pub(crate) struct InboundView {
     pub(crate) config: std::sync::Arc<Inbound>,
-    pub(crate) application: Rc<Application>,
+    /// The application; of a service outside its instances, each with the sum of
+    /// the weights up to it.
+    behind: Vec<(Rc<Application>, u64)>,
+}
+
+impl InboundView {
+    pub(crate) fn new(worker: &Worker, config: std::sync::Arc<Inbound>) -> Self {
+        let tls = config.outside.as_ref().and_then(|it| it.tls.as_ref());
+        let behind = config.behind.iter();
+        let behind = behind.map(|(address, sum)| (worker.application(address, tls), *sum));
+        Self {
+            behind: behind.collect(),
+            config,
+        }
+    }
+
+    /// Who gets the next request, or stream.
+    fn application(&self, worker: &Worker) -> Result<Rc<Application>, Trouble> {
+        if let [(only, _)] = self.behind.as_slice() {
+            return Ok(only.clone());
+        }
+        let sum = self.behind.last().map_or(0, |(_, sum)| *sum);
+        if sum == 0 {
+            return Err(Trouble::unavailable(format!(
+                "{}: no instance outside the mesh can be called; register one without a sidecar",
+                self.config.service
+            )));
+        }
+        let drawn = worker.random.borrow_mut().random_range(0..sum);
+        let found = self.behind.iter().find(|(_, below)| drawn < *below);
+        let gone = || Trouble::unavailable("no instance".to_owned());
+        found.map(|(one, _)| one.clone()).ok_or_else(gone)
+    }
 }
 
 /// A connection whose caller is known.
@@ -73,14 +110,25 @@ pub(crate) async fn serve(
     socket: Socket,
     member: Member,
 ) {
+    // Boxed, since it comes once: what it needs is not held by all.
+    let Some(tls) = Box::pin(accept(&worker, &listening, socket)).await else {
+        return;
+    };
+    let (listening, member, _gateway) = match listening.terminating() {
+        None => (listening, member, None),
+        Some(view) => {
+            let asked = tls.get_ref().1.server_name().unwrap_or_default();
+            let Some(service) = view.meant(asked) else {
+                return not_here(&worker, &tls, "no service of this gateway");
+            };
+            let joined = service.life.join();
+            (service, joined, Some(member))
+        }
+    };
     let Some(view) = listening.inbound() else {
         return;
     };
     let is_http = view.config.protocol.is_http();
-    // Boxed, since it comes once: what it needs is not held by all.
-    let Some(tls) = Box::pin(accept(&worker, socket, is_http)).await else {
-        return;
-    };
     let Some((connection, alpn)) = identify(&worker, &listening, &view, &tls) else {
         return;
     };
@@ -160,7 +208,7 @@ fn serve_limits(connection: &Connection) -> ServeLimits {
     }
 }
 
-async fn accept(worker: &Worker, socket: Socket, is_http: bool) -> Option<TlsStream<Wide>> {
+async fn accept(worker: &Worker, listening: &Listening, socket: Socket) -> Option<TlsStream<Wide>> {
     let Socket::Tcp(socket) = socket else {
         return None;
     };
@@ -174,7 +222,9 @@ async fn accept(worker: &Worker, socket: Socket, is_http: bool) -> Option<TlsStr
             _ => {}
         }
         let hello = LazyConfigAcceptor::new(Acceptor::default(), Wide::new(socket)).await?;
-        let config = match !is_http && is_always_h2(&hello.client_hello()) {
+        let config = match is_always_h2(&hello.client_hello())
+            && is_for_bytes(listening, &hello.client_hello())
+        {
             true => worker.wordless_config(),
             false => worker.server_config(),
         };
@@ -198,6 +248,18 @@ async fn accept(worker: &Worker, socket: Socket, is_http: bool) -> Option<TlsStr
         tracing::info!(from = from(), reason = %why, kept_back, "TLS handshake with a caller failed");
     }
     None
+}
+
+/// Whether the service that a caller means takes byte streams.
+fn is_for_bytes(listening: &Listening, hello: &ClientHello<'_>) -> bool {
+    let view = match listening.terminating() {
+        None => listening.inbound(),
+        Some(view) => {
+            let meant = view.meant(hello.server_name().unwrap_or_default());
+            meant.and_then(|service| service.inbound())
+        }
+    };
+    view.is_some_and(|view| !view.config.protocol.is_http())
 }
 
 /// Whether a caller offers HTTP/2 and nothing else. No sidecar does; the library that native
@@ -244,16 +306,12 @@ fn identify(
     let named = session.server_name();
     let name = named.unwrap_or_default();
     if named.is_some() && !view.config.name.is(name) {
-        worker.metrics.handshake_failed("other_service");
-        if let Some(kept_back) = worker.handshakes.may_say(std::time::Instant::now()) {
-            tracing::warn!(
-                source = %identity, asked = name, here = view.config.name.as_str(), kept_back,
-                "a caller wants another service; its list of instances is wrong"
-            );
-        }
+        not_here(worker, tls, view.config.name.as_str());
         return None;
     }
-    let caller = Caller::new(&identity);
+    let own_policy = view.config.outside.as_ref();
+    let own_policy = own_policy.map(|_| view.config.service.clone());
+    let caller = Caller::new(&identity, own_policy);
     let destination = view.config.service.to_string();
     let (metrics, source) = (&worker.metrics, caller.name.as_str());
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
@@ -270,6 +328,23 @@ fn identify(
         until: until(session, &worker.shared.options.limits),
     };
     Some((connection, alpn))
+}
+
+/// Says that a caller means a service that is not here.
+fn not_here(worker: &Worker, tls: &TlsStream<Wide>, here: &str) {
+    let (_, session) = tls.get_ref();
+    worker.metrics.handshake_failed("other_service");
+    if let Some(kept_back) = worker.handshakes.may_say(std::time::Instant::now()) {
+        let source = peer_identity(session).map(|it| it.to_string());
+        let asked = session.server_name().unwrap_or_default();
+        tracing::warn!(
+            source,
+            asked,
+            here,
+            kept_back,
+            "a caller wants another service; its list of instances is wrong"
+        );
+    }
 }
 
 /// Ends a connection of byte streams to a service whose protocol is HTTP.

@@ -106,8 +106,8 @@ where
         streams,
         ..
     } = connection;
-    let flow = Flow::begin(worker, streams.clone(), Some(caller.key.clone()));
-    let decision = worker.shared.policy().policy.stream(&caller.key);
+    let flow = Flow::begin(worker, streams.clone(), Some(caller.clone()));
+    let decision = caller.policy(&worker.shared.policy()).stream(&caller.key);
     let Some(view) = listening.inbound() else {
         stream.reset(ResetCode::REFUSED);
         return Some(ResetCode::REFUSED);
@@ -126,11 +126,19 @@ where
         stream.reset(ResetCode::DENIED);
         return Some(ResetCode::DENIED);
     }
-    let connected = view.application.connect(view.config.connect_timeout).await;
+    let behind = match view.application(worker) {
+        Ok(behind) => behind,
+        Err(trouble) => {
+            flow.set_reason(trouble.what);
+            stream.reset(ResetCode::UNREACHABLE);
+            return Some(ResetCode::UNREACHABLE);
+        }
+    };
+    let connected = behind.connect(view.config.connect_timeout).await;
     let mut application = match connected {
         Ok(application) => application,
         Err(error) => {
-            let address = view.application.address();
+            let address = behind.address();
             flow.set_reason(format!("the application at {address}: {error}"));
             stream.reset(ResetCode::UNREACHABLE);
             return Some(ResetCode::UNREACHABLE);

@@ -70,7 +70,7 @@ impl ClusterState {
             },
             value: Rc::new(Instance {
                 endpoint: endpoint.clone(),
-                peer: self.worker.peer(endpoint),
+                peer: self.worker.peer(endpoint, &config.service),
             }),
         });
         let random = &mut *self.worker.random.borrow_mut();

@@ -45,7 +45,7 @@ impl Handler for Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(worker: Rc<Worker>, listening: Rc<Listening>) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>, listening: Rc<Listening>) -> Self {
         Self { worker, listening }
     }
 

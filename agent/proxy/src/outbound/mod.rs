@@ -11,7 +11,6 @@ mod view;
 use std::rc::Rc;
 
 pub(crate) use cluster::{ClusterState, Pick};
-#[cfg(test)]
 pub(crate) use http::Outgoing;
 pub(crate) use view::OutboundView;
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh_policy::{NotUnderstood, PolicyForm};
-use mesh_proto::config::ProxyConfig;
+use mesh_proto::config::{ProxyConfig, ServicePolicy};
 use mesh_tls::{Credential, Leaf, MeshTls, Trust};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -140,7 +140,7 @@ impl DataPlane {
         config: ProxyConfig,
         certificates: Option<(Credential, Trust)>,
     ) -> Result<Applied, ApplyError> {
-        let not_understood = self.apply_policy(&config.policy);
+        let not_understood = self.apply_policies(&config.policy, &config.policies);
         self.check_runs()?; // a drain holds the lock for long
         let _one_at_a_time = self.applying.lock().await;
         self.check_runs()?;
@@ -191,19 +191,34 @@ impl DataPlane {
     /// therefore denied. When this returns every new request is decided by it;
     /// what runs and is now denied ends within moments.
     pub fn apply_policy(&self, policy: &PolicyForm) -> Vec<NotUnderstood> {
-        self.shared
-            .apply_policy(policy, &self.shared.options.features)
+        self.apply_policies(policy, &[])
     }
 
-    /// Whether the inbound port is bound: the proxy can be called.
+    /// The same, with the policies of the services that a terminating gateway
+    /// stands for. A service without one may be called by nobody.
+    pub fn apply_policies(
+        &self,
+        policy: &PolicyForm,
+        services: &[ServicePolicy],
+    ) -> Vec<NotUnderstood> {
+        self.shared
+            .apply_policies(policy, services, &self.shared.options.features)
+    }
+
+    /// Whether the inbound port is bound, or a gateway's ports: the proxy can be
+    /// called.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         let state = self.state();
-        let inbound = state
-            .config
-            .as_ref()
-            .and_then(|config| config.inbound.as_ref());
-        inbound.is_some_and(|inbound| state.listeners.contains_key(&inbound.key))
+        let Some(config) = &state.config else {
+            return false;
+        };
+        let inbound = config.inbound.iter().map(|inbound| &inbound.key);
+        let ingress = config.ingress.iter().flat_map(|one| &one.keys);
+        let terminating = config.terminating.iter().flat_map(|one| &one.keys);
+        let mut keys = inbound.chain(ingress).chain(terminating).peekable();
+        keys.peek().is_some()
+            && keys.all(|key| state.listeners.contains_key(key))
             && !self.shared.draining.load(Ordering::Acquire)
     }
 
@@ -309,7 +324,7 @@ impl DataPlane {
         for key in config.listen_keys().filter(|key| !before.contains(key)) {
             let goes = |old: &&ListenKey| !stays.contains(old) && old.has_port_of(key);
             let may_share = before.iter().any(|old| goes(&old));
-            if matches!(key, ListenKey::Virtual(_)) {
+            if !key.is_bound() {
                 continue;
             }
             let bound = listen::bind(key, self.workers.len(), may_share);

@@ -1,10 +1,13 @@
 //! What all workers look at.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
+use mesh_model::Key;
 use mesh_policy::{Features, NotUnderstood, Policy, PolicyForm};
+use mesh_proto::config::ServicePolicy;
 use mesh_tls::MeshTls;
 use tokio::sync::watch;
 
@@ -28,7 +31,21 @@ pub(crate) struct Shared {
 pub(crate) struct Current {
     pub(crate) version: u64,
     pub(crate) policy: Policy,
+    /// Of the services that a terminating gateway stands for.
+    services: HashMap<Key, Policy>,
+    nobody: Policy,
     pub(crate) not_understood: Vec<NotUnderstood>,
+}
+
+impl Current {
+    /// The policy of a service that a terminating gateway stands for; of none, the
+    /// proxy's own.
+    pub(crate) fn of(&self, service: Option<&Key>) -> &Policy {
+        match service {
+            None => &self.policy,
+            Some(service) => self.services.get(service).unwrap_or(&self.nobody),
+        }
+    }
 }
 
 impl Shared {
@@ -40,6 +57,8 @@ impl Shared {
             policy: ArcSwap::from_pointee(Current {
                 version: 0,
                 policy: Policy::deny_all(),
+                services: HashMap::new(),
+                nobody: Policy::deny_all(),
                 not_understood: Vec::new(),
             }),
             policy_changed: watch::Sender::new(0),
@@ -53,18 +72,27 @@ impl Shared {
 
     /// Puts a policy in force. From its return on every new request, stream
     /// and connection is decided by it.
-    pub(crate) fn apply_policy(
+    pub(crate) fn apply_policies(
         &self,
         form: &PolicyForm,
+        services: &[ServicePolicy],
         features: &Features,
     ) -> Vec<NotUnderstood> {
-        let (policy, not_understood) = Policy::compile(form, features);
+        let (mut policy, mut not_understood) = Policy::compile(form, features);
+        let mut of_services = HashMap::new();
+        for one in services {
+            let (compiled, more) = Policy::compile(&one.policy, features);
+            not_understood.extend(more);
+            of_services.insert(one.service.clone(), compiled);
+        }
         // One after the other, and the pointer before the wake.
         self.policy_changed.send_modify(|version| {
             *version += 1;
             self.policy.store(Arc::new(Current {
                 version: *version,
-                policy,
+                policy: std::mem::replace(&mut policy, Policy::deny_all()),
+                services: std::mem::take(&mut of_services),
+                nobody: Policy::deny_all(),
                 not_understood: not_understood.clone(),
             }));
         });

@@ -49,6 +49,8 @@ pub enum BoundTo {
     Expose,
     /// Calls that the kernel redirected.
     Redirected,
+    /// Calls from outside the mesh.
+    Ingress,
     /// DNS, over TCP and UDP.
     Dns,
 }
@@ -104,6 +106,10 @@ pub(super) fn purpose(config: &Compiled, key: &ListenKey) -> BoundTo {
     if transparent.is_some_and(|one| one.keys.contains(key)) {
         return BoundTo::Redirected;
     }
+    let mut ingress = config.ingress.iter();
+    if ingress.any(|one| one.keys.contains(key)) {
+        return BoundTo::Ingress;
+    }
     match config.expose.iter().any(|one| one.key == *key) {
         true => BoundTo::Expose,
         false => BoundTo::Inbound,
@@ -128,6 +134,7 @@ impl fmt::Display for BoundTo {
             Self::Upstream(service) => write!(f, "upstream {service}"),
             Self::Expose => f.write_str("exposed paths"),
             Self::Redirected => f.write_str("redirected calls"),
+            Self::Ingress => f.write_str("calls from outside"),
             Self::Dns => f.write_str("DNS"),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use mesh_model::GatewayKind;
 use serde::{Deserialize, Serialize};
 
 /// Which proxy is asked for, and what its bootstrap should say: the body of
@@ -12,6 +13,9 @@ pub struct BootstrapRequest {
     /// The proxy's id; this or `sidecar_for`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_id: Option<String>,
+    /// The kind of gateway that it must be; none: not a gateway, or any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayKind>,
     /// The id of the instance whose sidecar it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar_for: Option<String>,
