@@ -72,9 +72,10 @@ class NomadMesh(Mesh):
         (self.shim / "consul").symlink_to(MESHCTL)
         self.token = ""  # of Nomad's, where it has ACLs
 
-    def begin(self, extra="", agent_extra="", consul=""):
-        """extra: of Nomad's configuration; agent_extra: of the agent's; consul: of Nomad's consul block."""
-        self.servers()
+    def begin(self, extra="", agent_extra="", consul="", server_extra=""):
+        """extra: of Nomad's configuration; agent_extra, server_extra: of the mesh's; consul: of Nomad's consul block."""
+        self.server(extra=server_extra)
+        self.ready()
         self.agent(extra=agent_extra, door="127.0.0.1", advertise=NODE, socket="/run/meshctl/agent.sock")
         self.nomad(extra, consul)
 
@@ -137,9 +138,9 @@ disable_update_check = true
         with opener.open(request, timeout=15) as response:
             return json.loads(response.read() or b"null")
 
-    def run_job(self, path, deadline=90, variables=None):
-        """`nomad job run`, to the deployment's end; its output."""
-        arguments = [binary(), "job", "run"]
+    def run_job(self, path, deadline=90, variables=None, detach=False):
+        """`nomad job run`, to the deployment's end unless detached; its output."""
+        arguments = [binary(), "job", "run", *(["-detach"] if detach else [])]
         for key, value in ({"bin": BIN} if variables is None else variables).items():
             arguments += ["-var", f"{key}={value}"]
         run = subprocess.run([*map(str, arguments), str(path)], capture_output=True, text=True, timeout=deadline,
