@@ -109,10 +109,7 @@ impl Inbound {
     }
 
     /// A service outside the mesh, that a terminating gateway stands for.
-    pub(super) fn outside(
-        form: &form::OutsideService,
-        identity: &SpiffeId,
-    ) -> Result<Self, ApplyError> {
+    pub(super) fn outside(form: &form::OutsideService, identity: &SpiffeId) -> Self {
         let place = format!("terminating: {}", form.service);
         // Those whose node is not heard only when no other one is left.
         let healthy = |one: &&form::OutsideInstance| one.health == form::Health::Healthy;
@@ -123,23 +120,23 @@ impl Inbound {
         let mut behind = Vec::with_capacity(used.len());
         let mut sum = 0;
         for one in used.into_iter().filter(|one| one.weight > 0) {
-            if one.port == 0 {
-                return Err(invalid(
-                    &place,
-                    format!("{}: port 0 cannot be connected to", one.id),
-                ));
+            let place = format!("{place}: {}", one.id);
+            let host = parse::<Host>(&place, &one.address);
+            let host = host.and_then(|host| match one.port {
+                0 => Err(invalid(&place, "port 0 cannot be connected to")),
+                _ => Ok(host),
+            });
+            match host {
+                Ok(host) => {
+                    sum += u64::from(one.weight);
+                    let port = one.port;
+                    behind.push((Address { host, port }, sum));
+                }
+                // It cannot be called, here or elsewhere. The others can.
+                Err(error) => tracing::error!(%error, "an instance is left out"),
             }
-            let host = parse(&format!("{place}: {}", one.id), &one.address)?;
-            sum += u64::from(one.weight);
-            behind.push((
-                Address {
-                    host,
-                    port: one.port,
-                },
-                sum,
-            ));
         }
-        Ok(Self {
+        Self {
             key: ListenKey::Service(form.service.clone()),
             service: form.service.clone(),
             name: OwnName::new(&form.service, identity),
@@ -149,7 +146,7 @@ impl Inbound {
             outside: Some(Outside {
                 tls: form.tls.clone().map(Arc::new),
             }),
-        })
+        }
     }
 }
 

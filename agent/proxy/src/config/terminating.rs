@@ -45,7 +45,7 @@ impl Terminating {
                 let reason = "it is there twice";
                 return Err(invalid(&format!("{PLACE}: {}", one.service), reason));
             }
-            services.push(Arc::new(Inbound::outside(one, identity)?));
+            services.push(Arc::new(Inbound::outside(one, identity)));
         }
         Ok(Self {
             keys: keys.collect::<Result<_, ApplyError>>()?,

@@ -125,10 +125,16 @@ async fn each_service_is_called_by_its_name_and_its_own_policy_decides() {
 async fn byte_streams_and_who_is_not_there() {
     let ca = Ca::new();
     let out = DataPlane::new(ca.tls("out"), options());
-    let services = vec![
-        outside("db", Protocol::Tcp, &[echo().await]),
-        outside("nowhere", Protocol::Http, &[]),
-    ];
+    let mut db = outside("db", Protocol::Tcp, &[echo().await]);
+    // One that cannot be called is left out, and the others are called.
+    db.instances.push(OutsideInstance {
+        id: "node/wrong".to_owned(),
+        address: "no such host!".to_owned(),
+        port: 1,
+        weight: 100,
+        health: Health::Healthy,
+    });
+    let services = vec![db, outside("nowhere", Protocol::Http, &[])];
     out.apply(gateway(services, &["db", "nowhere"]))
         .await
         .unwrap();
