@@ -132,6 +132,11 @@ class OfFigures(unittest.TestCase):
         table = report.table(self.entries(), peers)
         self.assertLessEqual(max(map(len, table.splitlines())), 80, table)
         self.assertIn("!", table)
+        for row in rows.rows():
+            for figure in row.figures:
+                self.assertLessEqual(len(figure.title), report.LABEL - 2, figure.title)
+        negative = {"median": -0.9, "min": -2.55, "max": 9.62, "samples": 3, "disturbed": True}
+        self.assertEqual(report.cell(negative), "-0.90! -2.5…9.6")
         xml.dom.minidom.parseString(report.plot(self.entries(), peers, "a & b <c>"))
 
     def test_cpu_is_counted(self):

@@ -114,6 +114,8 @@ class Bench:
                 for peer in ([None] if row.direct else []) + peers:
                     count += 1
                     name = peer.name if peer else "direct"
+                    if peer and row.ours_alone and not isinstance(peer, Ours):
+                        continue
                     self.say(f"[{count}/{whole}] {row.name}, {name}")
                     taken = self.sample(row, peer)
                     best = min(taken, key=lambda one: one[1])

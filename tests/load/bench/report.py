@@ -39,10 +39,12 @@ def short(value, digits=3):
     size, unit = abs(value), ""
     if size >= 9_995:
         value, size, unit, digits = value / 1000, size / 1000, "k", digits - 1 if size >= 99_950 else digits
-    if size >= 99.95 or size >= 9.95 and digits < 3:
+    if size >= 99.95 or (size >= 9.95 and digits < 3):
         return f"{value:.0f}{unit}"
     if size >= 9.95 or unit:
         return f"{value:.1f}{unit}"
+    if digits < 2:
+        return f"{value:.1f}"
     text = f"{value:.2f}" if size >= 0.0995 or size == 0 else f"{value:.3f}"
     return text if size >= 0.0995 or size == 0 else text.replace("0.", ".", 1)
 
@@ -54,7 +56,11 @@ def cell(one):
     text = short(one["median"]) + ("!" if one["disturbed"] else "")
     if one["samples"] == 1:
         return text
-    return f"{text} {short(one['min'], 2)}-{short(one['max'], 2)}"
+    for digits in (2, 1):
+        whole = f"{text} {short(one['min'], digits)}…{short(one['max'], digits)}"
+        if len(whole) < CELL:
+            break
+    return whole
 
 
 def table(entries, peers):
@@ -68,7 +74,7 @@ def table(entries, peers):
         goal = entry["goal"]
         sign = "≥" if entry["better"] == HIGHER else "≤"
         cells = [f"{cell(entry['of'].get(peer)):>{CELL}}" for peer in peers]
-        lines.append("".join([f"  {entry['name']:<{LABEL - 2}}", *cells, f"{sign + short(goal) if goal else '':>{GOAL}}"]))
+        lines.append("".join([f"  {entry['name']:<{LABEL - 2}}", *cells, f"{sign + short(goal, 2) if goal else '':>{GOAL}}"]))
     if any(one["disturbed"] for entry in entries for one in entry["of"].values()):
         lines.append("!: other work disturbed every sample")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ class Row:
 
     rounds = True  # sampled again in each round; else once
     direct = True
+    ours_alone = False
 
     def __init__(self, name, title, mode, figures, work):
         self.name, self.title, self.mode, self.figures, self.work = name, title, mode, figures, work
@@ -102,11 +103,9 @@ class Memory(Row):
 class Growth(Row):
     """Ours alone, with much configured beside what is called."""
 
-    direct, few, many = False, 10, 1000
+    direct, ours_alone, few, many = False, True, 10, 1000
 
     def sample(self, bench, pair):
-        if not isinstance(pair.peer, Ours):
-            return None, 0.0
         one, first = self.once(bench, pair, self.few)
         two, second = self.once(bench, pair, self.many)
         more = self.many - self.few
@@ -132,12 +131,10 @@ class Growth(Row):
 class Workers(Row):
     """Ours alone, with more worker threads."""
 
-    direct = False
+    direct, ours_alone = False, True
     counts = (1, 2, 4)
 
     def sample(self, bench, pair):
-        if not isinstance(pair.peer, Ours):
-            return None, 0.0
         figures, worst = {}, 0.0
         for count in self.counts:
             peer = Ours(pair.peer.binary, workers=count)
@@ -191,7 +188,7 @@ def rows():
                 Figure("after", "when they are gone, MiB", LOWER)], None),
         Growth("growth", "1,000 upstreams and intentions, 10 = 1", HTTP,
                [Figure("cpu", "CPU, 10 = 1", LOWER, 1.1), Figure("rate", "requests/s, 10 = 1", HIGHER, 0.9),
-                Figure("p50", "median at 2,000/s, 10 = 1", LOWER, 1.1),
+                Figure("p50", "median, 10 = 1", LOWER, 1.1),
                 Figure("upstream", "KiB an upstream", LOWER, 4), Figure("intention", "KiB an intention", LOWER, 1)],
                None),
         Workers("workers", "more workers, HTTP/1.1", HTTP,
