@@ -6,7 +6,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,10 +21,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use super::client::{H1Client, IdlePool};
 use super::framing::{Decoder, Encoder, Length};
 use super::{Malformed, head, server};
-use crate::engine::ServeLimits;
-use crate::http::{Answer, Body, Call, Handler};
+use crate::engine::{SendError, SendErrorKind, ServeLimits};
+use crate::http::{Answer, Body, BodyError, Call, Handler};
 use crate::lifecycle::Phase;
 
 /// What an engine made of a request.
@@ -434,4 +437,147 @@ fn answers_say_what_follows() {
     }
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 42\r\n\r\n";
     assert_eq!(read(head, &Method::HEAD), Ok((exact(0), true)));
+}
+
+/// A call over a connection whose other side has said this already.
+async fn call(
+    said: &[u8],
+    body: Body,
+    pool: &Rc<IdlePool>,
+) -> (Result<Answer, SendError>, DuplexStream) {
+    let (near, mut far) = duplex(64 * 1024);
+    far.write_all(said).await.unwrap();
+    let head = Request::post("/").header("host", "a").body(()).unwrap();
+    let call = Call {
+        head: head.into_parts().0,
+        body,
+        upgrade: None,
+    };
+    // What was said before a call would be taken for the answer to another.
+    let client = H1Client::new(Late::new(near), 100, 16 * 1024, None);
+    (client.send(call, pool.clone()).await, far)
+}
+
+/// A connection on which nothing has come at the first look.
+struct Late(DuplexStream, bool);
+
+impl Late {
+    fn new(io: DuplexStream) -> Self {
+        Self(io, false)
+    }
+}
+
+impl tokio::io::AsyncRead for Late {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if !std::mem::replace(&mut self.1, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Late {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A body of which nothing comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_come_before_the_request_is_sent() {
+    let local = LocalSet::new();
+    let whole = local.run_until(async {
+        let pool = Rc::<IdlePool>::default();
+        let said =
+            b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+        let (answer, _far) = call(said, Body::stream(Never), &pool).await;
+        let answer = answer.ok().unwrap();
+        assert_eq!(answer.head.status, 413);
+        let body = answer.body.collect().await.unwrap().to_bytes();
+        assert_eq!(body, "no");
+        // The rest of the request would be the next one's beginning.
+        assert!(pool.take().is_none());
+    });
+    whole.await;
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_only_while_it_is_quiet() {
+    let local = LocalSet::new();
+    let whole = local.run_until(async {
+        let pool = Rc::<IdlePool>::default();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let (got, far) = call(answer, Body::empty(), &pool).await;
+        assert_eq!(
+            got.ok().unwrap().body.collect().await.unwrap().to_bytes(),
+            "ok"
+        );
+        let (client, _) = pool.take().unwrap();
+        pool.put(client);
+        drop(far);
+        assert!(pool.take().is_none(), "its other side has ended");
+        // More than the answer is the answer to nothing.
+        let more = [&answer[..], b"HTTP/1.1 200 OK\r\n"].concat();
+        let (got, _far) = call(&more, Body::empty(), &pool).await;
+        assert_eq!(
+            got.ok().unwrap().body.collect().await.unwrap().to_bytes(),
+            "ok"
+        );
+        assert!(pool.take().is_none());
+    });
+    whole.await;
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_an_error() {
+    let local = LocalSet::new();
+    let whole = local.run_until(async {
+        let pool = Rc::<IdlePool>::default();
+        for (said, kind) in [
+            (
+                &b"HTTP/1.1 101 Switching Protocols\r\n\r\n"[..],
+                SendErrorKind::Malformed,
+            ),
+            (b"HTTP/1.1 200 OK\n\n", SendErrorKind::Malformed),
+            (b"220 smtp\r\n\r\n", SendErrorKind::Malformed),
+        ] {
+            let (answer, _far) = call(said, Body::empty(), &pool).await;
+            assert_eq!(answer.err().unwrap().kind, kind, "{said:?}");
+        }
+        let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
+        let (answer, _far) = call(&interim, Body::empty(), &pool).await;
+        assert_eq!(answer.err().unwrap().kind, SendErrorKind::Malformed);
+    });
+    whole.await;
 }
