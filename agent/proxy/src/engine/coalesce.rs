@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::scratch;
 
 /// Beyond this nothing is gained by waiting.
-const ENOUGH: usize = 64 * 1024;
+const ENOUGH: usize = 192 * 1024;
 
 /// See the module.
 #[derive(Debug)]
