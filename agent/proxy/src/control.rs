@@ -65,6 +65,9 @@ struct Held {
     renew: Option<Instant>,
     connected: bool,
     not_after: Option<SystemTime>,
+    /// When two thirds of the leaf's life are over, by when it should have been replaced. None
+    /// once that was told.
+    late: Option<SystemTime>,
     /// Each root with its id, and the id of the one that signs now.
     roots: Vec<(Vec<u8>, Trust)>,
     active: Vec<u8>,
@@ -98,6 +101,12 @@ impl Control {
                 Some(ask) = asks.recv() => self.ask(ask, &held),
                 () = at(renew) => {
                     held.renew = Some(Instant::now() + LEAF_RETRY);
+                    if held.late.take_if(|late| *late <= SystemTime::now()).is_some() {
+                        tracing::error!(
+                            proxy = self.proxy,
+                            "the leaf is in the last third of its life, and is not renewed yet"
+                        );
+                    }
                     self.wish(Wish::Leaf);
                 }
             }
@@ -263,6 +272,9 @@ impl Control {
         let renew = facts.renew_at(now, rand::random());
         held.renew = Some(Instant::now() + renew.duration_since(now).unwrap_or(LEAF_RETRY));
         held.not_after = Some(facts.not_after);
+        // From now, not from its beginning, which lies before it was signed.
+        let life = facts.not_after.duration_since(now);
+        held.late = life.ok().map(|life| now + life / 3 * 2);
         let chain = facts.chain.iter().map(|one| one.to_vec()).collect();
         self.chain.store(Arc::new(chain));
         match &held.tls {
