@@ -129,6 +129,31 @@ class Rotation(unittest.TestCase):
                 root["leaves"] == 2 for root in status(mesh)["roots"] if root["state"] == "active"), 60)
             self.assertEqual(http_get(f"http://{host}:{port}/")[0], 200)
 
+    def test_a_node_that_is_silent_is_not_waited_for_and_catches_up(self):
+        with Mesh("rotate-silent", default="allow", leaf_ttl="10m") as mesh:
+            mesh.servers()
+            load = Load(*pair(mesh))
+            mesh.agent(11)
+            mesh.instance("far", upstreams=[("users", 9003)], agent="a11")
+            mesh.sidecar("far", agent="a11")
+            far = f"http://{mesh.address(11)}:9003/"
+            until("traffic from the other node", lambda: http_get(far)[0] == 200)
+            first = active(mesh)
+            mesh.processes["a11"].kill()
+            mesh.command("ca", "rotate")
+            until("its node is waited for", lambda: any(
+                one["node"] and "no server" in one["reason"] for one in status(mesh)["rotation"]["waiting"]))
+            self.assertEqual(active(mesh), first)
+            # Its lease ends; the others go on.
+            until("the new root signs", lambda: active(mesh) != first, 60)
+            load.more(100)
+            mesh.processes["a11"].restart()
+            until("leaves are replaced", lambda: all(
+                root["leaves"] == 3 for root in status(mesh)["roots"] if root["state"] == "active"), 60)
+            until("traffic from the other node", lambda: http_get(far)[0] == 200)
+            load.more(50)
+            self.assertEqual(load.stop(), [])
+
     def test_built_in_to_vault_and_back(self):
         bao()
         with Mesh("rotate-vault", servers=3, default="allow") as mesh:
