@@ -40,7 +40,12 @@ pub(crate) async fn keep(core: Arc<Core>) {
             core.ca.keeps(None);
             absent.clear();
         } else {
-            pause = match maintain(&core, &mut absent).await {
+            // Vault may take its time; what is given up here was not committed, or was.
+            let kept = tokio::select! {
+                () = core.stop.cancelled() => return,
+                kept = maintain(&core, &mut absent) => kept,
+            };
+            pause = match kept {
                 Kept::Well => {
                     core.ca.keeps(None);
                     again = AGAIN.0;
@@ -111,15 +116,15 @@ async fn maintain(core: &Core, absent: &mut Absent) -> Kept {
     if state.cluster().is_none() {
         return Kept::Unnamed;
     }
-    let (next, cas) = match due(core, &state).await {
-        Ok(Some(due)) => due,
-        Ok(None) => match rotate(core, &state, absent).await {
-            Ok(Next::Step(next)) => *next,
-            Ok(Next::Pause(pause)) => return Kept::Waits(pause),
-            Ok(Next::Nothing) => return Kept::Well,
-            Err(error) => return Kept::Failed(error),
+    // A change of the root goes first: it may be the way out of a Vault that is gone.
+    let (next, cas) = match rotate(core, &state, absent).await {
+        Ok(Next::Step(next)) => *next,
+        waits => match (due(core, &state).await, waits) {
+            (Ok(Some(due)), _) => due,
+            (Err(error), _) | (_, Err(error)) => return Kept::Failed(error),
+            (Ok(None), Ok(Next::Pause(pause))) => return Kept::Waits(pause),
+            (Ok(None), Ok(_)) => return Kept::Well,
         },
-        Err(error) => return Kept::Failed(error),
     };
     let value = match serde_json::to_value(&next) {
         Ok(value) => value,
