@@ -102,7 +102,10 @@ impl Uplink {
         let mut backoff = Backoff::default();
         let stop = self.parts.stop.clone();
         while !stop.is_cancelled() {
-            let mut servers = self.parts.servers.now().await;
+            let mut servers = tokio::select! {
+                it = self.parts.servers.now() => it,
+                () = stop.cancelled() => return,
+            };
             if servers.is_empty() {
                 let error = Some("Nomad knows no server".to_owned());
                 let server = None;

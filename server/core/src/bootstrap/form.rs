@@ -110,7 +110,10 @@ pub(crate) async fn form(core: &Core) {
             Ok(true) => return readdress(core).await,
             Err(error) => return tracing::error!(%error, "this server cannot come to a cluster"),
         }
-        let seen = look(core).await;
+        let seen = tokio::select! {
+            seen = look(core) => seen,
+            () = core.stop.cancelled() => return,
+        };
         let why = match decide(&core.me, core.options.formation, &seen) {
             Step::Join(address) => join(core, &address).await,
             Step::Make(peers) => make(core, peers).await,
