@@ -119,6 +119,12 @@ impl<T> Link<T> {
         if bytes.is_empty() {
             return;
         }
+        // Else one that always has a part of the next message behind what was
+        // used would hold all that ever came.
+        if self.used > 0 {
+            self.unread.drain(..self.used);
+            self.used = 0;
+        }
         if self.unread.capacity() == 0 {
             self.unread = scratch::write_buffer();
         }
@@ -326,5 +332,32 @@ impl<T: AsyncWrite + Unpin> Link<T> {
     /// Says that nothing more comes.
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    /// Each read ends within a request, so that something is always left.
+    #[tokio::test]
+    async fn what_was_used_is_not_held() {
+        let request = b"GET /a HTTP/1.1\r\nhost: a\r\nx: some more bytes\r\n\r\n";
+        let (first, second) = request.split_at(request.len() / 2);
+        let turned = [second, first].concat();
+        let (mut near, far) = duplex(1024);
+        let mut link = Link::new(far);
+        near.write_all(first).await.unwrap();
+        for _ in 0..10_000 {
+            near.write_all(&turned).await.unwrap();
+            let head = poll_fn(|cx| link.poll_head(cx, 16 * 1024)).await.unwrap();
+            assert_eq!(head, request.as_slice());
+            assert!(!link.rest().is_empty());
+        }
+        let held = link.unread.capacity();
+        assert!(held < 2 * AHEAD, "{held} bytes");
     }
 }
