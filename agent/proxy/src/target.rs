@@ -30,7 +30,8 @@ pub(crate) fn normal(head: &request::Parts) -> Result<PathAndQuery, Trouble> {
     }
     let path = normalize_path(given.path())
         .map_err(|error| Trouble::bad_request(format!("{error}; it was not forwarded")))?;
-    if path.len() == given.path().len() && path == given.path() {
+    // One may begin with its query (`http://host?x`); its path is `/` all the same.
+    if given.as_str().starts_with('/') && path == given.path() {
         return Ok(given.clone());
     }
     let whole = match given.query() {
@@ -111,6 +112,8 @@ mod tests {
             ("//admin//x", "/admin/x"),
             ("http://host/a/./b", "/a/b"),
             ("http://host", "/"),
+            ("http://host?x=1", "/?x=1"),
+            ("http://host?", "/?"),
         ] {
             assert_eq!(normal(&head("GET", given)).unwrap(), expected);
         }
