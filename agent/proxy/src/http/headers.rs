@@ -110,7 +110,7 @@ fn clean_hop(headers: &mut HeaderMap) {
         headers.remove(CONNECTION);
         for name in named {
             // These say what the message is; no connection option may hide it.
-            if name != HOST && name != CONTENT_LENGTH {
+            if ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
                 headers.remove(name);
             }
         }
@@ -242,6 +242,13 @@ mod tests {
     fn a_length_beside_chunks_does_not_count() {
         let mut map = headers(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
         clean_request(&mut map, Version::HTTP_11);
+        assert!(map.is_empty());
+        let mut map = headers(&[
+            ("connection", "Transfer-Encoding"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "3"),
+        ]);
+        clean_response(&mut map);
         assert!(map.is_empty());
     }
 
