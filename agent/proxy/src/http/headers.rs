@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Version};
 use mesh_policy::HeaderLookup;
@@ -50,7 +51,8 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
     clean_hop(headers);
 }
 
-/// Makes trailers fit to go on: what only the mesh may say is no trailer.
+/// Makes trailers fit to go on: what only the mesh may say is no trailer, and
+/// neither is what would mean something else than what was read before it.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     let ours: Vec<HeaderName> = trailers
         .keys()
@@ -58,12 +60,44 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
             let start = name.as_str().get(..MESH.len());
             start.is_some_and(|start| start.replace('_', "-") == MESH)
                 || reads_as(name, &CLIENT_CERT)
+                || is_no_trailer(name)
         })
         .cloned()
         .collect();
     for name in ours {
         trailers.remove(name);
     }
+}
+
+/// What says how a message is read, whom it is for, who sends it or what is
+/// done with it stands before its body (RFC 9110, 6.5.1). HTTP/2 breaks off at
+/// what is a connection's.
+pub(crate) fn is_no_trailer(name: &HeaderName) -> bool {
+    const NEVER: [HeaderName; 22] = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        COOKIE,
+        EXPECT,
+        HOST,
+        HTTP2_SETTINGS,
+        KEEP_ALIVE,
+        MAX_FORWARDS,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        RANGE,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    NEVER.contains(name)
 }
 
 /// Whether one of these is there. To look once costs less than to look each up,

@@ -3,10 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    EXPECT, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     request, response,
@@ -15,6 +12,7 @@ use httparse::Status;
 
 use super::Malformed;
 use super::framing::Length;
+use crate::http::is_no_trailer;
 
 /// Headers that are parsed without an allocation for more.
 const FEW: usize = 128;
@@ -128,7 +126,10 @@ pub(super) fn response(
             || parts.status.is_informational()
             || parts.status == StatusCode::NO_CONTENT
             || parts.status == StatusCode::NOT_MODIFIED;
-        let chunked = is_chunked(&parts.headers, version)?;
+        let chunked = match is_identity(&parts.headers) {
+            true => None,
+            false => is_chunked(&parts.headers, version)?,
+        };
         let length = match (chunked, content_length(&parts.headers)?) {
             _ if bodiless => Length::Exact(0),
             (Some(true), length) => {
@@ -136,7 +137,8 @@ pub(super) fn response(
                 keep = keep && length.is_none();
                 Length::Chunked
             }
-            (Some(false), _) => Length::UntilEnd,
+            // The caller would take what is coded for what was asked for.
+            (Some(false), _) => return Err(Malformed::Rule("a coding that is not chunked")),
             (None, Some(length)) => Length::Exact(length),
             (None, None) => Length::UntilEnd,
         };
@@ -206,6 +208,14 @@ fn is_chunked(headers: &HeaderMap, minor: u8) -> Result<Option<bool>, Malformed>
         return Err(Malformed::Rule("a coding in HTTP/1.0"));
     }
     Ok(Some(coding.as_bytes().eq_ignore_ascii_case(b"chunked")))
+}
+
+/// The coding that is none, of which some applications still speak.
+fn is_identity(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    codings.next().is_none()
+        && first.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
@@ -293,25 +303,10 @@ fn put_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
     }
 }
 
-/// Trailers, but for those that would mean something else than what was read
-/// before them (RFC 9110, 6.5.1).
+/// Trailers, but for those that are none.
 pub(super) fn put_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
-    const NEVER: [HeaderName; 12] = [
-        AUTHORIZATION,
-        CONNECTION,
-        CONTENT_ENCODING,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-        HOST,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ];
     for (name, value) in trailers {
-        if !NEVER.contains(name) {
+        if !is_no_trailer(name) {
             put_header(out, name, value);
         }
     }

@@ -426,7 +426,19 @@ fn answers_say_what_follows() {
         ),
         (
             "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
-            Ok((Length::UntilEnd, false)),
+            Err(Malformed::Rule("a coding that is not chunked")),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+            Err(Malformed::Rule("a coding that is not chunked")),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n",
+            Err(Malformed::Rule("a coding that is not chunked")),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: Identity\r\ncontent-length: 3\r\n\r\n",
+            Ok((exact(3), true)),
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n",
