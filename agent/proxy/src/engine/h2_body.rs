@@ -116,6 +116,8 @@ pub(super) enum Sent {
     Whole,
     /// The other side wants no more, or has gone.
     Stopped,
+    /// It broke itself.
+    Broken,
 }
 
 /// Sends a body, as fast as the other side takes it. When the body breaks the
@@ -129,7 +131,7 @@ fn poll_send(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'
         // Also while nothing is taken: a deny must not wait for a reader.
         if body.poll_cut(cx).is_ready() {
             stream.send_reset(Reason::INTERNAL_ERROR);
-            return Poll::Ready(Sent::Stopped);
+            return Poll::Ready(Sent::Broken);
         }
         // At least one byte of room before the next piece is asked for; the
         // rest of the piece waits in the stream.
@@ -147,7 +149,7 @@ fn poll_send(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'
             Some(Ok(frame)) => frame,
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
-                return Poll::Ready(Sent::Stopped);
+                return Poll::Ready(Sent::Broken);
             }
             None => {
                 let _ = stream.send_data(Bytes::new(), true);
@@ -162,13 +164,21 @@ fn poll_send(body: &mut Body, stream: &mut SendStream<Bytes>, cx: &mut Context<'
             Err(frame) => match frame.into_trailers() {
                 Ok(trailers) => {
                     stream.reserve_capacity(0);
-                    (stream.send_trailers(trailers), true)
+                    let sent = match trailers.is_empty() {
+                        true => stream.send_data(Bytes::new(), true),
+                        false => stream.send_trailers(trailers),
+                    };
+                    (sent, true)
                 }
                 Err(_) => continue, // a kind of frame that we do not know
             },
         };
         match (sent, last) {
-            (Err(_), _) => return Poll::Ready(Sent::Stopped),
+            (Err(_), _) => {
+                // Nothing when it has ended; else nobody would learn of it.
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Poll::Ready(Sent::Stopped);
+            }
             (Ok(()), true) => return Poll::Ready(Sent::Whole),
             (Ok(()), false) => {}
         }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::coalesce::{Coalesce, Flusher};
 use super::greeting::Greeted;
-use super::h2_body::{self, Abort, Received, StreamGuard};
+use super::h2_body::{self, Abort, Received, Sent, StreamGuard};
 use super::{CONNECTION_WINDOW, FRAME, RESETS, STREAM_WINDOW, SendError, SendErrorKind, into_io};
 use crate::http::{Answer, Body, Call};
 use crate::peer::Warm;
@@ -112,12 +112,20 @@ impl H2Client {
             count: self.streams.clone(),
             abort: None,
         };
+        let broke = Rc::new(Cell::new(false));
         if !end {
             let abort = Rc::new(Abort::default());
             guard.abort = Some(abort.clone());
-            start_sending(body, stream, abort).await;
+            start_sending(body, stream, abort, broke.clone()).await;
         }
-        let answer = answer.await.map_err(|error| self.failed(&error))?;
+        let answer = answer.await.map_err(|error| match broke.get() {
+            true => SendError {
+                kind: SendErrorKind::Body,
+                what: "the request's body broke off".to_owned(),
+                call: None,
+            },
+            false => self.failed(&error),
+        })?;
         let (head, received) = answer.into_parts();
         let body = Body::stream(Received::new(received, &head.headers, Some(guard)));
         Ok(Answer::new(head, body))
@@ -190,8 +198,15 @@ impl Warm for H2Client {
     }
 }
 
-/// Sends as much of a body as can be sent now, and the rest in a task.
-async fn start_sending(body: Body, mut stream: SendStream<Bytes>, abort: Rc<Abort>) {
+/// Sends as much of a body as can be sent now, and the rest in a task. `broke`:
+/// whether the stream was reset since the body broke, which is not the fault of
+/// whom it was for.
+async fn start_sending(
+    body: Body,
+    mut stream: SendStream<Bytes>,
+    abort: Rc<Abort>,
+    broke: Rc<Cell<bool>>,
+) {
     let mut sending = Box::pin(async move {
         let stopped = {
             let mut sending = pin!(h2_body::send(body, &mut stream));
@@ -200,7 +215,10 @@ async fn start_sending(body: Body, mut stream: SendStream<Bytes>, abort: Rc<Abor
                 if abort.poll(cx).is_ready() {
                     return Poll::Ready(true);
                 }
-                sending.as_mut().poll(cx).map(|_| false)
+                sending.as_mut().poll(cx).map(|sent| {
+                    broke.set(matches!(sent, Sent::Broken));
+                    false
+                })
             })
             .await
         };

@@ -2,6 +2,7 @@
 //! in one process, and applications at both ends.
 #![allow(clippy::unwrap_used)]
 
+mod broken;
 mod change;
 mod drain;
 mod foreign;

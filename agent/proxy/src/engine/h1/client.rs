@@ -194,9 +194,11 @@ impl H1Client {
         let is_sending = !sending.is_done();
         let keep = received.keep && !is_sending;
         let client = Rc::new(RefCell::new(self));
+        let broke = Rc::new(Abort::default());
         let abort = is_sending.then(|| {
             let abort = Rc::new(Abort::default());
-            tokio::task::spawn_local(go_on(client.clone(), sending, abort.clone()));
+            let rest = go_on(client.clone(), sending, abort.clone(), broke.clone());
+            tokio::task::spawn_local(rest);
             abort
         });
         let body = Receiving {
@@ -204,19 +206,31 @@ impl H1Client {
             decoder,
             cut,
             abort,
+            broke: is_sending.then_some(broke),
             pool: keep.then_some(pool),
         };
         Answer::new(received.parts, Body::stream(body))
     }
 }
 
-/// Sends the rest of a call whose answer has begun.
-async fn go_on(client: Rc<RefCell<H1Client>>, mut sending: Sending, abort: Rc<Abort>) {
+/// Sends the rest of a call whose answer has begun. When its body breaks that
+/// ends the answer too: the caller may have gone, and the application would
+/// wait for the rest as long as it likes.
+async fn go_on(
+    client: Rc<RefCell<H1Client>>,
+    mut sending: Sending,
+    abort: Rc<Abort>,
+    broke: Rc<Abort>,
+) {
     poll_fn(|cx| {
         if abort.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        sending.poll(&mut client.borrow_mut().link, cx).map(drop)
+        sending.poll(&mut client.borrow_mut().link, cx).map(|sent| {
+            if let Err(Stopped::Body) = sent {
+                broke.fire();
+            }
+        })
     })
     .await;
 }
@@ -374,6 +388,8 @@ struct Receiving {
     cut: Option<Pin<Box<Sleep>>>,
     /// Ends the sending of the call.
     abort: Option<Rc<Abort>>,
+    /// Fired when the call's own body has broken.
+    broke: Option<Rc<Abort>>,
     /// Where the connection goes, if it can be used again.
     pool: Option<Rc<IdlePool>>,
 }
@@ -412,7 +428,16 @@ impl http_body::Body for Receiving {
             let trailers = this.decoder.take_trailers();
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         };
-        let frame = ready!(client.borrow_mut().link.poll_body(cx, &mut this.decoder));
+        let polled = client.borrow_mut().link.poll_body(cx, &mut this.decoder);
+        let frame = match (polled, &this.broke) {
+            (Poll::Ready(frame), _) => frame,
+            (Poll::Pending, Some(broke)) => {
+                ready!(broke.poll(cx));
+                let why = "the request's body broke off";
+                Some(Err(BodyError::Source(why.into())))
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+        };
         if matches!(frame, Some(Err(_))) {
             this.pool = None;
         }

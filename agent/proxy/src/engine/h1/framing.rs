@@ -69,6 +69,16 @@ impl Decoder {
         matches!(self.state, State::Done)
     }
 
+    /// What followed cannot be read, or did not come.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.state, State::Broken(_))
+    }
+
+    /// The connection failed within the body.
+    pub(super) fn fail(&mut self) {
+        self.state = State::Broken(Malformed::Rule("the connection failed within the body"));
+    }
+
     /// What is missing, where that is known.
     pub(super) fn missing(&self) -> Option<u64> {
         match self.state {

@@ -223,6 +223,7 @@ impl<T: AsyncRead + Unpin> Link<T> {
         scratch::with_read_buffer(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
             if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                decoder.fail();
                 return Poll::Ready(Err(BodyError::Source(error.into())));
             }
             let mut rest = buffer.filled();

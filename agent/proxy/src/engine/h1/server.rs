@@ -22,6 +22,7 @@ use super::framing::{Decoder, Encoder, Length};
 use super::head::{self, RequestHead};
 use super::link::{Link, NoHead};
 use crate::engine::ServeLimits;
+use crate::engine::h2_body::Abort;
 use crate::engine::sniff::Rewind;
 use crate::http::{Answer, Body, BodyError, Call, Handler, Tunnel, wants_trailers, wants_upgrade};
 use crate::lifecycle::{self, Phase};
@@ -49,6 +50,7 @@ where
             decoder: RefCell::new(Decoder::new(Length::Exact(0))),
             expects: Cell::new(false),
             answered: Cell::new(false),
+            broke: Abort::default(),
         }),
         handler,
         limits,
@@ -109,6 +111,8 @@ struct Shared<T> {
     expects: Cell<bool>,
     /// The answer has begun.
     answered: Cell<bool>,
+    /// Fired when the request's body has broken; nothing follows it.
+    broke: Abort,
 }
 
 struct Connection<'a, T, H> {
@@ -360,7 +364,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Shared<T> {
     }
 
     /// Ready when the caller has ended the connection. While its request is not
-    /// read to the end whoever reads that learns it.
+    /// read to the end whoever reads that learns it, and says so by `broke`.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self.decoder.borrow().is_done() {
             true => self.poll_link(|link| link.poll_gone(cx)),
@@ -401,7 +405,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Incoming<T
             return Poll::Ready(Some(Err(BodyError::Source(error.into()))));
         }
         let decoder = &mut *shared.decoder.borrow_mut();
-        shared.poll_link(|link| link.poll_body(cx, decoder))
+        let polled = shared.poll_link(|link| link.poll_body(cx, decoder));
+        if decoder.is_broken() {
+            shared.broke.fire();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -510,6 +518,9 @@ impl Writing {
                 return Poll::Ready(Ok(Some(self.keep)));
             }
             if waits {
+                if shared.broke.poll(cx).is_ready() {
+                    return Poll::Ready(Ok(None));
+                }
                 return shared.poll_gone(cx).map(|()| Ok(None));
             }
         }
