@@ -6,10 +6,12 @@
 //! it in the same way, and the application does as it likes. What cannot be
 //! normalised is answered with 400. The query goes on as it came.
 
+use std::fmt;
+
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, StatusCode, Uri, request};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
 use mesh_model::{Key, normalize_path};
 
 use crate::http::Trouble;
@@ -45,20 +47,51 @@ pub(crate) fn normal(head: &request::Parts) -> Result<PathAndQuery, Trouble> {
 /// Whom a request is for: of a whole URI (or `:authority`), else `host`. The
 /// header then says the same, whatever was in it: rules look at it, and it is
 /// what the application gets.
-pub(crate) fn authority(head: &mut request::Parts) -> Option<Authority> {
-    if let Some(authority) = head.uri.authority() {
-        let authority = authority.clone();
+///
+/// A host that is none is refused, as RFC 9112, 3.2 wants it: each that reads it
+/// may take it for another. An empty one says that there is no name.
+pub(crate) fn authority(head: &mut request::Parts) -> Result<Option<Authority>, Trouble> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, more) = (hosts.next().cloned(), hosts.next().is_some());
+    if host.is_none() && head.version == Version::HTTP_11 {
+        let what = "the request has no host header, which HTTP/1.1 needs";
+        return Err(Trouble::bad_request(what));
+    }
+    let named = match &host {
+        Some(host) if !host.is_empty() => Some(named(host)?),
+        _ => None,
+    };
+    if let Some(authority) = head.uri.authority().cloned() {
+        if host.is_some() && named.is_none() {
+            let what = "the request's target names a host, and its host header is empty";
+            return Err(Trouble::bad_request(what));
+        }
+        without_user(&authority)?;
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             head.headers.insert(HOST, host);
         }
-        return Some(authority);
+        return Ok(Some(authority));
     }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (host, more) = (hosts.next()?.clone(), hosts.next().is_some());
-    if more {
-        head.headers.insert(HOST, host.clone());
+    if let Some(host) = host.filter(|_| more) {
+        head.headers.insert(HOST, host);
     }
-    Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok()
+    Ok(named)
+}
+
+fn named(host: &HeaderValue) -> Result<Authority, Trouble> {
+    let authority = Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes()))
+        .map_err(|error| Trouble::bad_request(format!("the request's host header: {error}")))?;
+    without_user(&authority)?;
+    Ok(authority)
+}
+
+fn without_user(authority: &Authority) -> Result<(), Trouble> {
+    match authority.as_str().contains('@') {
+        true => Err(Trouble::bad_request(
+            "the request's host has a user before it, which no host may have",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Makes a head one of HTTP/2: a whole URI and no `host`.
@@ -79,17 +112,34 @@ pub(crate) fn for_http2(
     head.uri = Uri::from_parts(parts).unwrap_or_default(); // it has all three
 }
 
-/// Makes a head one of HTTP/1.1: a path, and `host`.
+/// Makes a head one of HTTP/1.1: a path, `host` (if nobody named one, whom it
+/// goes to), and the cookies in one line (RFC 9113, 8.2.3).
 pub(crate) fn for_http1(
     head: &mut request::Parts,
     path: PathAndQuery,
     authority: Option<Authority>,
+    to: &impl fmt::Display,
 ) {
     head.uri = Uri::from(path);
-    if !head.headers.contains_key(HOST)
-        && let Some(Ok(host)) = authority.map(|it| HeaderValue::from_str(it.as_str()))
-    {
-        head.headers.insert(HOST, host);
+    if !head.headers.contains_key(HOST) {
+        let host = match authority {
+            Some(authority) => HeaderValue::from_str(authority.as_str()),
+            None => HeaderValue::from_str(&to.to_string()),
+        };
+        if let Ok(host) = host {
+            head.headers.insert(HOST, host);
+        }
+    }
+    let mut cookies = head.headers.get_all(COOKIE).iter();
+    if let (Some(first), Some(second)) = (cookies.next(), cookies.next()) {
+        let mut all = [first.as_bytes(), second.as_bytes()].join(&b"; "[..]);
+        for more in cookies {
+            all.extend_from_slice(b"; ");
+            all.extend_from_slice(more.as_bytes());
+        }
+        if let Ok(all) = HeaderValue::from_maybe_shared(Bytes::from(all)) {
+            head.headers.insert(COOKIE, all);
+        }
     }
 }
 
@@ -132,20 +182,63 @@ mod tests {
     fn one_host() {
         let mut one = head("GET", "http://right/");
         one.headers.append(HOST, HeaderValue::from_static("wrong"));
-        assert_eq!(authority(&mut one).unwrap(), "right");
+        assert_eq!(authority(&mut one).unwrap().unwrap(), "right");
         assert_eq!(one.headers[HOST], "right");
         let mut two = head("GET", "/");
         two.headers.append(HOST, HeaderValue::from_static("first"));
         two.headers.append(HOST, HeaderValue::from_static("second"));
-        assert_eq!(authority(&mut two).unwrap(), "first");
+        assert_eq!(authority(&mut two).unwrap().unwrap(), "first");
         assert_eq!(two.headers.get_all(HOST).iter().count(), 1);
+    }
+
+    #[test]
+    fn hosts_that_are_none() {
+        let read = |uri: &str, host: Option<&'static str>, version| {
+            let mut head = head("GET", uri);
+            head.version = version;
+            if let Some(host) = host {
+                head.headers.insert(HOST, HeaderValue::from_static(host));
+            }
+            authority(&mut head).map(|it| it.map(|it| it.to_string()))
+        };
+        let v11 = Version::HTTP_11;
+        assert_eq!(read("/", Some(""), v11), Ok(None));
+        assert_eq!(read("/", None, Version::HTTP_10), Ok(None));
+        let given = Ok(Some("[::1]:80".to_owned()));
+        assert_eq!(read("/", Some("[::1]:80"), v11), given);
+        for (uri, host) in [
+            ("/", None),
+            ("http://a/", None),
+            ("http://a/", Some("")),
+            ("http://a/", Some("a b")),
+            ("http://me@a/", Some("a")),
+            ("/", Some("a/b")),
+            ("/", Some("me@a")),
+            ("/", Some("a, b")),
+        ] {
+            assert!(read(uri, host, v11).is_err(), "{uri} {host:?}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_one_and_a_host_is_there() {
+        let mut one = head("GET", "/");
+        for crumb in ["a=1", "b=2", "c=3"] {
+            let crumb = HeaderValue::from_static(crumb);
+            one.headers.append(COOKIE, crumb);
+        }
+        let path = PathAndQuery::from_static("/");
+        for_http1(&mut one, path, None, &"127.0.0.1:80");
+        assert_eq!(one.headers[COOKIE], "a=1; b=2; c=3");
+        assert_eq!(one.headers.get_all(COOKIE).iter().count(), 1);
+        assert_eq!(one.headers[HOST], "127.0.0.1:80");
     }
 
     #[test]
     fn forms_for_each_version() {
         let mut one = head("GET", "/a");
         one.headers.insert(HOST, HeaderValue::from_static("web:80"));
-        let authority = authority(&mut one);
+        let authority = authority(&mut one).unwrap();
         for_http2(
             &mut one,
             PathAndQuery::from_static("/b?c"),
@@ -154,7 +247,8 @@ mod tests {
         );
         assert_eq!(one.uri.to_string(), "http://web:80/b?c");
         assert!(one.headers.is_empty());
-        for_http1(&mut one, PathAndQuery::from_static("/b?c"), authority);
+        let path = PathAndQuery::from_static("/b?c");
+        for_http1(&mut one, path, authority, &"other");
         assert_eq!(one.uri.to_string(), "/b?c");
         assert_eq!(one.headers[HOST], "web:80");
         for_http2(

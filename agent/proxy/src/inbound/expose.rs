@@ -15,8 +15,8 @@ use crate::config::Expose;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1::server as h1_server, h2_server};
 use crate::http::{
-    Answer, BodyError, Call, End, Handler, Side, Trouble, Watcher, clean_request, clean_response,
-    is_grpc, trouble,
+    Answer, BodyError, Call, End, Handler, Side, Trouble, Watcher, clean_application,
+    clean_request, clean_response, is_grpc, trouble,
 };
 use crate::lifecycle::Member;
 use crate::listening::Listening;
@@ -131,7 +131,7 @@ impl Exposed {
         let (_, address) = to.ok_or_else(not_here)?;
         let application = self.worker.application(address, None);
         let head = &mut call.head;
-        let authority = target::authority(head);
+        let authority = target::authority(head)?;
         clean_request(&mut head.headers, head.version);
         call.upgrade = None;
         let limits = &self.worker.shared.options.limits;
@@ -143,11 +143,12 @@ impl Exposed {
                 application.send_h2(call, limits.handshake, limits).await?
             }
             Protocol::Http | Protocol::Tcp => {
-                target::for_http1(head, path, authority);
+                target::for_http1(head, path, authority, address);
                 application.send_h1(call, limits.handshake, limits).await?
             }
         };
         clean_response(&mut answer.head.headers);
+        clean_application(&mut answer.head.headers);
         Ok(answer)
     }
 }

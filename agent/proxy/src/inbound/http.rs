@@ -68,7 +68,7 @@ impl Connection {
         call.body = call.body.watched(exchange.clone(), Side::Request);
         // What the policy sees is what the application will see.
         let head = &mut call.head;
-        let authority = target::authority(head);
+        let authority = target::authority(head)?;
         let upgrade = clean_request(&mut head.headers, head.version);
         let by_request = self.decide(head, &path, exchange)?;
         let headers = by_request.then(|| head.headers.clone());
@@ -155,7 +155,8 @@ impl Connection {
             let sent = application.send_h2(call, view.config.connect_timeout, limits);
             sent.await?
         } else {
-            target::for_http1(&mut call.head, path, authority);
+            let address = view.application.address();
+            target::for_http1(&mut call.head, path, authority, address);
             if let Some(upgrade) = upgrade {
                 let headers = &mut call.head.headers;
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

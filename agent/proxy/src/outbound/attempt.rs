@@ -241,7 +241,7 @@ impl Attempt<'_> {
         match client {
             HttpClient::H2(_) => target::for_http2(&mut head, path, authority, &config.service),
             HttpClient::H1(..) => {
-                target::for_http1(&mut head, path, authority);
+                target::for_http1(&mut head, path, authority, &config.service);
                 if let Some(upgrade) = &self.upgrade {
                     let option = HeaderValue::from_static("upgrade");
                     head.headers.insert(CONNECTION, option);

@@ -65,7 +65,7 @@ impl Outgoing {
         exchange.set_target(path.clone());
         call.body = call.body.watched(exchange.clone(), Side::Request);
         let head = &mut call.head;
-        let authority = target::authority(head);
+        let authority = target::authority(head)?;
         let upgrade = clean_request(&mut head.headers, head.version);
         let rule = self.rule(view, head, &path);
         let trace = continue_trace(&mut head.headers, &mut *self.worker.random.borrow_mut());
