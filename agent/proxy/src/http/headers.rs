@@ -137,9 +137,8 @@ fn clean_hop(headers: &mut HeaderMap) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             .collect();
         headers.remove(CONNECTION);
         for name in named {
@@ -284,6 +283,31 @@ mod tests {
         ]);
         clean_response(&mut map);
         assert!(map.is_empty());
+    }
+
+    #[test]
+    fn an_option_that_is_no_text_hides_no_other() {
+        let mut map = headers(&[("x-hop", "1")]);
+        let odd = HeaderValue::from_bytes(b"x-hop, \xff").unwrap();
+        map.insert("connection", odd);
+        clean_response(&mut map);
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_trailer() {
+        let mut map = headers(&[
+            ("connection", "x"),
+            ("te", "x"),
+            ("cookie", "x"),
+            ("content-length", "3"),
+            ("x-mesh-source", "forged"),
+            ("x_mesh_source", "forged"),
+            ("grpc-status", "0"),
+            ("x-checksum", "1"),
+        ]);
+        clean_trailers(&mut map);
+        assert_eq!(names(&map), ["grpc-status", "x-checksum"]);
     }
 
     #[test]

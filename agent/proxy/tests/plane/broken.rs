@@ -156,3 +156,53 @@ async fn a_target_that_begins_with_its_query() {
     .await;
     assert!(text.contains("\"uri\":\"/?q=1\""), "{text}");
 }
+
+#[tokio::test]
+async fn whoever_is_not_read_to_the_end_is_told() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    let cut = "CONNECT a:1 HTTP/1.1\r\nhost: a\r\ncontent-length: 40\r\n\r\nabc";
+    let text = raw(pair.address, cut).await;
+    assert!(text.starts_with("HTTP/1.1 405 "), "{text}");
+    assert!(text.contains("connection: close\r\n"), "{text}");
+    // What is there already is read over, and another may follow.
+    let whole = "CONNECT a:1 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc\
+                 GET /next HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let text = raw(pair.address, whole).await;
+    assert!(text.contains("\"uri\":\"/next\""), "{text}");
+    assert_eq!(text.matches("connection: close\r\n").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn no_length_where_there_is_no_body() {
+    let answer = "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n";
+    let (application, _ended) = saying(answer).await;
+    let pair = Pair::new(Protocol::Http, application).await;
+    let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let text = raw(pair.address, request).await;
+    assert!(text.starts_with("HTTP/1.1 204 "), "{text}");
+    assert!(!text.contains("content-length"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_refused_has_a_reason() {
+    let pair = Pair::new(Protocol::Http, telling("api").await).await;
+    for (request, status, reason) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400, "has no host header"),
+        (
+            "GET / HTTP/1.1\r\nhost: me@a\r\n\r\n",
+            400,
+            "a user before it",
+        ),
+        ("GET / HTTP/1.1\nhost: a\r\n\r\n", 400, "LF alone"),
+    ] {
+        let mut socket = TcpStream::connect(pair.address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        while !got.ends_with(b"\n") || got.ends_with(b"\r\n") {
+            assert_ne!(in_time(socket.read_buf(&mut got)).await.unwrap(), 0);
+        }
+        let text = String::from_utf8(got).unwrap();
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        assert_eq!(text.matches(reason).count(), 2, "header and body: {text}");
+    }
+}

@@ -38,6 +38,8 @@ enum State {
         size: u64,
         digits: u8,
     },
+    /// Blanks after a size.
+    Blank(u64),
     Extension(u64),
     SizeLf(u64),
     Chunk(u64),
@@ -175,14 +177,20 @@ impl Decoder {
             (State::Size { digits: 0, .. }, _) => {
                 return Err(Malformed::Rule("a chunk has no size"));
             }
-            (State::Size { size, .. } | State::Extension(size), b'\r') => State::SizeLf(*size),
-            (State::Size { size, .. }, b';' | b' ' | b'\t') => State::Extension(*size),
+            (State::Size { size, .. } | State::Blank(size) | State::Extension(size), b'\r') => {
+                State::SizeLf(*size)
+            }
+            (State::Size { size, .. } | State::Blank(size), b';') => State::Extension(*size),
+            // A size behind it would be another's.
+            (State::Size { size, .. } | State::Blank(size), b' ' | b'\t') => {
+                let size = *size;
+                self.one_more()?;
+                State::Blank(size)
+            }
             (State::Extension(size), b'\t' | b' '..=0x7e | 0x80..) => {
-                self.extensions += 1;
-                if self.extensions > EXTENSIONS {
-                    return Err(Malformed::Rule("too many chunk extensions"));
-                }
-                State::Extension(*size)
+                let size = *size;
+                self.one_more()?;
+                State::Extension(size)
             }
             (State::SizeLf(0), b'\n') => State::Trailers(Vec::new()),
             (State::SizeLf(size), b'\n') => State::Chunk(*size),
@@ -206,6 +214,15 @@ impl Decoder {
             _ => return Err(Malformed::Rule("chunks that are none")),
         };
         Ok(())
+    }
+
+    /// One more byte that is read over.
+    fn one_more(&mut self) -> Result<(), Malformed> {
+        self.extensions += 1;
+        match self.extensions > EXTENSIONS {
+            true => Err(Malformed::Rule("too many chunk extensions")),
+            false => Ok(()),
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use super::Malformed;
 use super::framing::Length;
 use crate::http::is_no_trailer;
 
+/// Digits of a length; what they hold at most fits in 64 bits.
+const DIGITS: usize = 19;
 /// Headers that are parsed without an allocation for more.
 const FEW: usize = 128;
 
@@ -227,7 +229,8 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
         return Err(Malformed::Rule("more than one length"));
     }
     let digits = length.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    // Larger is none, and with zeros in front not everybody counts the same.
+    if digits.is_empty() || digits.len() > DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Malformed::Rule("a length that is none"));
     }
     let text = std::str::from_utf8(digits).unwrap_or_default();
@@ -238,28 +241,19 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
 }
 
 fn keeps(headers: &HeaderMap, minor: u8) -> bool {
-    let Some(first) = headers.get(CONNECTION) else {
+    if !headers.contains_key(CONNECTION) {
         return minor > 0;
+    }
+    let says = |option: &str| {
+        let mut all = headers.get_all(CONNECTION).iter();
+        all.any(|value| has_option(value, option))
     };
-    let wanted = match minor {
-        0 => "keep-alive",
-        _ => "close",
-    };
-    let said = match headers.get_all(CONNECTION).iter().nth(1) {
-        None => has_option(first, wanted),
-        Some(_) => {
-            let mut all = headers.get_all(CONNECTION).iter();
-            all.any(|value| has_option(value, wanted))
-        }
-    };
-    said == (minor == 0)
+    !says("close") && (minor > 0 || says("keep-alive"))
 }
 
 fn has_option(value: &HeaderValue, option: &str) -> bool {
-    value.to_str().is_ok_and(|value| {
-        let mut options = value.split(',').map(str::trim);
-        options.any(|one| one.eq_ignore_ascii_case(option))
-    })
+    let mut options = value.as_bytes().split(|byte| *byte == b',');
+    options.any(|one| one.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
 }
 
 /// Writes the head of a request.
@@ -267,7 +261,11 @@ pub(super) fn put_request(out: &mut Vec<u8>, head: &request::Parts, length: Opti
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query();
-    out.extend_from_slice(target.map_or("/", |target| target.as_str()).as_bytes());
+    let target = target.map_or("/", |target| target.as_str());
+    if target.starts_with('?') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     put_headers(out, &head.headers);
     put_length(out, &head.headers, length);

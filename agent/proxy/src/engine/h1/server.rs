@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
-use http::{Method, Response, StatusCode, Version, response};
+use http::{Method, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
@@ -24,7 +24,9 @@ use super::link::{Link, NoHead};
 use crate::engine::ServeLimits;
 use crate::engine::h2_body::Abort;
 use crate::engine::sniff::Rewind;
-use crate::http::{Answer, Body, BodyError, Call, Handler, Tunnel, wants_trailers, wants_upgrade};
+use crate::http::{
+    Answer, Body, BodyError, Call, Handler, Trouble, Tunnel, trouble, wants_trailers, wants_upgrade,
+};
 use crate::lifecycle::{self, Phase};
 
 /// How long the rest of a request is read over that was answered before its
@@ -50,6 +52,7 @@ where
             decoder: RefCell::new(Decoder::new(Length::Exact(0))),
             expects: Cell::new(false),
             answered: Cell::new(false),
+            turn: Cell::new(0),
             broke: Abort::default(),
         }),
         handler,
@@ -111,6 +114,8 @@ struct Shared<T> {
     expects: Cell<bool>,
     /// The answer has begun.
     answered: Cell<bool>,
+    /// How many requests have begun.
+    turn: Cell<u64>,
     /// Fired when the request's body has broken; nothing follows it.
     broke: Abort,
 }
@@ -192,6 +197,7 @@ where
         *shared.decoder.borrow_mut() = Decoder::new(length);
         shared.expects.set(expects);
         shared.answered.set(false);
+        shared.turn.set(shared.turn.get().wrapping_add(1));
         let (method, version) = (parts.method.clone(), parts.version);
         let trailers = wants_trailers(&parts.headers);
         let (tells, upgraded) = match wants_upgrade(&parts.headers, version) {
@@ -224,7 +230,7 @@ where
                 None => self.refuse_upgrade().await,
             };
         }
-        let keep = keep && !self.state.closing.get();
+        let keep = keep && !self.state.closing.get() && self.is_read().await;
         let written = Writing::begin(shared, answer, &method, version, trailers, keep)
             .run(shared)
             .await?;
@@ -233,6 +239,15 @@ where
             Some(_) => self.linger().await,
             None => Ok(Next::End), // it was broken off
         }
+    }
+
+    /// Whether the request is read to its end when its answer begins. Else the
+    /// connection may have to be closed behind the answer, and whoever is not
+    /// told of that would send the next request on it.
+    async fn is_read(&self) -> bool {
+        let is_done = self.shared.decoder.borrow().is_done();
+        let is_unwanted = Rc::strong_count(&self.shared) == 1;
+        is_done || is_unwanted && self.rest_of_request().await
     }
 
     /// Whether the request was read to its end, or is now.
@@ -272,7 +287,11 @@ where
             Malformed::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Malformed::Rule(_) => StatusCode::BAD_REQUEST,
         };
-        self.say(status).await?;
+        self.say(&Trouble::new(
+            status,
+            format!("no request of HTTP/1.1: {what}"),
+        ))
+        .await?;
         self.shut().await?;
         let skip = poll_fn(|cx| self.shared.poll_link(|link| link.poll_skip(cx)));
         let _ = tokio::time::timeout(LINGER, skip).await;
@@ -280,32 +299,30 @@ where
     }
 
     async fn refuse_upgrade(&self) -> io::Result<Next> {
-        self.say(StatusCode::BAD_GATEWAY).await?;
+        let what = "an upgrade was answered that nobody asked for";
+        self.say(&Trouble::new(StatusCode::BAD_GATEWAY, what))
+            .await?;
         self.linger().await
     }
 
-    async fn say(&self, status: StatusCode) -> io::Result<()> {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.status = status;
-        poll_fn(|cx| {
-            self.shared.poll_link(|link| {
-                if head.status != StatusCode::CONTINUE {
-                    head::put_response(link.out(), &head, Some(Length::Exact(0)), "close");
-                    head.status = StatusCode::CONTINUE; // it is there now
-                }
-                link.poll_write_out(cx)
-            })
-        })
-        .await
+    async fn say(&self, what: &Trouble) -> io::Result<()> {
+        let answer = trouble(what, false);
+        let version = Version::HTTP_11;
+        Writing::begin(&self.shared, answer, &Method::GET, version, false, false)
+            .run(&self.shared)
+            .await
+            .map(drop)
     }
 
     /// Writes 101, and gives the connection away.
     async fn upgrade(
         &self,
-        head: response::Parts,
+        mut head: response::Parts,
         tells: oneshot::Sender<Tunnel>,
     ) -> io::Result<Next> {
         let shared = &self.shared;
+        head.headers.remove(CONTENT_LENGTH);
+        head.headers.remove(TRANSFER_ENCODING);
         shared.with_link(|link| head::put_response(link.out(), &head, None, ""));
         poll_fn(|cx| shared.poll_link(|link| link.poll_write_out(cx))).await?;
         if let Some(link) = shared.link.borrow_mut().take() {
@@ -345,7 +362,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Shared<T> {
         let whole = whole.flatten();
         match whole {
             Some(data) => Body::full(data),
-            None => Body::stream(Incoming(self.clone())),
+            None => Body::stream(Incoming {
+                shared: self.clone(),
+                turn: self.turn.get(),
+            }),
         }
     }
 
@@ -390,7 +410,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Shared<T> {
 }
 
 /// The body of a request.
-struct Incoming<T>(Rc<Shared<T>>);
+struct Incoming<T> {
+    shared: Rc<Shared<T>>,
+    /// Whose body it is; what comes later on the connection is not its own.
+    turn: u64,
+}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Incoming<T> {
     type Data = Bytes;
@@ -400,7 +424,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Incoming<T
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let shared = &self.0;
+        let shared = &self.shared;
+        if shared.turn.get() != self.turn {
+            let why = "its request is over";
+            return Poll::Ready(Some(Err(BodyError::Source(why.into()))));
+        }
         if let Err(error) = ready!(shared.poll_continue(cx)) {
             return Poll::Ready(Some(Err(BodyError::Source(error.into()))));
         }
@@ -413,12 +441,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> http_body::Body for Incoming<T
     }
 
     fn is_end_stream(&self) -> bool {
-        let decoder = self.0.decoder.borrow();
+        let decoder = self.shared.decoder.borrow();
         decoder.is_done() && !decoder.has_trailers()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let missing = self.0.decoder.borrow().missing();
+        let missing = self.shared.decoder.borrow().missing();
         missing.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
@@ -441,6 +469,9 @@ impl Writing {
     ) -> Self {
         let Answer { mut head, body, .. } = answer;
         head.headers.remove(TRANSFER_ENCODING);
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
+        }
         let trailers = trailers && head.headers.contains_key(TRAILER);
         let exact = body.size_hint().exact();
         let bodiless = head.status == StatusCode::NO_CONTENT

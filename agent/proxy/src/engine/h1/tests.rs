@@ -144,7 +144,9 @@ fn both(bytes: &[u8], piece: usize) -> (Vec<Seen>, Vec<Seen>, Vec<u8>) {
 fn agree(bytes: &[u8], piece: usize) -> Result<(), TestCaseError> {
     let (ours, theirs, _) = both(bytes, piece);
     let shown = String::from_utf8_lossy(bytes);
-    prop_assert!(ours.len() <= theirs.len(), "{shown:?}: {ours:?} {theirs:?}");
+    // hyper may still wait for more of a body that is refused here.
+    let whole = ours.iter().filter(|seen| seen.body.is_some()).count();
+    prop_assert!(whole <= theirs.len(), "{shown:?}: {ours:?} {theirs:?}");
     for (one, other) in ours.iter().zip(&theirs) {
         let mut other = other.clone();
         // What is refused here within a body breaks off.
@@ -324,6 +326,10 @@ fn what_two_could_read_in_two_ways_is_refused() {
             "POST / HTTP/1.1\r\ncontent-length: +3\r\n\r\nabc",
         ),
         (
+            "a length of too many digits",
+            "POST / HTTP/1.1\r\ncontent-length: 00000000000000000003\r\n\r\nabc",
+        ),
+        (
             "a length beside chunks",
             "POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         ),
@@ -359,6 +365,7 @@ fn chunks_that_are_none_break_off() {
         "3\r\nabc\n0\r\n\r\n",
         ";\r\n0\r\n\r\n",
         "-1\r\n\r\n",
+        "5 6\r\nhello\r\n0\r\n\r\n",
         "1000000000000000\r\n",
         "0\r\nx: 1\n\r\n",
         "0\r\nno trailer\r\n\r\n",
@@ -372,6 +379,11 @@ fn chunks_that_are_none_break_off() {
         );
     }
     let mut decoder = Decoder::new(Length::Chunked);
+    for blanks in ["3 \t\r\nabc\r\n0\r\n\r\n", "3 ;x\r\nabc\r\n0\r\n\r\n"] {
+        let mut decoder = Decoder::new(Length::Chunked);
+        assert_eq!(decoder.take(&mut blanks.as_bytes()), Ok("abc".into()));
+        assert!(decoder.is_done());
+    }
     let much = format!("1;{}\r\n", "x".repeat(20_000));
     assert!(decoder.take(&mut much.as_bytes()).is_err());
 }
@@ -410,6 +422,14 @@ fn answers_say_what_follows() {
         ),
         (
             "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\n",
+            Ok((exact(3), false)),
+        ),
+        (
+            "HTTP/1.0 200 OK\r\nconnection: close, keep-alive\r\ncontent-length: 3\r\n\r\n",
+            Ok((exact(3), false)),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nconnection: \u{e9}, close\r\ncontent-length: 3\r\n\r\n",
             Ok((exact(3), false)),
         ),
         (
