@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use mesh_model::Protocol;
+use mesh_model::{ExposePath, Protocol};
+use mesh_proxy::BoundTo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -181,6 +182,28 @@ async fn no_length_where_there_is_no_body() {
     let text = raw(pair.address, request).await;
     assert!(text.starts_with("HTTP/1.1 204 "), "{text}");
     assert!(!text.contains("content-length"), "{text}");
+}
+
+#[tokio::test]
+async fn an_application_speaks_for_no_sidecar_on_exposed_paths() {
+    let answer = "HTTP/1.1 200 OK\r\nx-mesh-denied: x\r\nx-mesh-error: x\r\n\
+                  x-own: 1\r\ncontent-length: 0\r\n\r\n";
+    let (application, _ended) = saying(answer).await;
+    let ca = Ca::new();
+    let api = ca.plane("api");
+    let mut config = serving("api", Protocol::Http, application);
+    config.expose = vec![ExposePath {
+        path: "/healthz".into(),
+        local_path_port: application.port(),
+        listener_port: 0,
+        protocol: "http".into(),
+    }];
+    api.apply(config).await.unwrap();
+    let got = once(bound(&api, &BoundTo::Expose), "/healthz").await;
+    assert_eq!((got.status, got.header("x-own")), (200, "1"));
+    for name in ["x-mesh-denied", "x-mesh-error"] {
+        assert_eq!(got.header(name), "", "{name}");
+    }
 }
 
 #[tokio::test]
