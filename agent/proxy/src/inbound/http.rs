@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, request};
 use mesh_model::Protocol;
@@ -140,8 +140,12 @@ impl Connection {
         };
         let application = view.application(&self.worker)?;
         // A service outside that has a name is asked for by it.
-        let authority = match view.config.outside {
-            Some(_) => application.authority().or(authority),
+        let own = view.config.outside.as_ref();
+        let authority = match own.and_then(|_| application.authority()) {
+            Some(own) => {
+                call.head.headers.remove(HOST);
+                Some(own)
+            }
             None => authority,
         };
         let mut answer = if http2 {
@@ -155,8 +159,7 @@ impl Connection {
             let sent = application.send_h2(call, view.config.connect_timeout, limits);
             sent.await?
         } else {
-            let address = view.application.address();
-            target::for_http1(&mut call.head, path, authority, address);
+            target::for_http1(&mut call.head, path, authority, application.address());
             if let Some(upgrade) = upgrade {
                 let headers = &mut call.head.headers;
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -168,7 +168,10 @@ struct FromOutside {
 
 impl Handler for FromOutside {
     async fn handle(self: Rc<Self>, mut call: Call) -> Answer {
-        let authority = target::authority(&mut call.head);
+        let authority = match target::authority(&mut call.head) {
+            Ok(authority) => authority,
+            Err(what) => return trouble(&what, is_grpc(&call.head.headers)),
+        };
         let view = self.listening.ingress();
         let outgoing = view.and_then(|view| view.hosts.find(authority.as_ref()).cloned());
         match outgoing {

@@ -122,6 +122,29 @@ async fn each_service_is_called_by_its_name_and_its_own_policy_decides() {
 }
 
 #[tokio::test]
+async fn a_service_outside_with_a_name_is_asked_for_by_it() {
+    let ca = Ca::new();
+    let out = DataPlane::new(ca.tls("out"), options());
+    let at = telling("legacy").await;
+    let mut legacy = outside("legacy", Protocol::Http, &[at]);
+    legacy.instances[0].address = "localhost".to_owned();
+    let other = outside("other", Protocol::Http, &[telling("other").await]);
+    out.apply(gateway(vec![legacy, other], &["legacy", "other"]))
+        .await
+        .unwrap();
+    let all = [("legacy", Protocol::Http), ("other", Protocol::Http)];
+    let web = web(&ca, &all, &out).await;
+    let asked = async |name: &str| {
+        let told = once(upstream_of(&web, name), "/").await.json();
+        told["headers"]["host"].as_str().map(str::to_owned)
+    };
+    let name = format!("localhost:{}", at.port());
+    assert_eq!(asked("legacy").await, Some(name));
+    // One that has an address only, as the caller asked for it.
+    assert_eq!(asked("other").await.as_deref(), Some("api.local"));
+}
+
+#[tokio::test]
 async fn byte_streams_and_who_is_not_there() {
     let ca = Ca::new();
     let out = DataPlane::new(ca.tls("out"), options());
