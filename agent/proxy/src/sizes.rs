@@ -49,7 +49,7 @@ fn of_stream() -> usize {
 fn they_stay_small() {
     let sizes = [
         ("the application's request", of_request::<Outgoing>(), 4736),
-        ("a peer's request", of_request::<Connection>(), 5632),
+        ("a peer's request", of_request::<Connection>(), 5760),
         (
             "the application's connection",
             of_connection(crate::outbound::serve),
