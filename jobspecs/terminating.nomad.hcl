@@ -12,6 +12,9 @@ variable "bin" {
 
 job "terminating" {
   group "api" {
+    # Out of the catalog before it ends.
+    shutdown_delay = "2s"
+
     network {
       mode = "host"
 
