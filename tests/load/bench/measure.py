@@ -71,9 +71,11 @@ def prefer():
         os.nice(-15)
         # Where the kernel shares time out by sessions, a process' own priority counts only within its one.
         with open(group) as file:
-            before = file.read().split()[-1]
-        atexit.register(write, group, before)
-        write(group, "-15")
+            before = file.read().split()
+        # A process of no session's group has no line there, and nothing to take.
+        if before:
+            atexit.register(write, group, before[-1])
+            write(group, "-15")
         return True
     except FileNotFoundError:
         return True
