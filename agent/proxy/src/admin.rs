@@ -119,7 +119,7 @@ fn config(status: &Status) -> Response<Full<Bytes>> {
     let Some((config, version)) = status.config() else {
         return text(StatusCode::NOT_FOUND, "no config has come yet\n".to_owned());
     };
-    let shown = serde_json::json!({"version": version, "config": &*config});
+    let shown = serde_json::json!({"version": version, "config": config});
     let body = serde_json::to_string_pretty(&shown).unwrap_or_default();
     let mut response = text(StatusCode::OK, body + "\n");
     let kind = header::HeaderValue::from_static("application/json");

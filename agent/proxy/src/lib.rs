@@ -51,6 +51,7 @@ mod tunnel;
 mod wide;
 mod worker;
 
+pub use config::ConfigText;
 pub use plane::{
     AccessLog, Applied, ApplyError, Bound, BoundAddress, BoundTo, DataPlane, Drained, Limits,
     LogSink, Options, Snapshot,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use mesh_proto::config::ProxyConfig;
+use crate::config::ConfigText;
 
 /// Shared by the control side and the admin listener.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +12,7 @@ pub(crate) struct Status(Arc<RwLock<Facts>>);
 struct Facts {
     leaf: bool,
     roots: bool,
-    config: Option<Arc<ProxyConfig>>,
+    config: Option<ConfigText>,
     version: String,
     listening: bool,
     draining: bool,
@@ -50,7 +50,7 @@ impl Status {
     }
 
     /// The config in use and the version of the state that it was made of.
-    pub(crate) fn config(&self) -> Option<(Arc<ProxyConfig>, String)> {
+    pub(crate) fn config(&self) -> Option<(ConfigText, String)> {
         self.read(|facts| Some((facts.config.clone()?, facts.version.clone())))
     }
 
@@ -65,7 +65,7 @@ impl Status {
     }
 
     /// A config is in use, and its listeners are bound.
-    pub(crate) fn running(&self, config: Arc<ProxyConfig>, version: String) {
+    pub(crate) fn running(&self, config: ConfigText, version: String) {
         self.write(|facts| {
             facts.config = Some(config);
             facts.version = version;

@@ -234,7 +234,7 @@ impl Worker {
     }
 
     fn update_clusters(self: &Rc<Self>, config: &Compiled) {
-        let source = config.form.service.to_string();
+        let source = Arc::from(config.service.to_string());
         let mut clusters = self.clusters.take();
         clusters.retain(|name, _| config.clusters.contains_key(name));
         for (name, cluster) in &config.clusters {
@@ -288,7 +288,7 @@ impl Worker {
             }
             _ => None,
         });
-        let source = config.form.service.to_string();
+        let source = config.service.to_string();
         RedirectedView::new(self, &source, transparent.mesh_only, virtuals.collect())
     }
 

@@ -11,11 +11,13 @@ mod listener;
 mod rule;
 mod sni;
 mod terminating;
+mod text;
 mod transparent;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mesh_model::Key;
 use mesh_policy::Features;
 use mesh_proto::config::ProxyConfig;
 use mesh_tls::{SpiffeId, TrustDomain};
@@ -27,6 +29,7 @@ pub(crate) use listener::{Expose, Inbound, ListenKey, Outbound};
 pub(crate) use rule::{RetryRule, Rule, TryOutcome};
 pub(crate) use sni::OwnName;
 pub(crate) use terminating::Terminating;
+pub use text::ConfigText;
 pub(crate) use transparent::Transparent;
 
 use crate::ApplyError;
@@ -35,7 +38,8 @@ use crate::ApplyError;
 #[derive(Debug)]
 pub(crate) struct Compiled {
     /// What it was compiled from.
-    pub(crate) form: Arc<ProxyConfig>,
+    pub(crate) text: ConfigText,
+    pub(crate) service: Key,
     pub(crate) identity: SpiffeId,
     pub(crate) inbound: Option<Arc<Inbound>>,
     pub(crate) outbound: Vec<Arc<Outbound>>,
@@ -95,7 +99,8 @@ impl Compiled {
         transparent::check(transparent.is_some(), &outbound)?;
         let expose = Expose::compile(&form.expose, form.inbound.as_ref())?;
         let compiled = Self {
-            form: Arc::new(form),
+            text: ConfigText::of(&form)?,
+            service: form.service,
             identity,
             inbound,
             outbound,

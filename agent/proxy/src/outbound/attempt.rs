@@ -93,7 +93,7 @@ impl Attempt<'_> {
         let wanted = self.retries.is_some_and(|rule| rule.wants(outcome));
         let may = wanted && request.is_whole() && self.cluster.may_retry();
         if may {
-            self.cluster.retries.inc();
+            self.cluster.retries().inc();
             self.exchange.retried();
         }
         may

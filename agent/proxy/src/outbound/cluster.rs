@@ -1,6 +1,6 @@
 //! Instances to choose from, and what this worker knows of them.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,22 @@ use crate::peer::Peer;
 use crate::telemetry::{Counter, Direction, HttpSeries, StreamSeries};
 use crate::worker::Worker;
 
-/// A cluster on one worker. It outlives configs: what was learned stays.
+/// A cluster on one worker. It outlives configs: what was learned stays. What nobody called has
+/// nothing but its config, since much may be configured that is never called.
 pub(crate) struct ClusterState {
     worker: Rc<Worker>,
+    source: Arc<str>,
     config: RefCell<Arc<config::Cluster>>,
+    learned: OnceCell<Box<Learned>>,
+    retries: OnceCell<Arc<Counter>>,
+    http: OnceCell<Rc<HttpSeries>>,
+    streams: OnceCell<Rc<StreamSeries>>,
+}
+
+/// What calls have taught, from the first on.
+struct Learned {
     set: RefCell<EndpointSet<Arc<str>, Rc<Instance>>>,
     budget: RefCell<RetryBudget>,
-    /// By the name of the destination.
-    pub(crate) retries: Arc<Counter>,
-    pub(crate) http: Rc<HttpSeries>,
-    pub(crate) streams: Rc<StreamSeries>,
 }
 
 /// One instance, and its connections.
@@ -36,29 +42,73 @@ pub(crate) struct Instance {
 }
 
 impl ClusterState {
-    pub(crate) fn new(worker: &Rc<Worker>, source: &str, config: Arc<config::Cluster>) -> Rc<Self> {
-        let destination = config.service.to_string();
-        let metrics = &worker.metrics;
-        let protocol = match config.protocol.is_http() {
-            true => config.protocol.as_str(),
-            false => "http",
-        };
-        let state = Rc::new(Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        source: &Arc<str>,
+        config: Arc<config::Cluster>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
             worker: worker.clone(),
-            set: RefCell::new(EndpointSet::new(policy(config.load_balancer))),
-            budget: RefCell::new(RetryBudget::new(BudgetConfig::default())),
-            retries: metrics.retries(&destination),
-            http: metrics.http(Direction::Outbound, source, &destination, protocol),
-            streams: metrics.streams(Direction::Outbound, source, &destination, "tcp"),
-            config: RefCell::new(config.clone()),
-        });
-        state.update(config);
-        state
+            source: source.clone(),
+            config: RefCell::new(config),
+            learned: OnceCell::new(),
+            retries: OnceCell::new(),
+            http: OnceCell::new(),
+            streams: OnceCell::new(),
+        })
     }
 
     /// Takes a new list of instances.
     pub(crate) fn update(&self, config: Arc<config::Cluster>) {
-        let mut set = self.set.borrow_mut();
+        if let Some(learned) = self.learned.get() {
+            self.fill(&mut learned.set.borrow_mut(), &config);
+        }
+        *self.config.borrow_mut() = config;
+    }
+
+    /// The requests to it.
+    pub(crate) fn http(&self) -> &Rc<HttpSeries> {
+        self.http.get_or_init(|| {
+            let config = self.config.borrow();
+            let protocol = match config.protocol.is_http() {
+                true => config.protocol.as_str(),
+                false => "http",
+            };
+            let destination = config.service.to_string();
+            (self.worker.metrics).http(Direction::Outbound, &self.source, &destination, protocol)
+        })
+    }
+
+    /// The byte streams to it.
+    pub(crate) fn streams(&self) -> &Rc<StreamSeries> {
+        self.streams.get_or_init(|| {
+            let destination = self.config.borrow().service.to_string();
+            (self.worker.metrics).streams(Direction::Outbound, &self.source, &destination, "tcp")
+        })
+    }
+
+    /// The retries, by the name of the destination.
+    pub(crate) fn retries(&self) -> &Counter {
+        let make = || {
+            let destination = self.config.borrow().service.to_string();
+            self.worker.metrics.retries(&destination)
+        };
+        self.retries.get_or_init(make)
+    }
+
+    fn learned(&self) -> &Learned {
+        self.learned.get_or_init(|| {
+            let config = self.config.borrow();
+            let mut set = EndpointSet::new(policy(config.load_balancer));
+            self.fill(&mut set, &config);
+            Box::new(Learned {
+                set: RefCell::new(set),
+                budget: RefCell::new(RetryBudget::new(BudgetConfig::default())),
+            })
+        })
+    }
+
+    fn fill(&self, set: &mut EndpointSet<Arc<str>, Rc<Instance>>, config: &config::Cluster) {
         set.set_policy(policy(config.load_balancer));
         set.set_outlier(config.outlier.as_ref().map(outlier));
         let endpoints = config.endpoints.iter().map(|endpoint| Endpoint {
@@ -75,7 +125,6 @@ impl ClusterState {
         });
         let random = &mut *self.worker.random.borrow_mut();
         set.update(endpoints, self.worker.now(), random);
-        *self.config.borrow_mut() = config;
     }
 
     pub(crate) fn config(&self) -> Arc<config::Cluster> {
@@ -85,9 +134,10 @@ impl ClusterState {
     /// Chooses an instance that was not tried, or where there is none one that
     /// was.
     pub(crate) fn pick(self: &Rc<Self>, tried: &[Token]) -> Option<Pick> {
+        let learned = self.learned();
         let random = &mut *self.worker.random.borrow_mut();
         let now = self.worker.now();
-        let mut set = self.set.borrow_mut();
+        let mut set = learned.set.borrow_mut();
         let picked = match set.pick(now, random, tried) {
             Some(picked) => picked,
             None if tried.is_empty() => return None,
@@ -106,12 +156,14 @@ impl ClusterState {
 
     /// A request (not a retry) begins.
     pub(crate) fn request(&self) {
-        self.budget.borrow_mut().request(self.worker.now());
+        let mut budget = self.learned().budget.borrow_mut();
+        budget.request(self.worker.now());
     }
 
     /// Whether retries do not make an overload worse; counts one.
     pub(crate) fn may_retry(&self) -> bool {
-        self.budget.borrow_mut().try_retry(self.worker.now())
+        let mut budget = self.learned().budget.borrow_mut();
+        budget.try_retry(self.worker.now())
     }
 }
 
@@ -139,7 +191,11 @@ impl Pick {
     pub(crate) fn connected(&self) {
         if let Some(picked) = &self.picked {
             let now = self.cluster.worker.now();
-            self.cluster.set.borrow_mut().connected(picked, now);
+            self.cluster
+                .learned()
+                .set
+                .borrow_mut()
+                .connected(picked, now);
         }
     }
 
@@ -151,7 +207,11 @@ impl Pick {
     fn give_back(&mut self, outcome: Outcome) {
         if let Some(picked) = self.picked.take() {
             let now = self.cluster.worker.now();
-            self.cluster.set.borrow_mut().done(picked, outcome, now);
+            self.cluster
+                .learned()
+                .set
+                .borrow_mut()
+                .done(picked, outcome, now);
         }
     }
 }

@@ -33,7 +33,7 @@ impl Handler for Outgoing {
             let gone = Trouble::unavailable("this upstream is not in the job any more");
             return trouble(&gone, grpc);
         };
-        let exchange = Exchange::begin(&self.worker, view.cluster.http.clone(), &call.head);
+        let exchange = Exchange::begin(&self.worker, view.cluster.http().clone(), &call.head);
         match self.answer(&view, call, &exchange).await {
             Ok(answer) => exchange.answered(answer),
             Err(what) => {
@@ -72,7 +72,7 @@ impl Outgoing {
         exchange.set_trace(trace);
 
         let cluster = self.cluster(view, rule).clone();
-        exchange.set_series(cluster.http.clone());
+        exchange.set_series(cluster.http().clone());
         let (timeout, retries) = match rule {
             Some(RuleView { rule, .. }) => {
                 exchange.set_rule(&rule.name);

@@ -36,7 +36,7 @@ pub(crate) async fn serve(
     if !view.config.protocol.is_http() {
         return stream::serve(&worker, &view, socket, &member).await;
     }
-    let series = &view.cluster.http;
+    let series = view.cluster.http();
     let metrics = &worker.metrics;
     let _opened = metrics
         .streams(

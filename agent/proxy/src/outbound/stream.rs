@@ -26,7 +26,7 @@ pub(super) async fn serve(
     socket: Socket,
     member: &Member,
 ) {
-    let flow = Flow::begin(worker, view.cluster.streams.clone(), None);
+    let flow = Flow::begin(worker, view.cluster.streams().clone(), None);
     let mut socket = Journal::new(socket);
     let mut watch = member.watch();
     let mut tried = Vec::new();

@@ -3,21 +3,19 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mesh_model::Key;
-use mesh_proto::config::ProxyConfig;
 use serde::Serialize;
 
 use super::Shared;
-use crate::config::{Compiled, ListenKey};
+use crate::config::{Compiled, ConfigText, ListenKey};
 
 /// What runs now: the body of `/config`. It holds no secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
     /// The config that runs; none before the first.
-    pub config: Option<Arc<ProxyConfig>>,
+    pub config: Option<ConfigText>,
     /// What is listened at.
     pub listeners: Vec<Bound>,
     /// How many workers there are.
@@ -86,7 +84,7 @@ impl Snapshot {
                 .collect(),
         };
         Self {
-            config: config.map(|config| config.form.clone()),
+            config: config.map(|config| config.text.clone()),
             listeners,
             workers: shared.options.concurrency.max(1),
             draining: shared.draining.load(Ordering::Acquire),

@@ -214,7 +214,7 @@ async fn a_config_is_taken_wholly_or_not_at_all() {
     );
     assert_eq!(once(pair.address, "/").await.status, 200);
     assert_eq!(
-        pair.web.snapshot().config.unwrap().outbound,
+        pair.web.snapshot().config.unwrap().read().unwrap().outbound,
         pair.web_config.outbound
     );
     for (change, says) in [
