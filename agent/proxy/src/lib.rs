@@ -12,8 +12,6 @@
 //! - *Engines* read and write HTTP. They know bytes, not the mesh: they hand a
 //!   [`call`](crate) to a handler and write what comes back. Routing, policy
 //!   and telemetry are on the handler's side, so that an engine can be replaced.
-#![forbid(unsafe_code)]
-
 mod admin;
 pub mod cli;
 mod config;
@@ -32,6 +30,7 @@ mod lifecycle;
 mod listen;
 mod listening;
 mod live;
+mod memory;
 mod net;
 mod outbound;
 mod peer;

@@ -25,6 +25,7 @@ use crate::lifecycle::Phase;
 use crate::listen::Listener;
 use crate::listening::{Listening, Role};
 use crate::live::Live;
+use crate::memory;
 use crate::outbound::{ClusterState, OutboundView};
 use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
@@ -33,6 +34,8 @@ use crate::transparent::RedirectedView;
 
 /// How often idle connections are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// So many connections that ended leave memory that is worth giving back.
+const A_CROWD: usize = 100;
 /// How long what was cut may take to see it.
 const AFTER_CUT: Duration = Duration::from_secs(1);
 
@@ -363,6 +366,7 @@ impl Worker {
 
     async fn keep_house(self: Rc<Self>) {
         let idle = self.shared.options.limits.idle;
+        let mut most = 0;
         loop {
             sleep(HOUSEKEEPING.min(idle)).await;
             let Some(before) = Instant::now().checked_sub(idle) else {
@@ -375,6 +379,13 @@ impl Worker {
                 application.close_idle_since(before);
             }
             self.forget_unused();
+            // What many connections had is not what few need.
+            let connections = self.all().iter().map(|one| one.life.members()).sum();
+            most = most.max(connections);
+            if most - connections > A_CROWD {
+                memory::give_back();
+                most = connections;
+            }
         }
     }
 

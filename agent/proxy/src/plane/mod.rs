@@ -35,6 +35,7 @@ pub use snapshot::{Bound, BoundAddress, BoundTo, Snapshot};
 
 use crate::config::{Compiled, ListenKey};
 use crate::listen::{self, Listener, SocketFile};
+use crate::memory;
 use crate::telemetry::Telemetry;
 use crate::transparent::{self, Marking, Thread, Want};
 
@@ -184,6 +185,7 @@ impl DataPlane {
         state.listeners.retain(|key, _| keys.contains(key));
         self.answer_dns(&mut state, &compiled, dns);
         state.config = Some(compiled);
+        memory::give_back_soon();
         Ok(Applied { not_understood })
     }
 
