@@ -20,6 +20,7 @@ pub mod fuzz;
 mod http;
 mod identity;
 mod leaves;
+mod local;
 mod options;
 mod uplink;
 mod wants;
@@ -31,6 +32,7 @@ pub use agent::{Addresses, Agent, AgentStatus};
 pub use clock::{Clock, SystemClock};
 pub use dns::DnsOptions;
 pub use error::AgentError;
+pub use local::{LocalCatalog, LocalRefusal};
 pub use mesh_proto::bootstrap::BootstrapRequest;
 pub use options::AgentOptions;
 
