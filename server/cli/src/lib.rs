@@ -15,6 +15,7 @@ mod commands;
 mod console;
 mod dev;
 mod error;
+mod here;
 mod normalise;
 mod output;
 mod overlay;

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::{ReadFailure, WriteFailure};
 use crate::feed::{Facts, Registry};
 use crate::lease::Leases;
+use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::options::{Limits, ServerOptions, Timing};
 use crate::peers::PeerClients;
@@ -35,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) ca: Ca,
     pub(crate) facts: Facts,
     pub(crate) registry: Registry,
+    /// What is registered with this server itself.
+    pub(crate) local: Option<Arc<dyn Local>>,
     pub(crate) leases: Leases,
     pub(crate) peers: PeerClients,
     pub(crate) metrics: Metrics,

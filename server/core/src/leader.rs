@@ -10,7 +10,7 @@ use mesh_state::{Command, Restore};
 
 use crate::core::{Core, Freshness};
 use crate::error::WriteFailure;
-use crate::lease;
+use crate::{lease, local};
 
 /// Between two looks at what is seldom due.
 const SELDOM: Duration = Duration::from_secs(30);
@@ -24,7 +24,10 @@ pub(crate) async fn leases(core: Arc<Core>) {
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = core.clock.sleep(step) => lease::tick(&core).await,
+            () = core.clock.sleep(step) => {
+                local::heartbeat(&core);
+                lease::tick(&core).await;
+            }
         }
     }
 }

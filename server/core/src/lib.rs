@@ -13,6 +13,7 @@
 //! | `bootstrap` | how a server comes to a cluster |
 //! | `leader` | what the leader does beside leading |
 //! | `lease` | who is heard |
+//! | `local` | what is registered with this server itself |
 //! | `ca` | opening the CA, signing, renewing |
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub mod fuzz;
 mod leader;
 mod lease;
 mod listen;
+mod local;
 mod machine;
 mod metrics;
 mod options;
@@ -36,6 +38,7 @@ mod server;
 pub use api::openapi;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::ServerError;
+pub use local::{Local, LocalChange};
 pub use mesh_raft::make_dir;
 pub use options::{ApiListener, Formation, Limits, Listen, ServerOptions, Timing, vault_place};
 pub use server::{Addresses, Server};

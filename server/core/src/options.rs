@@ -11,6 +11,7 @@ use mesh_model::config::{self as model, CaKeyType, CaProvider, NomadConfig, Serv
 use mesh_tls::ClusterTls;
 
 use crate::clock::{Clock, SystemClock};
+use crate::local::Local;
 
 /// What [`Server::start`](crate::Server::start) needs to know.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct ServerOptions {
     /// Whether agents may pass on the entries of gateways that Nomad's servers
     /// write at an agent's own door.
     pub agents_write_gateways: bool,
+    /// Who keeps what is registered with this server itself; `None`: nothing can be.
+    pub local: Option<Arc<dyn Local>>,
     /// How long things take.
     pub timing: Timing,
     /// What is taken at most.
@@ -255,6 +258,7 @@ impl ServerOptions {
             cluster: any(),
             advertise: None,
             agents_write_gateways: false,
+            local: None,
             timing: Timing::default(),
             limits: Limits::default(),
             clock: Arc::new(SystemClock::default()),

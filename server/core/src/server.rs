@@ -118,6 +118,7 @@ impl Server {
             ),
             sealing: options.sealing,
             options: settings,
+            local: options.local,
             facts: Default::default(),
             leases: Default::default(),
             peers: PeerClients::new(connector),
@@ -133,6 +134,7 @@ impl Server {
         tasks.spawn(leader::duties(core.clone()));
         tasks.spawn(leader::leases(core.clone()));
         tasks.spawn(crate::ca::keep(core.clone()));
+        tasks.spawn(crate::local::keep(core.clone()));
         if let Some(vault) = vault {
             let stop = core.stop.clone();
             tasks.spawn(async move {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use mesh_agent::LocalCatalog;
 use mesh_ca::SealingKey;
 use mesh_model::config::ServerConfig;
 use mesh_server::{Server, ServerOptions};
@@ -12,6 +13,7 @@ use mesh_tls::Role;
 
 use crate::console::Console;
 use crate::error::CliError;
+use crate::here::Here;
 use crate::overlay::Overlay;
 use crate::running::{self, Signals, Told};
 
@@ -121,6 +123,8 @@ pub(crate) async fn run(args: &ServerRunArgs, console: &mut Console<'_>) -> Resu
         .overlay()
         .read(&args.config, ServerConfig::parse, console)?;
     let mut options = options(&config)?;
+    let local = local(&config).await?;
+    options.local = Some(Arc::new(Here(local.clone())));
     options.level = args.level.unwrap_or(crate::LEVEL);
     running::log(
         config.log_level,
@@ -144,7 +148,21 @@ pub(crate) async fn run(args: &ServerRunArgs, console: &mut Console<'_>) -> Resu
             }
         }
     }
-    Ok(running::stop(server.shutdown(), &mut signals).await)
+    let end = async {
+        server.shutdown().await;
+        local.shutdown().await;
+    };
+    Ok(running::stop(end, &mut signals).await)
+}
+
+/// What is registered with this server itself. Its checks ask nothing of this process: to whoever
+/// comes from this machine in plaintext it would answer as to an operator.
+async fn local(config: &ServerConfig) -> Result<Arc<LocalCatalog>, CliError> {
+    let own = vec![config.http_address(), config.grpc_address()];
+    let local = LocalCatalog::start(config.data_dir.join("local"), own).await;
+    local
+        .map(Arc::new)
+        .map_err(|error| CliError::refused(error, ""))
 }
 
 fn options(config: &ServerConfig) -> Result<ServerOptions, CliError> {

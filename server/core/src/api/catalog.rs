@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::FutureExt;
 use http::Method;
-use mesh_model::{Instance, Node, NodeState, Row};
+use mesh_model::{Instance, Key, Node, NodeState, Row};
 use mesh_state::{Command, Endpoint, Prefix, RowKey, State, TableName, WatchKey};
 use serde_json::{Map, Value, json};
 
@@ -180,13 +180,19 @@ fn registered(state: &State, key: &mesh_model::Key) -> Value {
 }
 
 fn instances(state: &State, args: &Args) -> Result<Content, ApiError> {
-    let mut endpoints = state.instances_of(&args.key("name")?);
-    let silent = |endpoint: &Endpoint| endpoint.node.value.state != NodeState::Alive;
-    endpoints.sort_by_key(|endpoint| (silent(endpoint), endpoint.instance.value.status()));
+    let endpoints = best_first(state, &args.key("name")?);
     let rows = endpoints
         .iter()
         .map(|endpoint| instance(&endpoint.instance, &endpoint.node.value));
     Ok(json!(rows.collect::<Vec<_>>()).into())
+}
+
+/// A service's instances: those that pass and whose node is heard before the others.
+pub(crate) fn best_first(state: &State, service: &Key) -> Vec<Endpoint> {
+    let mut endpoints = state.instances_of(service);
+    let silent = |endpoint: &Endpoint| endpoint.node.value.state != NodeState::Alive;
+    endpoints.sort_by_key(|endpoint| (silent(endpoint), endpoint.instance.value.status()));
+    endpoints
 }
 
 async fn leave(call: Call) -> Result<Reply, ApiError> {

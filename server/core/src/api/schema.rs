@@ -366,6 +366,15 @@ fn answers() -> Value {
             "Config": {"type": "object"}, "DebugConfig": {"type": "object"},
             "Member": {"type": "object"}, "Meta": {"type": "object"}, "Stats": {"type": "object"},
         })),
+        "NomadInstance": object(&["Node", "Address", "Datacenter", "ServiceID", "ServiceName", "ServiceAddress",
+            "ServicePort", "ServiceTags", "ServiceMeta"], json!({
+            "Node": text(), "Address": text(), "Datacenter": text(), "ServiceID": text(),
+            "ServiceName": text(), "ServiceAddress": text(), "ServicePort": number(),
+            "ServiceTags": list(text()), "ServiceMeta": map(text()),
+            "CreateIndex": number(), "ModifyIndex": number(),
+        })),
+        "ById": map(json!({"type": "object"})),
+        "Text": text(),
         "Ready": object(&["ready"], json!({"ready": boolean(), "reason": text()})),
     });
     for part in [checked(), proxies(), authority(), status()] {

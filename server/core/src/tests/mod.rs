@@ -14,6 +14,7 @@ pub(crate) mod harness;
 mod leases;
 mod levels;
 mod limits;
+mod local;
 mod reads;
 mod restore;
 mod rotation;
