@@ -126,14 +126,16 @@ impl Arguments {
             ));
         }
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        // Nomad's word for none: a gateway in the host's network whose service has no port's label.
+        let bound = |text| filled(text).filter(|text| !text.ends_with(":0"));
         Ok(Self {
             proxy_id: filled(proxy_id)
                 .ok_or_else(|| Fault::Usage("-proxy-id is missing".to_owned()))?,
             gateway,
             http_addr: filled(http_addr).unwrap_or_else(|| HTTP_ADDR.to_owned()),
             grpc_addr: filled(grpc_addr),
-            admin_bind: filled(admin_bind),
-            ready_bind: filled(ready_bind),
+            admin_bind: bound(admin_bind),
+            ready_bind: bound(ready_bind),
             token: filled(token),
         })
     }
@@ -171,6 +173,17 @@ mod tests {
             }
         );
         assert!(!format!("{read:?}").contains("3b9c"));
+    }
+
+    #[test]
+    fn port_0_is_nowhere() {
+        let line = "connect envoy -grpc-addr 127.0.0.1:8502 -http-addr localhost:8500 \
+             -admin-bind 127.0.0.2:0 -address 127.0.0.1:0 -proxy-id _nomad-task-6f -bootstrap \
+             -gateway ingress";
+        let Command::Bootstrap(read) = parse(line).unwrap() else {
+            panic!("not a bootstrap")
+        };
+        assert_eq!((read.admin_bind, read.ready_bind), (None, None));
     }
 
     #[test]
