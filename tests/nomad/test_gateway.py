@@ -23,16 +23,20 @@ def reached(count):
     return status == 200 and "count" in json.loads(body)
 
 
-@unittest.skipIf(missing(), missing())
-class Ingress(unittest.TestCase):
+class Gateway(unittest.TestCase):
     """One Nomad agent is server and client: what its server half writes goes to this node's agent."""
+
+    job = ""  # its name, and its file's
+    port = 0  # where the count is reached by the gateway
+    row = {}  # what Nomad's servers write, by the gateway's name
+    pair = ()  # whose intention decides
 
     @classmethod
     def setUpClass(cls):
-        cls.mesh = mesh = NomadMesh("gateway")
+        cls.mesh = mesh = NomadMesh(cls.job)
         try:
             mesh.begin(server_extra="agents_write_gateways = true")
-            cls.output = mesh.run_job(job_file("gateway"))
+            mesh.run_job(job_file(cls.job))
         except BaseException:
             mesh.__exit__(True, None, None)
             raise
@@ -42,27 +46,35 @@ class Ingress(unittest.TestCase):
         cls.mesh.close()
 
     def count(self):
-        return http_get(f"http://{NODE}:9003/api")
+        return http_get(f"http://{NODE}:{self.port}/api")
 
-    def create(self, *arguments):
-        return self.mesh.command("intention", "create", "-wait", "-replace", *arguments)
+    def intend(self, action):
+        self.mesh.command("intention", "create", "-wait", "-replace", f"-{action}", *self.pair)
 
     def test_nomads_servers_wrote_the_gateway(self):
-        _, gateway = self.mesh.api("GET", "/v1/gateways/edge")
-        self.assertEqual(gateway["ingress"]["listeners"],
-                         [{"port": 9003, "services": [{"service": {"namespace": "default", "name": "count-api"}}]}])
+        for name, what in self.row.items():
+            _, gateway = self.mesh.api("GET", f"/v1/gateways/{name}")
+            self.assertEqual({key: gateway.get(key) for key in what}, what)
 
     def test_the_deployment_is_healthy_by_nomads_own_judgement(self):
-        deployment = self.mesh.deployment("gateway")
-        self.assertEqual(deployment["Status"], "successful")
+        self.assertEqual(self.mesh.deployment(self.job)["Status"], "successful")
 
     def test_traffic_obeys_intentions(self):
-        self.create("-allow", "edge", "count-api")
-        until("the count is reached from outside", lambda: reached(self.count))
-        self.create("-deny", "edge", "count-api")
+        self.intend("allow")
+        until("the count is reached", lambda: reached(self.count))
+        self.intend("deny")
         until("it is not reached", lambda: not reached(self.count))
-        self.create("-allow", "edge", "count-api")
+        self.intend("allow")
         until("it is reached again", lambda: reached(self.count))
+
+
+@unittest.skipIf(missing(), missing())
+class Ingress(Gateway):
+    job = "gateway"
+    port = 9003
+    row = {"edge": {"ingress": {"listeners": [
+        {"port": 9003, "services": [{"service": {"namespace": "default", "name": "count-api"}}]}]}}}
+    pair = ("edge", "count-api")
 
     def test_left_alone_nomad_registers_nothing_again(self):
         before = self.mesh.registrations()
@@ -72,44 +84,17 @@ class Ingress(unittest.TestCase):
 
 
 @unittest.skipIf(missing(), missing())
-class Terminating(unittest.TestCase):
+class Terminating(Gateway):
     """A service that is no part of the mesh, called through the gateway that stands for it."""
 
-    @classmethod
-    def setUpClass(cls):
-        cls.mesh = mesh = NomadMesh("terminating")
-        try:
-            mesh.begin(server_extra="agents_write_gateways = true")
-            cls.output = mesh.run_job(job_file("terminating"))
-        except BaseException:
-            mesh.__exit__(True, None, None)
-            raise
+    job = "terminating"
+    port = 9005
+    row = {"out": {"terminating": {"services": [{"service": {"namespace": "default", "name": "count-api-out"}}]}}}
+    # The service's own, as if it were in the mesh.
+    pair = ("count-dashboard-out", "count-api-out")
 
-    @classmethod
-    def tearDownClass(cls):
-        cls.mesh.close()
 
-    def count(self):
-        return http_get(f"http://{NODE}:9005/api")
-
-    def create(self, *arguments):
-        return self.mesh.command("intention", "create", "-wait", "-replace", *arguments)
-
-    def test_nomads_servers_wrote_the_gateway(self):
-        _, gateway = self.mesh.api("GET", "/v1/gateways/out")
-        self.assertEqual(gateway["terminating"]["services"],
-                         [{"service": {"namespace": "default", "name": "count-api-out"}}])
-
-    def test_the_services_own_intentions_decide(self):
-        self.create("-allow", "count-dashboard-out", "count-api-out")
-        until("the dashboard counts through the gateway", lambda: reached(self.count))
-        self.create("-deny", "count-dashboard-out", "count-api-out")
-        until("it does not count", lambda: not reached(self.count))
-        self.create("-allow", "count-dashboard-out", "count-api-out")
-        until("it counts again", lambda: reached(self.count))
-
-    def test_the_deployment_is_healthy_by_nomads_own_judgement(self):
-        self.assertEqual(self.mesh.deployment("terminating")["Status"], "successful")
+del Gateway  # is no test itself
 
 
 @unittest.skipIf(missing(), missing())
@@ -133,9 +118,6 @@ consul {{
   ca_file          = "{tls}/cluster-ca.pem"
   cert_file        = "{tls}/cli-test.pem"
   key_file         = "{tls}/cli-test.key"
-  auto_advertise   = false
-  server_auto_join = false
-  client_auto_join = false
 }}
 disable_update_check = true
 ''')
