@@ -17,6 +17,7 @@ mod error;
 mod gateways;
 mod intentions;
 mod mesh;
+mod named;
 mod nomad;
 mod operator;
 mod proxies;
@@ -41,6 +42,7 @@ use axum::Router;
 use axum::extract::RawPathParams;
 use axum::routing::{MethodFilter, on};
 use http::Method;
+use mesh_model::{Gateway, Route as RouteNoun, Service};
 
 use crate::core::Core;
 use route::Route;
@@ -72,9 +74,9 @@ fn table() -> Vec<Route> {
     [
         intentions::routes(),
         check::routes(),
-        services::routes(),
-        routes::routes(),
-        gateways::routes(),
+        named::routes::<Service>(),
+        named::routes::<RouteNoun>(),
+        named::routes::<Gateway>(),
         mesh::routes(),
         apply::routes(),
         config::routes(),

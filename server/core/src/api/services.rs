@@ -1,72 +1,65 @@
 //! `/v1/services`: how services are called. One that is registered exists without a block.
 
-use futures::FutureExt;
-use http::Method;
 use mesh_model::{Entry, EntryKey, Key, Service};
 use mesh_proto::fact::VirtualFact;
-use mesh_state::{Op, RowKey, State, TableName, WatchKey};
+use mesh_state::{RowKey, State, TableName, WatchKey};
 use serde_json::{Map, Value, json};
 
-use super::args::Args;
-use super::error::ApiError;
-use super::route::{Body, Call, Content, Reply, Route, Shape};
+use super::named::{Named, Words};
 use super::rows;
 
-const ONE: &str = "/v1/services/{name}";
+impl Named for Service {
+    const WORDS: Words = Words {
+        what: "service",
+        all: "/v1/services",
+        one: "/v1/services/{name}",
+        schema: "Service",
+        row: "ServiceRow",
+        operations: [
+            (
+                "listServices",
+                "Every service that is written or registered",
+            ),
+            ("readService", "One service"),
+            ("writeService", "Writes a service"),
+            (
+                "deleteService",
+                "Deletes a service's block; one that is registered has the defaults then",
+            ),
+        ],
+    };
 
-pub(crate) fn routes() -> Vec<Route> {
-    vec![
-        Route::read(
-            "/v1/services",
-            "listServices",
-            "Every service that is written or registered",
-            Shape::List("ServiceRow"),
-            |_| {
-                Ok(vec![
-                    WatchKey::Table(TableName::Service),
-                    WatchKey::Table(TableName::Endpoints),
-                ])
-            },
-            |state, _| {
-                let list = state.service_list();
-                let rows = list.iter().map(|one| row(state, &one.key));
-                Ok(json!(rows.collect::<Vec<_>>()).into())
-            },
-        ),
-        Route::read(
-            ONE,
-            "readService",
-            "One service",
-            Shape::One("ServiceRow"),
-            |args| {
-                let key = args.key("name")?;
-                Ok(vec![
-                    WatchKey::Key(RowKey::Service(key.clone())),
-                    WatchKey::Key(RowKey::Endpoints(key)),
-                ])
-            },
-            read,
-        ),
-        Route::act(
-            Method::PUT,
-            ONE,
-            "writeService",
-            "Writes a service",
-            Shape::One("Written"),
-            |call| put(call).boxed(),
-        )
-        .body(Body::Json("Service"))
-        .writes(),
-        Route::act(
-            Method::DELETE,
-            ONE,
-            "deleteService",
-            "Deletes a service's block; one that is registered has the defaults then",
-            Shape::One("Written"),
-            |call| delete(call).boxed(),
-        )
-        .writes(),
-    ]
+    fn entry(self) -> Entry {
+        Entry::Service(self)
+    }
+
+    fn key(key: Key) -> EntryKey {
+        EntryKey::Service(key)
+    }
+
+    fn all_keys() -> Vec<WatchKey> {
+        vec![
+            WatchKey::Table(TableName::Service),
+            WatchKey::Table(TableName::Endpoints),
+        ]
+    }
+
+    fn keys(key: Key) -> Vec<WatchKey> {
+        vec![
+            WatchKey::Key(RowKey::Service(key.clone())),
+            WatchKey::Key(RowKey::Endpoints(key)),
+        ]
+    }
+
+    fn rows(state: &State) -> Vec<Map<String, Value>> {
+        let list = state.service_list();
+        list.iter().map(|one| row(state, &one.key)).collect()
+    }
+
+    fn row(state: &State, key: &Key) -> Option<Map<String, Value>> {
+        let known = state.service(key).is_some() || state.instance_count(key) > 0;
+        known.then(|| row(state, key))
+    }
 }
 
 /// A service, written or not.
@@ -97,40 +90,4 @@ pub(crate) fn counts(state: &State, key: &Key) -> Value {
         "critical": health.critical,
         "silent": health.unknown,
     })
-}
-
-fn read(state: &State, args: &Args) -> Result<Content, ApiError> {
-    let key = args.key("name")?;
-    let known = state.service(&key).is_some() || state.instance_count(&key) > 0;
-    match known {
-        true => Ok(Value::Object(row(state, &key)).into()),
-        false => Err(ApiError::not_found(format!("service {key}"))),
-    }
-}
-
-async fn put(call: Call) -> Result<Reply, ApiError> {
-    let key = call.args.key("name")?;
-    let fixed = [
-        ("namespace", json!(key.namespace)),
-        ("name", json!(key.name)),
-    ];
-    let what = format!("service {key}");
-    let value: Service = rows::noun(&what, rows::body(&call.body)?, &fixed)?;
-    let op = Op::Put {
-        entry: Entry::Service(value),
-        cas: call.args.number("cas")?,
-    };
-    let applied = rows::commit(&call, vec![op]).await?;
-    let state = call.core.store.state();
-    let row = state.service(&key).map(|_| row(&state, &key));
-    Ok(Reply::json(rows::written(&applied, row)).at(rows::index(&applied)))
-}
-
-async fn delete(call: Call) -> Result<Reply, ApiError> {
-    let op = Op::Delete {
-        key: EntryKey::Service(call.args.key("name")?),
-        cas: call.args.number("cas")?,
-    };
-    let applied = rows::commit(&call, vec![op]).await?;
-    Ok(Reply::json(rows::written(&applied, None)).at(rows::index(&applied)))
 }
