@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use http::{request, response};
+use http::{StatusCode, request, response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -52,6 +52,10 @@ impl<T: AsyncRead + AsyncWrite> Duplex for T {}
 pub(crate) trait Handler: 'static {
     /// Answers one. When the future is dropped, the caller has gone.
     fn handle(self: Rc<Self>, call: Call) -> impl Future<Output = Answer> + 'static;
+
+    /// What came was no request, and was answered with this status without
+    /// asking: for who counts.
+    fn refused(&self, _status: StatusCode) {}
 }
 
 impl Answer {

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, request};
+use http::{HeaderValue, StatusCode, request};
 use mesh_model::Protocol;
 use mesh_policy::RequestFacts;
 
@@ -35,6 +35,10 @@ impl Handler for Connection {
             }
         };
         exchange.answered_as(answer.0, answer.1)
+    }
+
+    fn refused(&self, status: StatusCode) {
+        self.http.count(status.as_u16());
     }
 }
 
@@ -167,7 +171,7 @@ impl Connection {
             }
             self.send_h1(view, &application, call, exchange).await?
         };
-        if answer.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+        if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
             clean_response(&mut answer.head.headers);
         }
         clean_application(&mut answer.head.headers);

@@ -29,6 +29,7 @@ use crate::net::Socket;
 use crate::outbound::{self, Outgoing};
 use crate::peer::{H2, HTTP_1};
 use crate::target;
+use crate::telemetry::Direction;
 use crate::worker::Worker;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -119,6 +120,7 @@ pub(crate) async fn serve(
     };
     let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
     let handler = Rc::new(FromOutside {
+        worker: worker.clone(),
         listening,
         from,
         proto,
@@ -159,6 +161,7 @@ async fn accept(worker: &Worker, socket: TcpStream, is_http: bool) -> Option<Soc
 
 /// Answers the requests of a connection from outside.
 struct FromOutside {
+    worker: Rc<Worker>,
     listening: Rc<Listening>,
     /// The address that calls.
     from: Option<HeaderValue>,
@@ -185,6 +188,13 @@ impl Handler for FromOutside {
                 trouble(&what, grpc)
             }
         }
+    }
+
+    /// Which service was meant cannot be known.
+    fn refused(&self, status: StatusCode) {
+        let metrics = &self.worker.metrics;
+        let series = metrics.http(Direction::Outbound, "", "", "http");
+        series.count(status.as_u16());
     }
 }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::StatusCode;
 use mesh_policy::RequestFacts;
 use tokio::time::sleep;
 
@@ -40,6 +41,12 @@ impl Handler for Outgoing {
                 exchange.set_reason(what.what.clone());
                 exchange.answered_as(what.status.as_u16(), trouble(&what, grpc))
             }
+        }
+    }
+
+    fn refused(&self, status: StatusCode) {
+        if let Some(view) = self.listening.outbound() {
+            view.cluster.http.count(status.as_u16());
         }
     }
 }

@@ -31,6 +31,8 @@ async fn heads_are_bounded() {
         let _ = in_time(socket.read_to_string(&mut text)).await;
         assert!(text.starts_with("HTTP/1.1 431"), "{text}");
     }
+    let refused = ["outbound", "destination=\"api\"", "code=\"431\""];
+    assert_eq!(metric(&pair.web, "mesh_requests_total", &refused), 2);
     assert_eq!(once(pair.address, "/").await.status, 200);
 }
 

@@ -287,6 +287,7 @@ where
             Malformed::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Malformed::Rule(_) => StatusCode::BAD_REQUEST,
         };
+        self.handler.refused(status);
         self.say(&Trouble::new(
             status,
             format!("no request of HTTP/1.1: {what}"),
