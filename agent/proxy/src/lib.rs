@@ -45,6 +45,7 @@ mod status;
 mod stderr;
 mod target;
 mod telemetry;
+mod through;
 mod transparent;
 mod tunnel;
 mod wide;
