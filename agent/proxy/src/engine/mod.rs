@@ -26,7 +26,8 @@ pub(crate) struct ServeLimits {
     pub(crate) headers: usize,
     pub(crate) header_bytes: usize,
     /// How long a connection may be without a request, and a head (or the
-    /// beginning of HTTP/2) may take.
+    /// beginning of HTTP/2) may take; of HTTP/1.1 also how long nothing of an
+    /// answer may be taken.
     pub(crate) head: Option<Duration>,
     /// Whoever is at the other end has proved nothing: no patience beyond that.
     pub(crate) strangers: bool,

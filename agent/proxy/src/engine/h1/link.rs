@@ -98,6 +98,11 @@ impl<T> Link<T> {
         }
     }
 
+    /// Bytes that wait to be written.
+    pub(super) fn unwritten(&self) -> usize {
+        self.out.len().saturating_sub(self.written) + self.in_pieces
+    }
+
     /// There is enough to be written.
     pub(super) fn is_full(&self) -> bool {
         self.out.len() >= ENOUGH

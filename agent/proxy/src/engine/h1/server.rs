@@ -232,6 +232,7 @@ where
         }
         let keep = keep && !self.state.closing.get() && self.is_read().await;
         let written = Writing::begin(shared, answer, &method, version, trailers, keep)
+            .within(self.limits.head)
             .run(shared)
             .await?;
         match written {
@@ -310,9 +311,11 @@ where
         let answer = trouble(what, false);
         let version = Version::HTTP_11;
         Writing::begin(&self.shared, answer, &Method::GET, version, false, false)
+            .within(self.limits.head)
             .run(&self.shared)
-            .await
+            .await?
             .map(drop)
+            .ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
     /// Writes 101, and gives the connection away.
@@ -457,9 +460,40 @@ struct Writing {
     body: Option<Body>,
     encoder: Encoder,
     keep: bool,
+    /// How long the caller may take none of it.
+    patience: Option<Duration>,
+    stalled: Option<Stalled>,
+}
+
+/// Nothing can be written now: so much is left, since then.
+struct Stalled {
+    left: usize,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Writing {
+    /// Whoever takes nothing of it for so long is left.
+    fn within(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Ready when the caller has taken nothing for too long.
+    fn poll_stalled(&mut self, left: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(patience) = self.patience else {
+            return Poll::Pending;
+        };
+        let stalled = self.stalled.get_or_insert_with(|| Stalled {
+            left,
+            timer: Box::pin(sleep(patience)),
+        });
+        if stalled.left != left {
+            stalled.left = left;
+            stalled.timer.as_mut().reset(Instant::now() + patience);
+        }
+        stalled.timer.as_mut().poll(cx)
+    }
+
     fn begin<T>(
         shared: &Shared<T>,
         answer: Answer,
@@ -503,6 +537,8 @@ impl Writing {
             body: (!bodiless).then_some(body),
             encoder: Encoder::new(length, trailers),
             keep,
+            patience: None,
+            stalled: None,
         }
     }
 
@@ -545,7 +581,14 @@ impl Writing {
                     Some(Gathered::Broken) | None => return Poll::Ready(Ok(None)),
                 }
             }
-            ready!(shared.poll_link(|link| link.poll_write_out(cx)))?;
+            match shared.poll_link(|link| link.poll_write_out(cx)) {
+                Poll::Ready(written) => written?,
+                Poll::Pending => {
+                    let left = shared.with_link(|link| link.unwritten()).unwrap_or(0);
+                    return self.poll_stalled(left, cx).map(|()| Ok(None));
+                }
+            }
+            self.stalled = None;
             if self.body.is_none() {
                 return Poll::Ready(Ok(Some(self.keep)));
             }

@@ -613,3 +613,54 @@ async fn what_is_no_answer_is_an_error() {
     });
     whole.await;
 }
+
+/// Answers with more than a connection holds.
+struct Large;
+
+impl Handler for Large {
+    async fn handle(self: Rc<Self>, _: Call) -> Answer {
+        let (head, ()) = Response::new(()).into_parts();
+        Answer::new(head, Body::full(vec![b'x'; 1 << 20]))
+    }
+}
+
+/// How long, in seconds, a caller is served who takes a little `times` times,
+/// once in 20 s, and then nothing.
+fn served(head: Option<Duration>, times: usize) -> Option<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (mut near, far) = duplex(1024);
+        near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let (_phase, phases) = watch::channel(Phase::Running);
+        let limits = ServeLimits { head, ..limits() };
+        let begin = tokio::time::Instant::now();
+        let serving = server::serve(far, Rc::new(Large), &limits, phases);
+        let reading = async {
+            for _ in 0..times {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                near.read_exact(&mut [0; 100]).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let hour = tokio::time::sleep(Duration::from_secs(3600));
+        tokio::select! {
+            _ = serving => Some(begin.elapsed().as_secs()),
+            () = reading => None,
+            () = hour => None,
+        }
+    })
+}
+
+#[test]
+fn a_caller_who_takes_nothing_is_left() {
+    let limit = Some(Duration::from_secs(30));
+    assert_eq!(served(limit, 0), Some(30));
+    assert_eq!(served(limit, 5), Some(130), "he takes some of it");
+    assert_eq!(served(None, 0), None);
+}
