@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::credential::{Credential, Leaf};
 use crate::error::{TlsError, explain};
+use crate::handshake::Handshakes;
 use crate::id::{ClusterId, Role, TrustDomain};
 use crate::pem;
 use crate::trust::{Expect, Trust, Usage, unix};
@@ -134,6 +135,7 @@ impl ClusterTls {
         };
         Ok(Arc::new(verifier::server_config(
             &self.live,
+            &Handshakes::default(),
             Expect::Roles(accepts.to_vec()),
             client_certificate,
             alpn,
@@ -149,7 +151,12 @@ impl ClusterTls {
     /// For a connection to what `expect` says, such as one certain server.
     #[must_use]
     pub fn client_config_for(&self, expect: Expect, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-        Arc::new(verifier::client_config(&self.live, expect, alpn))
+        Arc::new(verifier::client_config(
+            &self.live,
+            &Handshakes::default(),
+            expect,
+            alpn,
+        ))
     }
 
     /// For an HTTPS client of a server's API (`reqwest`'s `tls_backend_preconfigured`): trusts the
@@ -157,7 +164,12 @@ impl ClusterTls {
     #[must_use]
     pub fn https_config(&self) -> ClientConfig {
         let expect = Expect::Roles(vec![Role::Server]);
-        verifier::client_config(&self.live, expect, &[b"h2", b"http/1.1"])
+        verifier::client_config(
+            &self.live,
+            &Handshakes::default(),
+            expect,
+            &[b"h2", b"http/1.1"],
+        )
     }
 
     /// Connects to `host:port` and makes sure that it is what `expect` says.

@@ -96,6 +96,7 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
             rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
                 VerifyError::Malformed.to_string()
             }
+            rustls::Error::PeerIncompatible(why) => incompatible(why),
             rustls::Error::NoCertificatesPresented => VerifyError::NoCertificate.to_string(),
             rustls::Error::AlertReceived(alert) => {
                 format!("the peer refused the connection (TLS alert {alert:?}); its log says why")
@@ -104,6 +105,28 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
         };
     }
     error.to_string()
+}
+
+/// Why two sides found nothing to speak with; the names are those of the mesh's `tls` policy.
+fn incompatible(why: &rustls::PeerIncompatible) -> String {
+    use rustls::PeerIncompatible as Why;
+    match why {
+        Why::Tls12NotOfferedOrEnabled
+        | Why::SupportedVersionsExtensionRequired
+        | Why::ServerDoesNotSupportTls12Or13
+        | Why::ServerTlsVersionIsDisabledByOurConfig => {
+            "the peer speaks no TLS 1.3, and nothing older is spoken here".to_owned()
+        }
+        Why::NoCipherSuitesInCommon => {
+            "the peer offers no cipher suite that is allowed here (tls policy: cipher_suites)"
+                .to_owned()
+        }
+        Why::NoKxGroupsInCommon | Why::NamedGroupsExtensionRequired => {
+            "the peer offers no key exchange that is allowed here (tls policy: key_exchange)"
+                .to_owned()
+        }
+        other => rustls::Error::PeerIncompatible(other.clone()).to_string(),
+    }
 }
 
 /// Follows `source()` and the insides of an `io::Error` (whose `source()` skips what it wraps).

@@ -24,6 +24,7 @@ mod cluster;
 mod credential;
 pub mod csr;
 mod error;
+mod handshake;
 mod id;
 mod mesh;
 pub mod pem;
@@ -41,18 +42,20 @@ pub use cluster::{ClusterFiles, ClusterTls, HANDSHAKE_TIMEOUT};
 pub use credential::{Credential, Leaf};
 pub use csr::{GivenKey, LeafKey};
 pub use error::{TlsError, explain};
+pub use handshake::Handshakes;
 pub use id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 pub use mesh::{MeshTls, peer_cluster_id, peer_identity, peer_leaf};
 pub use trust::{Expect, Trust, VerifyError, fingerprint};
 
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::kx_group;
 
-/// The one crypto provider of the mesh: aws-lc-rs, with its default key exchanges
-/// (X25519MLKEM768 first, so recorded traffic stays secret from a later quantum computer) and
-/// suites. AES-128-GCM is the first of these: it is a quarter cheaper a byte than AES-256-GCM, and
-/// no attack, also by a quantum computer, is within reach of either. Servers take what the client
-/// has first.
+/// The one crypto provider of the mesh: aws-lc-rs. X25519MLKEM768 is the first of the key exchanges,
+/// so recorded traffic stays secret from a later quantum computer; rustls itself has it last, unless
+/// a feature of it is on. AES-128-GCM is the first of the suites: it is a quarter cheaper a byte than
+/// AES-256-GCM, and no attack, also by a quantum computer, is within reach of either. Servers take
+/// what the client has first.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
@@ -63,6 +66,12 @@ pub fn provider() -> Arc<CryptoProvider> {
             provider
                 .cipher_suites
                 .sort_by_key(|suite| suite.suite() != first);
+            provider.kx_groups = vec![
+                kx_group::X25519MLKEM768,
+                kx_group::X25519,
+                kx_group::SECP256R1,
+                kx_group::SECP384R1,
+            ];
             Arc::new(provider)
         })
         .clone()

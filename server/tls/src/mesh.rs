@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
 use crate::credential::{Credential, Leaf};
 use crate::error::TlsError;
+use crate::handshake::Handshakes;
 use crate::id::{ClusterId, SpiffeId};
 use crate::trust::{Expect, Trust, only_uri};
 use crate::verifier::{self, ClientCertificate, Live};
@@ -18,12 +20,13 @@ const MAX_CLIENT_CONFIGS: usize = 1024;
 
 /// The TLS of one identity in the mesh: its leaf, its roots, and configurations that follow them.
 ///
-/// Every configuration made here stays right for good: a leaf or roots that are swapped take
-/// effect on the next handshake of each.
+/// Every configuration made here stays right while [`MeshTls::handshakes`] is the same: a leaf or
+/// roots that are swapped take effect on the next handshake of each.
 #[derive(Debug)]
 pub struct MeshTls {
     live: Arc<Live>,
-    clients: Mutex<HashMap<ClientKey, Arc<ClientConfig>>>,
+    handshakes: ArcSwap<Handshakes>,
+    clients: Mutex<HashMap<ClientKey, (Arc<Handshakes>, Arc<ClientConfig>)>>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -41,6 +44,7 @@ impl MeshTls {
         service_of(&leaf)?;
         Ok(Self {
             live: Live::new(Some(leaf), trust),
+            handshakes: ArcSwap::default(),
             clients: Mutex::default(),
         })
     }
@@ -60,6 +64,19 @@ impl MeshTls {
         self.live.trust.store(Arc::new(trust));
     }
 
+    /// Makes handshakes with another policy from the next on. Live connections go on as they are.
+    pub fn swap_handshakes(&self, handshakes: Handshakes) {
+        if **self.handshakes.load() != handshakes {
+            self.handshakes.store(Arc::new(handshakes));
+        }
+    }
+
+    /// With what handshakes are made: another pointer after each change.
+    #[must_use]
+    pub fn handshakes(&self) -> Arc<Handshakes> {
+        self.handshakes.load_full()
+    }
+
     /// What the leaf in use says.
     #[must_use]
     pub fn leaf(&self) -> Option<Arc<Leaf>> {
@@ -73,11 +90,13 @@ impl MeshTls {
         self.live.trust.load_full()
     }
 
-    /// For the inbound side: takes any service of the trust domain; intentions come after.
+    /// For the inbound side: takes any service of the trust domain; intentions come after. It is
+    /// good until [`MeshTls::handshakes`] is another.
     #[must_use]
     pub fn server_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         Arc::new(verifier::server_config(
             &self.live,
+            &self.handshakes.load(),
             Expect::AnyService,
             ClientCertificate::Required,
             alpn,
@@ -85,7 +104,8 @@ impl MeshTls {
     }
 
     /// For calls from outside the mesh, at an ingress gateway: takes anybody, and asks for no
-    /// certificate. The leaf is good there by its DNS names.
+    /// certificate. The leaf is good there by its DNS names. The policy of handshakes in the mesh
+    /// does not hold there: with what callers from outside can speak is not the mesh's to say.
     #[must_use]
     pub fn outside_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         Arc::new(verifier::outside_config(&self.live, alpn))
@@ -100,15 +120,19 @@ impl MeshTls {
         };
         // Nothing is left half done under this lock, so a poisoned one is as good.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = clients.get(&key) {
+        let handshakes = self.handshakes.load_full();
+        if let Some((of, config)) = clients.get(&key)
+            && Arc::ptr_eq(of, &handshakes)
+        {
             return config.clone();
         }
         if clients.len() >= MAX_CLIENT_CONFIGS {
             clients.clear();
         }
         let expect = Expect::Service(expected.clone());
-        let config = Arc::new(verifier::client_config(&self.live, expect, alpn));
-        clients.insert(key, config.clone());
+        let config = verifier::client_config(&self.live, &handshakes, expect, alpn);
+        let config = Arc::new(config);
+        clients.insert(key, (handshakes, config.clone()));
         config
     }
 

@@ -18,6 +18,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::credential::Credential;
+use crate::handshake::Handshakes;
 use crate::provider;
 use crate::trust::{Expect, Trust, Usage};
 
@@ -54,8 +55,13 @@ impl fmt::Debug for Live {
 /// A client's configuration that will speak only with what `expect` says.
 ///
 /// It is made in a few microseconds: it holds pointers only.
-pub(crate) fn client_config(live: &Arc<Live>, expect: Expect, alpn: &[&[u8]]) -> ClientConfig {
-    let mut config = ClientConfig::builder_with_provider(provider())
+pub(crate) fn client_config(
+    live: &Arc<Live>,
+    handshakes: &Handshakes,
+    expect: Expect,
+    alpn: &[&[u8]],
+) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(handshakes.provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
         .dangerous()
@@ -75,11 +81,12 @@ pub(crate) fn client_config(live: &Arc<Live>, expect: Expect, alpn: &[&[u8]]) ->
 /// A server's configuration that takes only what `expect` says.
 pub(crate) fn server_config(
     live: &Arc<Live>,
+    handshakes: &Handshakes,
     expect: Expect,
     client_certificate: ClientCertificate,
     alpn: &[&[u8]],
 ) -> ServerConfig {
-    let config = ServerConfig::builder_with_provider(provider())
+    let config = ServerConfig::builder_with_provider(handshakes.provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(Arc::new(PeerVerifier {

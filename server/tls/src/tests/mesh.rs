@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls::client::Resumption;
 use rustls::server::ServerSessionMemoryCache;
-use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
 
 use crate::testing::{Ca, Side, handshake, service};
 use crate::{
-    Credential, LeafKey, MeshTls, SpiffeId, Trust, explain, peer_identity, peer_leaf, provider,
+    Credential, Handshakes, LeafKey, MeshTls, SpiffeId, Trust, explain, peer_identity, peer_leaf,
+    provider,
 };
 
 fn id(name: &str) -> SpiffeId {
@@ -245,7 +246,9 @@ fn tls_1_2_is_not_spoken() {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    assert!(handshake(Arc::new(old), user.server_config(&[])).is_err());
+    let (side, error) = handshake(Arc::new(old), user.server_config(&[])).unwrap_err();
+    assert_eq!(side, Side::Server);
+    assert!(explain(&error).contains("speaks no TLS 1.3"), "{error}");
 }
 
 #[test]
@@ -458,4 +461,78 @@ fn no_key_is_ever_printed() {
     assert!(!shown.contains(&secret));
     assert!(!shown.to_lowercase().contains("begin"), "{shown}");
     assert!(shown.len() < 4000, "{shown}");
+}
+
+#[test]
+fn what_is_agreed_on_by_default_withstands_a_quantum_computer() {
+    let ca = Ca::root("root");
+    let user = mesh(&ca, &ca, "user-service");
+    let client = user.client_config(&id("user-service"), &[]);
+    let (client, server) = handshake(client, user.server_config(&[])).unwrap();
+    for side in [&*client as &rustls::CommonState, &*server] {
+        let group = side.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, NamedGroup::X25519MLKEM768);
+        let suite = side.negotiated_cipher_suite().unwrap().suite();
+        assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    }
+}
+
+#[test]
+fn two_policies_speak_with_what_both_have_and_else_not() {
+    let ca = Ca::root("root");
+    let (front, user) = (mesh(&ca, &ca, "frontend"), mesh(&ca, &ca, "user-service"));
+    let policy = |suites: &[&'static str], exchanges: &[&'static str]| {
+        Handshakes::new(suites.iter().copied(), exchanges.iter().copied()).unwrap()
+    };
+    let tried = |client: Handshakes, server: Handshakes| {
+        front.swap_handshakes(client);
+        user.swap_handshakes(server);
+        let config = front.client_config(&id("user-service"), &[]);
+        let (client, _) = handshake(config, user.server_config(&[]))?;
+        let group = client.negotiated_key_exchange_group().unwrap().name();
+        let suite = client.negotiated_cipher_suite().unwrap().suite();
+        Ok::<_, (Side, rustls::Error)>((suite, group))
+    };
+    let (aes128, aes256) = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384");
+    let all = Handshakes::default;
+
+    let agreed = tried(policy(&[aes256, aes128], &["P-384", "X25519"]), all()).unwrap();
+    let wanted = rustls::CipherSuite::TLS13_AES_256_GCM_SHA384;
+    assert_eq!(
+        agreed,
+        (wanted, NamedGroup::secp384r1),
+        "the caller's order"
+    );
+    let agreed = tried(all(), policy(&[aes256], &["P-384"])).unwrap();
+    assert_eq!(agreed, (wanted, NamedGroup::secp384r1));
+
+    let aes128_only = || policy(&[aes128], &["X25519"]);
+    let (side, error) = tried(aes128_only(), policy(&[aes256], &["X25519"])).unwrap_err();
+    assert_eq!(side, Side::Server);
+    assert!(explain(&error).contains("no cipher suite that is allowed here"));
+    let (side, error) = tried(aes128_only(), policy(&[aes128], &["P-384"])).unwrap_err();
+    assert_eq!(side, Side::Server);
+    assert!(explain(&error).contains("no key exchange that is allowed here"));
+
+    // A configuration is made anew only where the policy is another.
+    let before = user.handshakes();
+    user.swap_handshakes(policy(&[aes128], &["P-384"]));
+    assert!(Arc::ptr_eq(&before, &user.handshakes()));
+    let first = user.client_config(&id("a"), &[]);
+    assert!(Arc::ptr_eq(&first, &user.client_config(&id("a"), &[])));
+    user.swap_handshakes(all());
+    assert!(!Arc::ptr_eq(&first, &user.client_config(&id("a"), &[])));
+
+    for (suites, exchanges, words) in [
+        (vec![aes128], vec!["X448"], "key exchange X448"),
+        (
+            vec!["TLS_AES_128_CCM_SHA256"],
+            vec!["X25519"],
+            "cipher suite TLS_AES_128_CCM_SHA256",
+        ),
+        (vec![], vec!["X25519"], "the list of cipher suites"),
+    ] {
+        let error = Handshakes::new(suites, exchanges).unwrap_err().to_string();
+        assert!(error.starts_with(words), "{error}");
+    }
 }
