@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use mesh_model::{Action, Duration, Key, LoadBalancer, Protocol};
+use mesh_model::{Action, Duration, Key, LoadBalancer, Protocol, TlsPolicy};
 use mesh_policy::PolicyForm;
 use mesh_proto::config::{
     Bind, Cluster, Endpoint, Health, Inbound, Outbound, ProxyConfig, StaticFile,
@@ -102,6 +102,7 @@ pub(crate) fn example() -> StaticFile {
             identity: identity("frontend"),
             trust_domain: domain.to_owned(),
             node: String::new(),
+            tls: TlsPolicy::default().effective(),
             policy: PolicyForm::new(Action::Allow, []),
             policies: Vec::new(),
             inbound: Some(Inbound {

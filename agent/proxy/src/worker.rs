@@ -3,7 +3,7 @@
 //! All of it is the worker's own, so none of it is locked; connections and
 //! streams are tasks that share it through `Rc`.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mesh_model::Key;
 use mesh_proto::config::OriginTls;
-use mesh_tls::SpiffeId;
+use mesh_tls::{Handshakes, SpiffeId};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustls::ServerConfig;
@@ -42,6 +42,15 @@ const AFTER_CUT: Duration = Duration::from_secs(1);
 /// Where an application is, and how TLS is spoken to it.
 type ApplicationKey = (Address, Option<Arc<OriginTls>>);
 
+/// With what callers' handshakes are answered.
+struct Accepting {
+    /// The policy that it is made of.
+    of: Arc<Handshakes>,
+    worded: Arc<ServerConfig>,
+    /// Made when it is first needed, which is seldom.
+    wordless: Option<Arc<ServerConfig>>,
+}
+
 /// One worker.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
@@ -58,9 +67,7 @@ pub(crate) struct Worker {
     /// Redirected connections that wait to be known.
     pub(crate) held: Rc<Cell<usize>>,
     pub(crate) random: RefCell<SmallRng>,
-    server_config: Arc<ServerConfig>,
-    /// Made when it is first needed, which is seldom.
-    wordless_config: OnceCell<Arc<ServerConfig>>,
+    accepting: RefCell<Option<Accepting>>,
     began: std::time::Instant,
     clusters: RefCell<HashMap<String, Rc<ClusterState>>>,
     /// By the service as well: a gateway stands for several, and which is meant is
@@ -88,8 +95,7 @@ impl Worker {
             redirects: Throttle::default(),
             held: Rc::default(),
             random: RefCell::new(random),
-            wordless_config: OnceCell::new(),
-            server_config: shared.tls.server_config(&[H2, HTTP_1, mesh_mux::ALPN]),
+            accepting: RefCell::default(),
             began: std::time::Instant::now(),
             clusters: RefCell::default(),
             peers: RefCell::default(),
@@ -146,13 +152,30 @@ impl Worker {
     }
 
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
-        self.server_config.clone()
+        self.accepting(|it| it.worded.clone())
     }
 
     /// The same, without a word of what the bytes are.
     pub(crate) fn wordless_config(&self) -> Arc<ServerConfig> {
-        let make = || self.shared.tls.server_config(&[]);
-        self.wordless_config.get_or_init(make).clone()
+        self.accepting(|it| {
+            let make = || self.shared.tls.server_config(&[]);
+            it.wordless.get_or_insert_with(make).clone()
+        })
+    }
+
+    /// What is made of the policy of handshakes, made again when that is another.
+    fn accepting<T>(&self, with: impl FnOnce(&mut Accepting) -> T) -> T {
+        let mut held = self.accepting.borrow_mut();
+        let now = self.shared.tls.handshakes();
+        let held = match &mut *held {
+            Some(held) if Arc::ptr_eq(&held.of, &now) => held,
+            other => other.insert(Accepting {
+                worded: self.shared.tls.server_config(&[H2, HTTP_1, mesh_mux::ALPN]),
+                wordless: None,
+                of: now,
+            }),
+        };
+        with(held)
     }
 
     /// The connections to an instance.

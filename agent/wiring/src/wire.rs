@@ -167,6 +167,7 @@ fn config(input: &Input<'_>, mesh: &MeshFact) -> ProxyConfig {
         identity: mesh.identity(&own),
         trust_domain: mesh.trust_domain.clone(),
         node: input.node.to_owned(),
+        tls: mesh.tls.clone(),
         policy: PolicyForm {
             default: mesh.default_intention.as_str().to_owned(),
             intentions: input.facts.intentions(&own).unwrap_or_default().to_vec(),

@@ -255,3 +255,29 @@ fn a_fact_that_cannot_be_read_leaves_the_last_one() {
     assert_eq!(after.config, before);
     assert_eq!(after.problems.len(), 1);
 }
+
+#[test]
+fn the_meshs_tls_policy_goes_to_each_sidecar_and_an_unknown_name_to_none() {
+    let registration = registration(json!([]));
+    let mesh = |tls: Value| {
+        json!({"trust_domain": "1234.mesh", "datacenter": "dc1",
+            "default_intention": "deny", "tls": tls})
+    };
+    let policy = json!({"key_exchange": ["X25519"]});
+    let mut store = facts(&[
+        ("service/default/frontend", Value::Null),
+        ("intentions/default/frontend", json!([])),
+        ("mesh", mesh(policy.clone())),
+    ]);
+    let has = |store: &FactStore| wired(&registration, store).config.unwrap().tls;
+    assert_eq!(serde_json::to_value(has(&store)).unwrap(), policy);
+    // From servers that know more: what it could read last stays.
+    let topic: Topic = "mesh".parse().unwrap();
+    let unknown = mesh(json!({"key_exchange": ["X25519MLKEM1024"]}));
+    let refused = store.put(&topic, unknown.to_string().as_bytes());
+    assert!(
+        refused.unwrap_err().to_string().contains("X25519MLKEM1024"),
+        "it is named"
+    );
+    assert_eq!(serde_json::to_value(has(&store)).unwrap(), policy);
+}

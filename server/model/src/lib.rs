@@ -37,6 +37,7 @@ mod registration;
 mod route;
 mod row;
 mod service;
+mod tls;
 mod tree;
 mod virtual_address;
 mod words;
@@ -63,6 +64,7 @@ pub use registration::{
 pub use route::{Destination, Retries, RetryOn, Route, Rule, Weight, WeightError};
 pub use row::{Row, Version};
 pub use service::{LoadBalancer, OutlierDetection, Protocol, Service, Subset};
+pub use tls::{CipherSuite, KeyExchange, TlsPolicy, TlsVersion};
 pub use virtual_address::{NotVirtual, VirtualAddress};
 
 /// For `skip_serializing_if`: whether a value is its type's default.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, is_default};
+use crate::{Action, TlsPolicy, is_default};
 
 /// The `mesh` block: there is at most one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Mesh {
     /// Where an intercepted application may go beside the mesh.
     #[serde(default, skip_serializing_if = "is_default")]
     pub outbound: Outbound,
+    /// With what sidecars make connections to each other.
+    #[serde(default, skip_serializing_if = "TlsPolicy::is_default")]
+    pub tls: TlsPolicy,
 }
 
 /// What a sidecar that intercepts its application's connections does with an

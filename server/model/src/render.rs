@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::{
-    Destination, Edge, Entry, Gateway, Intention, IntentionRule, Key, LoadBalancer, Mesh,
-    OutlierDetection, PathMatch, Protocol, RequestMatch, Retries, Route, Rule, Service,
-    StringMatch, Subset, Weight,
+    CipherSuite, Destination, Edge, Entry, Gateway, Intention, IntentionRule, Key, KeyExchange,
+    LoadBalancer, Mesh, OutlierDetection, PathMatch, Protocol, RequestMatch, Retries, Route, Rule,
+    Service, StringMatch, Subset, TlsPolicy, Weight,
 };
 
 /// The entry as one block, with a newline at the end. What has its default is
@@ -40,6 +40,19 @@ fn mesh(mesh: &Mesh) -> Block {
     if !mesh.outbound.is_any() {
         block.text("outbound", mesh.outbound.as_str());
     }
+    if !mesh.tls.is_default() {
+        block.inner.push(tls(&mesh.tls));
+    }
+    block
+}
+
+fn tls(policy: &TlsPolicy) -> Block {
+    let mut block = Block::new("tls", &[]);
+    block.option("min_version", policy.min_version);
+    let suites = policy.cipher_suites.iter().map(CipherSuite::as_str);
+    block.texts("cipher_suites", suites);
+    let exchanges = policy.key_exchange.iter().map(KeyExchange::as_str);
+    block.texts("key_exchange", exchanges);
     block
 }
 

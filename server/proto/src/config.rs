@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use mesh_model::{
     Duration, ExposePath, Key, LoadBalancer, OutlierDetection, Protocol, RequestMatch, Retries,
-    VirtualAddress,
+    TlsPolicy, VirtualAddress,
 };
 use mesh_policy::{Feature, Features, Policy, PolicyForm};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct ProxyConfig {
     /// The node's name, for logs and traces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
+    /// With what it makes connections to other sidecars, and takes theirs.
+    #[serde(default, skip_serializing_if = "TlsPolicy::is_default")]
+    pub tls: TlsPolicy,
     /// Who may call. Wrong or missing: nobody.
     #[serde(default)]
     pub policy: PolicyForm,

@@ -22,7 +22,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use mesh_model::{Action, Check, Key, Outbound, Status, VirtualAddress, Weights};
+use mesh_model::{Action, Check, Key, Outbound, Status, TlsPolicy, VirtualAddress, Weights};
 use serde::{Deserialize, Serialize};
 
 /// What an agent may ask for.
@@ -125,6 +125,9 @@ pub struct MeshFact {
     /// What an intercepted application may call beside the mesh.
     #[serde(default, skip_serializing_if = "Outbound::is_any")]
     pub outbound: Outbound,
+    /// With what sidecars make connections to each other.
+    #[serde(default, skip_serializing_if = "TlsPolicy::is_default")]
+    pub tls: TlsPolicy,
 }
 
 impl MeshFact {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use mesh_model::{
     Action, EntryKey, Gateway, Instance, Intention, Key, Mesh, Node, Outbound, Route, Row, Service,
-    Version, VirtualAddress,
+    TlsPolicy, Version, VirtualAddress,
 };
 use serde_json::Value;
 
@@ -236,6 +236,12 @@ impl State {
     pub fn outbound(&self) -> Outbound {
         self.mesh()
             .map_or_else(Outbound::default, |row| row.value.outbound)
+    }
+
+    /// With what sidecars make connections to each other.
+    pub fn tls(&self) -> TlsPolicy {
+        self.mesh()
+            .map_or_else(TlsPolicy::default, |row| row.value.tls.clone())
     }
 
     /// A service's block.

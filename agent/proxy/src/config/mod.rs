@@ -17,10 +17,10 @@ mod transparent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_model::Key;
+use mesh_model::{CipherSuite, Key, KeyExchange};
 use mesh_policy::Features;
 use mesh_proto::config::ProxyConfig;
-use mesh_tls::{SpiffeId, TrustDomain};
+use mesh_tls::{Handshakes, SpiffeId, TrustDomain};
 
 pub(crate) use address::{Address, Host};
 pub(crate) use cluster::{Cluster, Endpoint};
@@ -41,6 +41,7 @@ pub(crate) struct Compiled {
     pub(crate) text: ConfigText,
     pub(crate) service: Key,
     pub(crate) identity: SpiffeId,
+    pub(crate) handshakes: Handshakes,
     pub(crate) inbound: Option<Arc<Inbound>>,
     pub(crate) outbound: Vec<Arc<Outbound>>,
     pub(crate) ingress: Vec<Arc<Ingress>>,
@@ -60,6 +61,10 @@ impl Compiled {
                 format!("{identity} is not of the trust domain {domain}"),
             ));
         }
+        let (suites, exchanges) = (form.tls.suites().iter(), form.tls.exchanges().iter());
+        let suites = suites.map(CipherSuite::as_str);
+        let handshakes = Handshakes::new(suites, exchanges.map(KeyExchange::as_str))
+            .map_err(|error| invalid("tls", error.to_string()))?;
         let clusters = form
             .clusters
             .iter()
@@ -102,6 +107,7 @@ impl Compiled {
             text: ConfigText::of(&form)?,
             service: form.service,
             identity,
+            handshakes,
             inbound,
             outbound,
             ingress,

@@ -289,6 +289,7 @@ fn failure_label(error: &std::io::Error) -> &'static str {
             CertificateError::Other(_) => "identity",
             _ => "certificate",
         },
+        Some(Error::PeerIncompatible(_)) => "nothing_in_common",
         Some(_) => "tls",
     }
 }

@@ -161,6 +161,8 @@ impl DataPlane {
             self.shared.tls.swap_leaf(leaf)?;
             self.shared.tls.swap_roots(roots);
         }
+        let handshakes = compiled.handshakes.clone();
+        self.shared.tls.swap_handshakes(handshakes);
         self.shared.transparent.marking.set(mark);
         let done: Vec<_> = self
             .workers

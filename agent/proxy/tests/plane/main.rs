@@ -17,6 +17,7 @@ mod stream;
 mod support;
 mod telemetry;
 mod terminating;
+mod tls;
 mod transparent;
 mod transparent_dns;
 mod transparent_rules;

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh_model::{Key, LoadBalancer, Protocol};
+use mesh_model::{Key, LoadBalancer, Protocol, TlsPolicy};
 use mesh_policy::PolicyForm;
 use mesh_proto::config::{Bind, Cluster, Endpoint, Health, Inbound, Outbound, ProxyConfig};
 use mesh_proxy::{BoundTo, DataPlane, Options};
@@ -175,6 +175,7 @@ pub(crate) fn calling(
         identity: identity(service),
         trust_domain: DOMAIN.to_owned(),
         node: String::new(),
+        tls: TlsPolicy::default(),
         policy: PolicyForm::default(),
         policies: Vec::new(),
         inbound: None,

@@ -58,6 +58,7 @@ fn row(state: &State) -> Map<String, Value> {
     let effective = json!({
         "default_intention": state.default_intention(),
         "outbound": state.outbound(),
+        "tls": state.tls().effective(),
     });
     fields.insert("effective".into(), effective);
     fields

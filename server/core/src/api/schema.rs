@@ -90,6 +90,11 @@ fn shared() -> Value {
         "Duration": {"type": "string", "description": "A number with a unit: 250ms, 5s, 1m30s"},
         "Action": words(&["allow", "deny"]),
         "Outbound": words(&["any", "mesh_only"]),
+        "TlsPolicy": object(&[], json!({
+            "min_version": words(&mesh_model::TlsVersion::ALL.map(|one| one.as_str())),
+            "cipher_suites": list(words(&mesh_model::CipherSuite::ALL.map(|one| one.as_str()))),
+            "key_exchange": list(words(&mesh_model::KeyExchange::ALL.map(|one| one.as_str()))),
+        })),
         "Protocol": words(&["tcp", "http", "http2", "grpc"]),
         "Finding": object(&["key", "message"], json!({
             "key": or_null(of("EntryKey")),
@@ -165,6 +170,7 @@ fn nouns() -> Value {
         "Mesh": object(&[], json!({
             "default_intention": of("Action"),
             "outbound": of("Outbound"),
+            "tls": of("TlsPolicy"),
         })),
     })
 }
@@ -261,8 +267,11 @@ fn rows() -> Value {
         "MeshRow": row("Mesh", json!({
             "defined": boolean(),
             "effective": object(
-                &["default_intention", "outbound"],
-                json!({"default_intention": of("Action"), "outbound": of("Outbound")}),
+                &["default_intention", "outbound", "tls"],
+                json!({
+                    "default_intention": of("Action"), "outbound": of("Outbound"),
+                    "tls": of("TlsPolicy"),
+                }),
             ),
         })),
     })

@@ -103,6 +103,7 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
             datacenter: cluster.datacenter.clone(),
             default_intention: state.default_intention(),
             outbound: state.outbound(),
+            tls: state.tls(),
         }),
         Topic::Roots => {
             let Some(row) = state.ca() else {

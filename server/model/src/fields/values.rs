@@ -214,6 +214,16 @@ impl<'a> Fields<'a> {
         out
     }
 
+    /// Where a list stands that is written and has nothing in it.
+    pub(crate) fn empty_list(&self, key: &str) -> Option<usize> {
+        let mut named = self.items.iter().filter(|item| self.is(&item.name, key));
+        let found = named.find(|item| match &item.value.value {
+            Value::List(nodes) => nodes.is_empty() && !item.is_block,
+            _ => false,
+        });
+        found.map(|item| item.value.at)
+    }
+
     /// A list of strings.
     pub(crate) fn strings(&mut self, key: &'static str) -> Vec<String> {
         let texts = self.texts(key).into_iter();

@@ -14,6 +14,7 @@ mod intention;
 mod matching;
 mod route;
 mod service;
+mod tls;
 
 use std::collections::HashMap;
 
@@ -221,7 +222,9 @@ fn pattern(context: &Context<'_>, path: &str, label: &Label) -> Option<Key> {
 }
 
 fn mesh(mut fields: Fields<'_>) -> Mesh {
+    let tls = fields.block("tls").map(tls::policy);
     let mesh = Mesh {
+        tls: tls.unwrap_or_default(),
         default_intention: fields.word("default_intention", &["allow", "deny"], Action::parse),
         outbound: fields
             .word(

@@ -221,6 +221,8 @@ const WRONG: &[&str] = &[
     "mesh {\n  outbound = \"mesh-only\"\n  outbond = \"any\"\n}",
     "mesh { outbound = \"permissive\" }",
     "mesh { outbound = true }",
+    "mesh {\n  tls {\n    min_version = \"1.2\"\n    cipher_suites = []\n    key_exchange = [\"x25519mlkem768\", \"P-384\", \"P-384\", \"frodo\"]\n    max_version = \"1.3\"\n  }\n}",
+    "mesh {\n  tls {\n    min_version = 1.3\n    cipher_suites = [\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"]\n    key_exchange = \"X25519\"\n  }\n  tls {}\n}",
     // routes
     "route \"web\" {\n  rule {}\n  rule \"a\" \"b\" {}\n  rule \"c d\" {}\n  rule \"e\" {}\n  rule \"e\" {}\n}",
     "route \"web\" {\n  rule \"r\" {\n    match {\n      path_prefx = \"/\"\n      path_exact = \"a\"\n    }\n    match \"x\" {}\n    match {\n      path_exact = \"/a\"\n      path_prefix = \"/b\"\n      methods = [\"FETCH\", 1]\n    }\n  }\n}",

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::hcl::{EXAMPLE, parse_entries};
 use crate::{Action, Duration, HeaderMatch, Outbound, Permission, QueryMatch, RetryOn};
-use crate::{ExposedService, Ingress, IngressTls, LinkedService, Listener, Terminating};
+use crate::{
+    ExposedService, Ingress, IngressTls, LinkedService, Listener, Terminating, TlsVersion,
+};
 
 fn read(text: &str) -> Vec<Entry> {
     let read = parse_entries("rendered.hcl", text);
@@ -170,13 +172,23 @@ fn entry() -> impl Strategy<Value = Entry> {
     let mesh = (
         prop::option::of(action.clone()),
         prop::sample::select(Outbound::ALL.to_vec()),
+        prop::option::of(Just(TlsVersion::V1_3)),
+        prop::sample::subsequence(CipherSuite::ALL.to_vec(), 0..=3).prop_shuffle(),
+        prop::sample::subsequence(KeyExchange::ALL.to_vec(), 0..=5).prop_shuffle(),
     )
-        .prop_map(|(default_intention, outbound)| {
-            Entry::Mesh(Mesh {
-                default_intention,
-                outbound,
-            })
-        });
+        .prop_map(
+            |(default_intention, outbound, min_version, cipher_suites, key_exchange)| {
+                Entry::Mesh(Mesh {
+                    default_intention,
+                    outbound,
+                    tls: TlsPolicy {
+                        min_version,
+                        cipher_suites,
+                        key_exchange,
+                    },
+                })
+            },
+        );
     let subset = (map(), prop::collection::vec(text(), 0..3), any::<bool>()).prop_map(
         |(meta, tags, only_passing)| Subset {
             meta,

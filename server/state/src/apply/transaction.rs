@@ -40,6 +40,7 @@ impl Draft {
             self.allow(op, &written, owner, force)?;
         }
         let claims_before = self.claims_of(&written.config);
+        let tls_before = self.state.tls();
         let mut results: Vec<OpResult> =
             ops.iter().filter_map(|op| self.run_op(op, owner)).collect();
         if force {
@@ -57,6 +58,9 @@ impl Draft {
             .filter_map(|result| result.key.entry())
             .collect();
         results.extend(orphans);
+        if let Some(why) = self.state.tls().nothing_in_common(&tls_before) {
+            return Err(Refusal::invalid(EntryKey::Mesh, why));
+        }
         let warnings = check::check(&self.state, &changed)?;
         Ok(Applied {
             warnings,

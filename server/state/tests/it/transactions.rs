@@ -1,6 +1,6 @@
 //! All or nothing, check-and-set, owners, references.
 
-use mesh_model::{Action, EntryKey};
+use mesh_model::{Action, Entry, EntryKey, KeyExchange, Mesh, TlsPolicy};
 use mesh_state::{
     Change, Command, CommandError, Envelope, LEVEL, Op, Pair, Refusal, RowKey, State,
 };
@@ -273,6 +273,45 @@ fn the_clock_never_runs_back() {
     .0
     .unwrap();
     assert_eq!(state.now(), 5_000);
+}
+
+#[test]
+fn a_tls_policy_has_something_in_common_with_the_one_before() {
+    let mut state = cluster();
+    let policy = |names: &[KeyExchange]| {
+        let tls = TlsPolicy {
+            key_exchange: names.to_vec(),
+            ..TlsPolicy::default()
+        };
+        let entry = Entry::Mesh(Mesh {
+            tls,
+            ..Mesh::default()
+        });
+        write("cli", vec![put(entry)])
+    };
+    let hybrid = policy(&[KeyExchange::Secp256r1MlKem768]);
+    let stays = |state: &mut State, command: Command| {
+        let before = state.tls();
+        let why = crate::make::refused(state, command).to_string();
+        assert!(
+            why.contains("mesh: tls: key_exchange has nothing in common"),
+            "{why}"
+        );
+        assert_eq!(state.tls(), before);
+    };
+    stays(&mut state, hybrid.clone());
+    run(
+        &mut state,
+        policy(&[KeyExchange::P384, KeyExchange::Secp256r1MlKem768]),
+    )
+    .unwrap();
+    run(&mut state, hybrid).unwrap();
+    // The defaults come back by a step, too.
+    stays(&mut state, policy(&[KeyExchange::P384]));
+    stays(&mut state, policy(&[]));
+    stays(&mut state, write("cli", vec![delete(EntryKey::Mesh)]));
+    // What has nothing to do with it is written.
+    run(&mut state, write("cli", vec![put(service("web", ""))])).unwrap();
 }
 
 #[test]
