@@ -97,6 +97,12 @@ impl Credential {
         &self.leaf
     }
 
+    /// The two as rustls takes them: for a peer that is none of ours, such as a test's.
+    #[must_use]
+    pub fn certified_key(&self) -> CertifiedKey {
+        (*self.certified).clone()
+    }
+
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }

@@ -130,7 +130,7 @@ fn incompatible(why: &rustls::PeerIncompatible) -> String {
 }
 
 /// Follows `source()` and the insides of an `io::Error` (whose `source()` skips what it wraps).
-fn find_rustls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+pub(crate) fn find_rustls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(current) = next {
         if let Some(found) = current.downcast_ref::<rustls::Error>() {

@@ -28,6 +28,7 @@ mod handshake;
 mod id;
 mod mesh;
 pub mod pem;
+mod refusal;
 mod trust;
 mod verifier;
 
@@ -45,6 +46,7 @@ pub use error::{TlsError, explain};
 pub use handshake::Handshakes;
 pub use id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 pub use mesh::{MeshTls, peer_cluster_id, peer_identity, peer_leaf};
+pub use refusal::explain_here;
 pub use trust::{Expect, Trust, VerifyError, fingerprint};
 
 use rustls::CipherSuite;

@@ -47,6 +47,19 @@ impl Ca {
         }
     }
 
+    /// What a leaf's key would be, if it signed: the leaf is of `ca`, changed as wanted.
+    pub(crate) fn under_leaf(ca: &Self, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = leaf_params(&[&service("signer")], change);
+        let cert = params.signed_by(&key, &ca.issuer).unwrap();
+        Self {
+            pem: cert.pem(),
+            cert: cert.der().clone(),
+            issuer: Issuer::new(params, key),
+            above: vec![cert.der().clone()],
+        }
+    }
+
     pub(crate) fn trust(&self) -> Trust {
         Trust::new(
             DOMAIN.parse().unwrap(),

@@ -5,3 +5,4 @@
 mod cluster;
 mod malformed;
 mod mesh;
+mod svid;

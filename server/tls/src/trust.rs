@@ -114,7 +114,7 @@ impl Trust {
             Usage::Client => KeyUsage::client_auth(),
             Usage::Server => KeyUsage::server_auth(),
         };
-        cert.verify_for_usage(
+        let verified = cert.verify_for_usage(
             provider().signature_verification_algorithms.all,
             &self.anchors,
             intermediates,
@@ -122,8 +122,8 @@ impl Trust {
             usage,
             None,
             None,
-        )
-        .map_err(|e| {
+        );
+        let verified = verified.map_err(|e| {
             VerifyError::Chain(Box::new(ChainError {
                 inner: e,
                 domain: self.domain.clone(),
@@ -131,6 +131,12 @@ impl Trust {
         })?;
         let uri = only_uri(leaf)?;
         self.meets(&uri, expect)?;
+        if matches!(expect, Expect::AnyService | Expect::Service(_)) {
+            leaf_usage(leaf)?;
+            for signer in verified.intermediate_certificates() {
+                signer_usage(&signer.der())?;
+            }
+        }
         Ok(uri)
     }
 
@@ -222,6 +228,9 @@ pub enum VerifyError {
     /// The URI name is not an identity of the right kind.
     #[error("the peer's certificate: {0}")]
     Identity(IdError),
+    /// The key usage of the leaf, or of one that signed, is not what SPIFFE asks for.
+    #[error("the peer's certificate, or one of its chain: {0}")]
+    KeyUsage(&'static str),
     /// A valid identity, but not the one that was called for.
     #[error("expected {expected}, but {came} came")]
     WrongIdentity {
@@ -353,6 +362,44 @@ pub(crate) fn only_uri(leaf: &CertificateDer<'_>) -> Result<String, VerifyError>
         (Some(uri), None) => Ok(uri.to_owned()),
         _ => Err(VerifyError::Malformed),
     }
+}
+
+/// SPIFFE's rules for the key usage of a leaf (X509-SVID, section 4.3), which webpki does not look
+/// at: it signs handshakes, and nothing else of weight.
+fn leaf_usage(leaf: &CertificateDer<'_>) -> Result<(), VerifyError> {
+    let usage = key_usage(leaf)?.ok_or(VerifyError::KeyUsage(
+        "a leaf says what its key is for, and this one has no key usage",
+    ))?;
+    if usage.key_cert_sign() || usage.crl_sign() {
+        return Err(VerifyError::KeyUsage(
+            "a leaf's key may not sign certificates or revocation lists, and its key usage says that it does",
+        ));
+    }
+    usage
+        .digital_signature()
+        .then_some(())
+        .ok_or(VerifyError::KeyUsage(
+            "a leaf's key usage must have digital signature",
+        ))
+}
+
+/// And for one that signs: it must be there to sign certificates.
+fn signer_usage(signer: &CertificateDer<'_>) -> Result<(), VerifyError> {
+    key_usage(signer)?
+        .is_some_and(|usage| usage.key_cert_sign())
+        .then_some(())
+        .ok_or(VerifyError::KeyUsage(
+            "the key usage of an intermediate must have certificate signing",
+        ))
+}
+
+fn key_usage(
+    cert: &CertificateDer<'_>,
+) -> Result<Option<x509_parser::extensions::KeyUsage>, VerifyError> {
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(cert).map_err(|_| VerifyError::Malformed)?;
+    let usage = parsed.key_usage().map_err(|_| VerifyError::Malformed)?;
+    Ok(usage.map(|extension| extension.value.clone()))
 }
 
 /// webpki's clock; a time before 1970 is 1970.

@@ -20,6 +20,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::credential::Credential;
 use crate::handshake::Handshakes;
 use crate::provider;
+use crate::refusal;
 use crate::trust::{Expect, Trust, Usage};
 
 /// What can be swapped while connections live.
@@ -145,8 +146,11 @@ impl PeerVerifier {
         usage: Usage,
     ) -> Result<(), rustls::Error> {
         let trust = self.live.trust.load();
-        trust.check(leaf, intermediates, now, usage, &self.expect)?;
-        Ok(())
+        let checked = trust.check(leaf, intermediates, now, usage, &self.expect);
+        checked.map(|_| ()).map_err(|error| {
+            refusal::keep(&error, leaf);
+            error.into()
+        })
     }
 
     fn signature(

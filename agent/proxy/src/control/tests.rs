@@ -129,6 +129,7 @@ fn certificates(key: &LeafKey) -> (wire::Leaf, wire::Roots) {
     let now = SystemTime::now();
     leaf.not_before = (now - Duration::from_secs(60)).into();
     leaf.not_after = (now + Duration::from_secs(3600)).into();
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.subject_alt_names = vec![SanType::URI(IDENTITY.try_into().unwrap())];
     let public = SubjectPublicKeyInfo::from_der(&key.public_key()).unwrap();
     let signed = leaf.signed_by(&public, &Issuer::new(root, signer)).unwrap();

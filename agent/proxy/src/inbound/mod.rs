@@ -240,7 +240,7 @@ async fn accept(worker: &Worker, listening: &Listening, socket: Socket) -> Optio
             tracing::debug!(from = from(), "somebody connected, and said nothing");
             return None;
         }
-        Ok(Err(error)) => (failure_label(&error), mesh_tls::explain(&error)),
+        Ok(Err(error)) => (failure_label(&error), mesh_tls::explain_here(&error)),
         Err(_) => ("timeout", "it took too long".to_owned()),
     };
     worker.metrics.handshake_failed(label);

@@ -224,7 +224,9 @@ impl Attempt<'_> {
                     let service = config.service.to_string();
                     let metrics = &self.worker.metrics;
                     metrics.connect_failed(&service, error.kind.as_str());
-                    failure = Some(not_connected(config, &instance, &error));
+                    let trouble = not_connected(config, &instance, &error);
+                    self.say_refused(&error, &trouble);
+                    failure = Some(trouble);
                     self.learn(Outcome::ConnectFailure);
                 }
             }
@@ -232,6 +234,16 @@ impl Attempt<'_> {
         let trouble = failure.unwrap_or_else(|| Trouble::unavailable(no_instance(config)));
         let outcome = TryOutcome::ConnectFailure;
         Err(Failed { outcome, trouble })
+    }
+
+    /// Says in the log that who answered was refused, whatever the access log is: that is no
+    /// instance that is merely down.
+    fn say_refused(&self, error: &DialError, trouble: &Trouble) {
+        if matches!(error.kind, DialKind::Identity | DialKind::Tls)
+            && let Some(kept_back) = self.worker.dials.may_say(std::time::Instant::now())
+        {
+            tracing::warn!(reason = trouble.what, kept_back, "an instance was refused");
+        }
     }
 
     /// The request in the form of the connection that was found.

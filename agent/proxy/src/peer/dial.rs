@@ -78,7 +78,7 @@ impl DialError {
             (_, io::ErrorKind::UnexpectedEof) => {
                 "it closed the connection during the handshake".to_owned()
             }
-            _ => mesh_tls::explain(error),
+            _ => mesh_tls::explain_here(error),
         };
         Self { kind, what }
     }

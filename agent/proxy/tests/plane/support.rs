@@ -77,11 +77,22 @@ impl Ca {
     }
 
     pub(crate) fn leaf_for(&self, service: &str, lifetime: Duration) -> Credential {
+        self.leaf_with(service, |params| {
+            params.not_after = (SystemTime::now() + lifetime).into();
+        })
+    }
+
+    /// A leaf, changed as wanted.
+    pub(crate) fn leaf_with(
+        &self,
+        service: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Credential {
         let key = LeafKey::generate().unwrap();
         let public = SubjectPublicKeyInfo::from_der(&key.public_key()).unwrap();
-        let cert = leaf_params(service, lifetime)
-            .signed_by(&public, &self.issuer)
-            .unwrap();
+        let mut params = leaf_params(service, Duration::from_secs(3600));
+        change(&mut params);
+        let cert = params.signed_by(&public, &self.issuer).unwrap();
         Credential::from_leaf_key(vec![cert.der().clone()], &key).unwrap()
     }
 

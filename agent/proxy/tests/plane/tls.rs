@@ -1,11 +1,13 @@
 //! The policy of handshakes between sidecars: on both sides, and changed under load.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use mesh_model::{CipherSuite, KeyExchange, Protocol, TlsPolicy};
 use mesh_proxy::DataPlane;
-use mesh_tls::{Handshakes, MeshTls};
+use mesh_tls::{Credential, Handshakes, MeshTls};
+use rcgen::{KeyUsagePurpose, SanType};
 use rustls::NamedGroup;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -156,4 +158,132 @@ async fn a_name_of_tomorrow_is_refused_and_the_last_config_stays() {
         "{refused}"
     );
     assert_eq!(once(pair.address, "/").await.status, 200);
+}
+
+/// What the sidecars of this process log.
+fn logged() -> &'static Mutex<Vec<u8>> {
+    static LOG: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        struct Lines;
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                logged().lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        subscriber.with_writer(|| Lines).init();
+        Mutex::default()
+    })
+}
+
+/// Waits for a line with all of this.
+async fn says(words: &[&str]) {
+    let has = || {
+        let log = logged().lock().unwrap();
+        let text = String::from_utf8_lossy(&log);
+        text.lines()
+            .any(|line| words.iter().all(|one| line.contains(one)))
+    };
+    until(&format!("a line with {words:?}"), has).await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_logged_with_the_rule_the_address_and_the_identity() {
+    logged();
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let hour = Duration::from_secs(3600);
+    let other = "spiffe://other.mesh/ns/default/dc/dc1/svc/SERVICE";
+    type Make<'a> = Box<dyn Fn(&str) -> Credential + 'a>;
+    let cases: Vec<(Make<'_>, &str, bool)> = vec![
+        (
+            Box::new(|name| stranger.leaf(name)),
+            "not signed by a root of trust domain",
+            true,
+        ),
+        (
+            Box::new(|name| {
+                ca.leaf_with(name, |p| {
+                    p.not_after = (SystemTime::now() - Duration::from_secs(5)).into();
+                })
+            }),
+            "expired",
+            true,
+        ),
+        (
+            Box::new(|name| {
+                ca.leaf_with(name, |p| {
+                    p.not_before = (SystemTime::now() + hour / 2).into()
+                })
+            }),
+            "valid only in",
+            true,
+        ),
+        (
+            Box::new(|name| {
+                let uri = other.replace("SERVICE", name);
+                ca.leaf_with(name, |p| {
+                    p.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
+                })
+            }),
+            "spiffe://other.mesh/ns/default/dc/dc1/svc/",
+            false,
+        ),
+        (
+            Box::new(|name| ca.leaf_with(name, |p| p.key_usages.push(KeyUsagePurpose::CrlSign))),
+            "may not sign certificates or revocation lists",
+            true,
+        ),
+    ];
+    for (make, rule, has_id) in cases {
+        // A caller that shows it.
+        let pair = Pair::new(Protocol::Http, telling("api").await).await;
+        let api = DataPlane::new(ca.tls("api"), options());
+        api.apply(pair.api_config.clone()).await.unwrap();
+        let mut config = (*ca
+            .tls("web")
+            .client_config(&identity("api").parse().unwrap(), &[b"h2"]))
+        .clone();
+        config.client_auth_cert_resolver = shown(&make("web"));
+        let socket = TcpStream::connect(inbound_of(&api)).await.unwrap();
+        let from = socket.local_addr().unwrap().to_string();
+        let name = format!("api.default.dc1.internal.{DOMAIN}")
+            .try_into()
+            .unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        if let Ok(mut tls) = connector.connect(name, socket).await {
+            let _ = tokio::io::AsyncReadExt::read(&mut tls, &mut [0]).await;
+        }
+        let id = identity("web");
+        let id = if has_id { id.as_str() } else { "web" };
+        says(&[&from, rule, id]).await;
+
+        // And one who is called.
+        let mut config = (*ca.tls("api").server_config(&[b"h2"])).clone();
+        config.cert_resolver = shown(&make("api"));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let peer = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let _ = acceptor.accept(socket).await;
+            }
+        });
+        let web = crate::foreign::calling_it(&ca, Protocol::Http, address).await;
+        assert_eq!(once(upstream_of(&web, "api"), "/").await.status, 503);
+        let id = identity("api");
+        let id = if has_id { id.as_str() } else { "api" };
+        says(&[&address.to_string(), rule, id]).await;
+        peer.abort();
+    }
+}
+
+fn shown(credential: &Credential) -> Arc<rustls::sign::SingleCertAndKey> {
+    Arc::new(rustls::sign::SingleCertAndKey::from(
+        credential.certified_key(),
+    ))
 }
