@@ -16,15 +16,16 @@ use mesh_proto::proxies::v1::ack::What;
 use mesh_tls::{Credential, LeafKey, MeshTls, Trust, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::feed::{Event, Wish};
 use crate::lifecycle::at;
+use crate::renewal::{LOOK, Renewal};
 use crate::status::Status;
 use crate::{Ask, DataPlane, Options, Want};
 
-/// How long after an agent's "not now" a leaf is asked for again.
-const LEAF_RETRY: Duration = Duration::from_secs(5);
+/// How long after a leaf without the names that it needs another is asked for.
+const NAMES_RETRY: Duration = Duration::from_secs(5);
 /// Within how long at least a leaf is replaced when another root signs.
 const REISSUE: Duration = Duration::from_secs(1);
 
@@ -62,12 +63,9 @@ struct Held {
     config: Option<Pending>,
     tls: Option<Arc<MeshTls>>,
     /// When to ask for a leaf, as soon as there is an agent to ask.
-    renew: Option<Instant>,
+    renewal: Renewal,
     connected: bool,
     not_after: Option<SystemTime>,
-    /// When two thirds of the leaf's life are over, by when it should have been replaced. None
-    /// once that was told.
-    late: Option<SystemTime>,
     /// Each root with its id, and the id of the one that signs now.
     roots: Vec<(Vec<u8>, Trust)>,
     active: Vec<u8>,
@@ -91,25 +89,37 @@ impl Control {
         mut asks: mpsc::UnboundedReceiver<Ask>,
     ) -> Result<(), Refused> {
         let mut held = Held::default();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let renew = held.renew.filter(|_| held.connected);
+            let renew = held.renewal.due().filter(|_| held.connected);
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.take(event, &mut held).await?,
                     None => return Ok(()),
                 },
                 Some(ask) = asks.recv() => self.ask(ask, &held),
-                () = at(renew) => {
-                    held.renew = Some(Instant::now() + LEAF_RETRY);
-                    if held.late.take_if(|late| *late <= SystemTime::now()).is_some() {
-                        tracing::error!(
-                            proxy = self.proxy,
-                            "the leaf is in the last third of its life, and is not renewed yet"
-                        );
-                    }
-                    self.wish(Wish::Leaf);
-                }
+                () = at(renew) => self.want_leaf(&mut held),
+                // Also while there is no agent: that is when it matters.
+                _ = look.tick() => self.look(&mut held),
             }
+        }
+    }
+
+    fn want_leaf(&self, held: &mut Held) {
+        held.renewal.asked(Instant::now(), rand::random());
+        self.wish(Wish::Leaf);
+    }
+
+    fn look(&self, held: &mut Held) {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        held.renewal.look(now, clock);
+        if held.renewal.is_late(now, clock) {
+            tracing::error!(
+                proxy = self.proxy,
+                connected = held.connected,
+                "the leaf is in the last third of its life, and is not renewed yet"
+            );
         }
     }
 
@@ -119,7 +129,7 @@ impl Control {
                 tracing::info!(proxy = self.proxy, "connected to the agent");
                 self.status.agent(String::new());
                 held.connected = true;
-                let due = held.renew.is_none_or(|at| at <= Instant::now());
+                let due = held.renewal.is_due(Instant::now());
                 let wants = self.plane.borrow().as_ref().map(|plane| plane.wants());
                 if let Some(wants) = wants.filter(|wants| !wants.is_empty()) {
                     self.wish(Wish::Wants(on_the_wire(&wants)));
@@ -129,8 +139,7 @@ impl Control {
                     self.ack_leaf(ends, held);
                 }
                 if held.not_after.is_none() || due {
-                    held.renew = Some(Instant::now() + LEAF_RETRY);
-                    self.wish(Wish::Leaf);
+                    self.want_leaf(held);
                 }
             }
             Event::Disconnected(reason) => {
@@ -162,7 +171,7 @@ impl Control {
                 self.leaf(leaf, held).await;
                 if self.lacks_names(held) {
                     // Whoever signed it did not know them yet.
-                    held.renew = Some(Instant::now() + LEAF_RETRY);
+                    held.renewal.by(Instant::now() + NAMES_RETRY);
                 }
             }
             Event::Config(config) => {
@@ -186,8 +195,7 @@ impl Control {
     /// config needs.
     fn ask_for_names(&self, held: &mut Held) {
         if self.lacks_names(held) && held.connected {
-            held.renew = Some(Instant::now() + LEAF_RETRY);
-            self.wish(Wish::Leaf);
+            self.want_leaf(held);
         }
     }
 
@@ -262,19 +270,14 @@ impl Control {
         let credential = match taken {
             Ok(credential) => credential,
             Err(error) => {
+                // When to ask again was said when it was asked for.
                 tracing::warn!(proxy = self.proxy, error, "no leaf; asking again");
-                held.renew = Some(Instant::now() + LEAF_RETRY);
                 return;
             }
         };
         let now = SystemTime::now();
         let facts = credential.leaf().clone();
-        let renew = facts.renew_at(now, rand::random());
-        held.renew = Some(Instant::now() + renew.duration_since(now).unwrap_or(LEAF_RETRY));
         held.not_after = Some(facts.not_after);
-        // From now, not from its beginning, which lies before it was signed.
-        let life = facts.not_after.duration_since(now);
-        held.late = life.ok().map(|life| now + life / 3 * 2);
         let chain = facts.chain.iter().map(|one| one.to_vec()).collect();
         self.chain.store(Arc::new(chain));
         match &held.tls {
@@ -282,11 +285,11 @@ impl Control {
             Some(tls) => {
                 if let Err(error) = tls.swap_leaf(credential) {
                     tracing::error!(proxy = self.proxy, %error, "leaf is not taken");
-                    held.renew = Some(Instant::now() + LEAF_RETRY);
                     return;
                 }
             }
         }
+        (held.renewal).taken(&facts, Instant::now(), now, rand::random());
         let ends = facts
             .not_after
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -340,7 +343,7 @@ impl Control {
             return;
         }
         let at = Instant::now() + within.mul_f64(rand::random());
-        held.renew = Some(held.renew.map_or(at, |due| due.min(at)));
+        held.renewal.by(at);
         tracing::info!(
             proxy = self.proxy,
             "another root signs now: the leaf is replaced"

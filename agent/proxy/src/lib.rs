@@ -36,6 +36,7 @@ mod outbound;
 mod peer;
 mod plane;
 mod relay;
+mod renewal;
 mod run;
 mod scratch;
 #[cfg(test)]

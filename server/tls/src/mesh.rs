@@ -26,8 +26,11 @@ const MAX_CLIENT_CONFIGS: usize = 1024;
 pub struct MeshTls {
     live: Arc<Live>,
     handshakes: ArcSwap<Handshakes>,
-    clients: Mutex<HashMap<ClientKey, (Arc<Handshakes>, Arc<ClientConfig>)>>,
+    clients: Mutex<HashMap<ClientKey, Made>>,
 }
+
+/// A configuration, and of which policy it was made.
+type Made = (Arc<Handshakes>, Arc<ClientConfig>);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ClientKey {

@@ -399,7 +399,7 @@ fn key_usage(
     let (_, parsed) =
         x509_parser::parse_x509_certificate(cert).map_err(|_| VerifyError::Malformed)?;
     let usage = parsed.key_usage().map_err(|_| VerifyError::Malformed)?;
-    Ok(usage.map(|extension| extension.value.clone()))
+    Ok(usage.map(|extension| *extension.value))
 }
 
 /// webpki's clock; a time before 1970 is 1970.

@@ -223,6 +223,41 @@ async fn a_leaf_of_another_root_than_the_one_that_signs_is_replaced_early() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leaf_is_asked_for_at_half_of_its_life_and_then_by_a_back_off() {
+    let mut side = Side::new().await;
+    // For the first; of it an hour is left.
+    assert!(matches!(side.wished.recv().await, Some(Wish::Leaf)));
+    let began = Instant::now();
+    let mut asked = Vec::new();
+    while asked.len() < 9 {
+        if let Some(Wish::Leaf) = side.wished.recv().await {
+            asked.push(began.elapsed().as_secs_f64());
+            let error = "the servers have no leader".to_owned();
+            let none = wire::Leaf {
+                chain: Vec::new(),
+                error,
+            };
+            side.events.send(Event::Leaf(none)).await.unwrap();
+        }
+    }
+    assert!((1615.0..1985.0).contains(&asked[0]), "{asked:?}");
+    let waits: Vec<f64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (wait, most) in waits
+        .iter()
+        .zip([2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0])
+    {
+        assert!((most / 2.0 - 0.1..=most + 0.1).contains(wait), "{waits:?}");
+    }
+    // Without an agent there is nobody to ask, and who comes is asked at once.
+    let gone = Event::Disconnected("away".to_owned());
+    side.events.send(gone).await.unwrap();
+    side.events.send(Event::Connected).await.unwrap();
+    let before = Instant::now();
+    while !matches!(side.wished.recv().await, Some(Wish::Leaf)) {}
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
 #[test]
 fn what_is_older() {
     let version = |epoch: &str, index| Version {
@@ -311,10 +346,7 @@ async fn a_feed_that_does_not_listen_holds_up_nothing() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     for _ in 0..40 {
         let gone = events.send(Event::Disconnected("away".to_owned()));
-        tokio::time::timeout(LEAF_RETRY, gone)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(LONG, gone).await.unwrap().unwrap();
     }
     // Of nobody nothing is wished for, and of who comes back at once.
     while wished.try_recv().is_ok() {}
