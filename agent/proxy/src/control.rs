@@ -66,6 +66,8 @@ struct Held {
     renewal: Renewal,
     connected: bool,
     not_after: Option<SystemTime>,
+    /// When the leaf ends. None once that was told.
+    end: Option<Instant>,
     /// Each root with its id, and the id of the one that signs now.
     roots: Vec<(Vec<u8>, Trust)>,
     active: Vec<u8>,
@@ -102,6 +104,14 @@ impl Control {
                 () = at(renew) => self.want_leaf(&mut held),
                 // Also while there is no agent: that is when it matters.
                 _ = look.tick() => self.look(&mut held),
+                () = at(held.end) => {
+                    held.end = None;
+                    tracing::error!(
+                        proxy = self.proxy,
+                        "the leaf has expired, and was not renewed: nothing goes through the mesh \
+                         until a server signs another"
+                    );
+                }
             }
         }
     }
@@ -278,6 +288,8 @@ impl Control {
         let now = SystemTime::now();
         let facts = credential.leaf().clone();
         held.not_after = Some(facts.not_after);
+        let life = facts.not_after.duration_since(now).ok();
+        held.end = life.and_then(|life| Instant::now().checked_add(life));
         let chain = facts.chain.iter().map(|one| one.to_vec()).collect();
         self.chain.store(Arc::new(chain));
         match &held.tls {

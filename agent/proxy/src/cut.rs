@@ -12,6 +12,8 @@ pub(crate) enum Cut {
     Drained,
     /// The peer's certificate has expired.
     Expired,
+    /// This proxy's own certificate has expired.
+    OwnExpired,
 }
 
 impl Cut {
@@ -20,6 +22,7 @@ impl Cut {
             Self::Denied => "cut: an intention denies it now",
             Self::Drained => "cut: the proxy's drain was over",
             Self::Expired => "cut: the peer's certificate has expired",
+            Self::OwnExpired => "cut: this proxy's own certificate has expired",
         }
     }
 }

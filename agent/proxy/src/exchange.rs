@@ -119,6 +119,11 @@ impl Exchange {
             headers,
             path: self.target.borrow().clone(),
         }));
+        self.watch();
+    }
+
+    /// Lets it be ended with all that goes through the mesh.
+    pub(crate) fn watch(self: &Rc<Self>) {
         self.place.set(Some(self.worker.live.add_exchange(self)));
     }
 

@@ -52,9 +52,15 @@ impl Flow {
             place: Cell::new(None),
         });
         if flow.caller.is_some() {
-            flow.place.set(Some(worker.live.add_flow(&flow)));
+            flow.watch();
         }
         flow
+    }
+
+    /// Lets it be ended with all that goes through the mesh. One from another sidecar is
+    /// watched from its beginning.
+    pub(crate) fn watch(self: &Rc<Self>) {
+        self.place.set(Some(self.worker.live.add_flow(self)));
     }
 
     pub(crate) fn caller(&self) -> Option<&Rc<Caller>> {

@@ -100,15 +100,30 @@ impl Live {
         self.flows.borrow_mut().remove(place);
     }
 
+    /// Cuts all that goes through the mesh, in both directions.
+    pub(crate) fn cut_all(&self, why: Cut) {
+        for flow in self.all_flows() {
+            flow.cut_cell().cut(why);
+        }
+        for exchange in self.all_exchanges() {
+            exchange.cut(why);
+        }
+    }
+
+    // Collected: the last that holds one takes it out of here.
+    fn all_flows(&self) -> Vec<Rc<Flow>> {
+        let flows = self.flows.borrow();
+        flows.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn all_exchanges(&self) -> Vec<Rc<Exchange>> {
+        let exchanges = self.exchanges.borrow();
+        exchanges.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Cuts what came from other sidecars and is denied now.
     pub(crate) fn check_again(&self, current: &Current) {
-        let flows: Vec<_> = self
-            .flows
-            .borrow()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for flow in flows {
+        for flow in self.all_flows() {
             let Some(caller) = flow.caller() else {
                 continue;
             };
@@ -117,13 +132,7 @@ impl Live {
                 flow.deny(decision.by);
             }
         }
-        let exchanges: Vec<_> = self
-            .exchanges
-            .borrow()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        for exchange in exchanges {
+        for exchange in self.all_exchanges() {
             check_exchange(&exchange, current);
         }
     }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{Address, Compiled, Endpoint, ListenKey, Transparent};
+use crate::cut::Cut;
 use crate::inbound::{Application, InboundView, TerminatingView};
 use crate::ingress::IngressView;
 use crate::lifecycle::Phase;
@@ -38,6 +39,10 @@ const HOUSEKEEPING: Duration = Duration::from_secs(15);
 const A_CROWD: usize = 100;
 /// How long what was cut may take to see it.
 const AFTER_CUT: Duration = Duration::from_secs(1);
+/// How often at least the end of the own certificate is looked at: the clock may be set.
+const LOOK_AT_LEAF: Duration = Duration::from_secs(10);
+/// The same while it has ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where an application is, and how TLS is spoken to it.
 type ApplicationKey = (Address, Option<Arc<OriginTls>>);
@@ -109,6 +114,7 @@ impl Worker {
     /// Carries out orders until there are no more.
     pub(crate) async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Command>) {
         tokio::task::spawn_local(self.clone().watch_policy());
+        tokio::task::spawn_local(self.clone().watch_leaf());
         tokio::task::spawn_local(self.clone().keep_house());
         while let Some(order) = orders.recv().await {
             match order {
@@ -384,6 +390,20 @@ impl Worker {
             if changed.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Cuts what goes through the mesh when this proxy's own certificate ends. One that can be
+    /// renewed is replaced long before; so each end that cannot ends what it has, and whoever
+    /// can need not know until when the other's next certificate is good.
+    async fn watch_leaf(self: Rc<Self>) {
+        loop {
+            let left = self.shared.leaf_left();
+            if left.is_zero() {
+                self.live.cut_all(Cut::OwnExpired);
+            }
+            let next = if left.is_zero() { LOOK_AGAIN } else { left };
+            sleep(next.min(LOOK_AT_LEAF)).await;
         }
     }
 

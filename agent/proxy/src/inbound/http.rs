@@ -86,8 +86,12 @@ impl Connection {
 
         let mut sending = pin!(self.send(&view, call, path, authority, upgrade, exchange));
         poll_fn(|cx| {
-            if let Poll::Ready(Cut::Denied) = exchange.cut_cell().poll(cx) {
-                return Poll::Ready(Err(Refusal::Denied));
+            match exchange.cut_cell().poll(cx) {
+                Poll::Ready(Cut::Denied) => return Poll::Ready(Err(Refusal::Denied)),
+                Poll::Ready(why) => {
+                    return Poll::Ready(Err(Trouble::unavailable(why.why()).into()));
+                }
+                Poll::Pending => {}
             }
             std::future::Future::poll(sending.as_mut(), cx).map_err(Refusal::Trouble)
         })

@@ -35,6 +35,7 @@ impl Handler for Outgoing {
             return trouble(&gone, grpc);
         };
         let exchange = Exchange::begin(&self.worker, view.cluster.http().clone(), &call.head);
+        exchange.watch();
         match self.answer(&view, call, &exchange).await {
             Ok(answer) => exchange.answered(answer),
             Err(what) => {
@@ -104,6 +105,9 @@ impl Outgoing {
         let mut answer = poll_fn(|cx| {
             if let Poll::Ready(result) = running.as_mut().poll(cx) {
                 return Poll::Ready(result);
+            }
+            if let Poll::Ready(why) = exchange.cut_cell().poll(cx) {
+                return Poll::Ready(Err(Trouble::unavailable(why.why())));
             }
             let over = exchange.poll_deadline(cx);
             over.map(|()| {

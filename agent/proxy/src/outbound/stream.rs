@@ -27,6 +27,7 @@ pub(super) async fn serve(
     member: &Member,
 ) {
     let flow = Flow::begin(worker, view.cluster.streams().clone(), None);
+    flow.watch();
     let mut socket = Journal::new(socket);
     let mut watch = member.watch();
     let mut tried = Vec::new();

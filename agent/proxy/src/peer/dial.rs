@@ -97,6 +97,14 @@ impl DialError {
         }
     }
 
+    fn own_expired() -> Self {
+        let what = "this proxy's own certificate has expired, and no server has signed another";
+        Self {
+            kind: DialKind::Tls,
+            what: what.to_owned(),
+        }
+    }
+
     fn timeout(limit: Duration) -> Self {
         Self {
             kind: DialKind::Timeout,
@@ -142,6 +150,10 @@ pub(super) async fn tls(
     alpn: &[&[u8]],
 ) -> Result<TlsStream<Wide>, DialError> {
     let began = Instant::now();
+    if dialing.shared.leaf_left().is_zero() {
+        // Each peer would refuse it, and say less.
+        return Err(DialError::own_expired());
+    }
     let socket = net::connect(address, &dialing.shared.transparent, dialing.limit)
         .await
         .map_err(|error| DialError::io(&error))?;

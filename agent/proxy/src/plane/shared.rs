@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use mesh_model::Key;
@@ -64,6 +65,13 @@ impl Shared {
             policy_changed: watch::Sender::new(0),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// How long the proxy's own certificate is good; nothing once it has ended.
+    pub(crate) fn leaf_left(&self) -> Duration {
+        let end = self.tls.leaf().map(|leaf| leaf.not_after);
+        let left = end.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+        left.unwrap_or(Duration::MAX)
     }
 
     pub(crate) fn policy(&self) -> arc_swap::Guard<Arc<Current>> {

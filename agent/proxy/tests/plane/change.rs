@@ -433,3 +433,66 @@ async fn certificates_that_come_with_a_config_are_taken_with_it() {
     assert_eq!(serial(&tls), after);
     assert_ne!(before, after);
 }
+
+/// Whatever the grace of the other end: who could not renew its certificate ends what it has.
+#[tokio::test]
+async fn streams_end_with_the_own_certificate_and_begin_with_the_next() {
+    let both = ["api", "web"].map(|short| async move {
+        let ca = Ca::new();
+        let tls = |service| tls_for(&ca, service, if service == short { 2 } else { 3600 });
+        let (api_tls, web_tls) = (tls("api"), tls("web"));
+        let api = mesh_proxy::DataPlane::new(api_tls.clone(), options());
+        let web = mesh_proxy::DataPlane::new(web_tls.clone(), options());
+        api.apply(serving("api", Protocol::Tcp, echo().await))
+            .await
+            .unwrap();
+        let clusters = vec![("api", cluster("api", Protocol::Tcp, &[inbound_of(&api)]))];
+        let config = calling("web", vec![upstream("api", Protocol::Tcp)], clusters);
+        web.apply(config).await.unwrap();
+        let echoes = async || {
+            let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
+            let _ = socket.write_all(b"x").await;
+            let read = in_time(socket.read_exact(&mut [0])).await;
+            read.map(|_| socket)
+        };
+        let mut socket = echoes().await.unwrap();
+        let _ = in_time(socket.read_to_end(&mut Vec::new())).await;
+        // A certificate is good until its last second is over.
+        let goes = async |wanted: bool| {
+            while echoes().await.is_ok() != wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        in_time(goes(false)).await;
+        for (tls, service) in [(&api_tls, "api"), (&web_tls, "web")] {
+            tls.swap_leaf(ca.leaf(service)).unwrap();
+        }
+        in_time(goes(true)).await;
+    });
+    futures::future::join_all(both).await;
+}
+
+#[tokio::test]
+async fn requests_end_with_the_own_certificate_and_are_told_why() {
+    let ca = Ca::new();
+    let web_tls = tls_for(&ca, "web", 2);
+    let (api, web) = (
+        ca.plane("api"),
+        mesh_proxy::DataPlane::new(web_tls.clone(), options()),
+    );
+    // An application that takes a request, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let application = silent.local_addr().unwrap();
+    api.apply(serving("api", Protocol::Http, application))
+        .await
+        .unwrap();
+    let clusters = vec![("api", cluster("api", Protocol::Http, &[inbound_of(&api)]))];
+    let config = calling("web", vec![upstream("api", Protocol::Http)], clusters);
+    web.apply(config).await.unwrap();
+    for which in ["that runs", "that is new"] {
+        let got = in_time(once(upstream_of(&web, "api"), "/")).await;
+        assert_eq!(got.status, 503, "a request {which}");
+        let text = got.text();
+        assert!(text.contains("own certificate has expired"), "{text}");
+    }
+}
