@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(15);
+/// So short that a node has its servers again, and its sidecars their certificates, within ten
+/// seconds of the servers' return, whatever they need to elect a leader.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// Twice as long after each failure, and jittered, so that a cluster that comes back is not met
 /// by all its agents at once.
