@@ -1,9 +1,10 @@
-//! What `tests/load` needs beside the programs that it measures. Each command
+//! What `tests/load` and `tests/endure` need beside the programs that it measures. Each command
 //! prints one line of JSON.
 //!
 //! - `certs DIR NAME…`: a CA, and a key and certificate for each identity.
 //! - `serve ADDR`: an application of HTTP/1.1 and h2c that answers 1 KiB. For
 //!   where there is no nginx.
+//! - `echo ADDR`: an application that sends back what comes.
 //! - `closed ADDR`: a new request when the one before is answered. For where
 //!   there is no wrk.
 //! - `streams ADDR`: the same with the streams of one HTTP/2 connection, in
@@ -11,17 +12,22 @@
 //! - `rate ADDR`: requests at fixed times, whatever the answers take; their
 //!   latency counts from the time that each was planned for.
 //! - `get ADDR`: large bodies, one after the other, on one connection.
+//! - `steady ADDR`: requests at a constant rate and echoes on byte streams, until
+//!   the end of standard input, whatever becomes of them; one line each second.
 //! - `hold ADDR`: connections with one request each, kept until the end of
 //!   standard input.
 #![forbid(unsafe_code)]
 
 mod certs;
 mod closed;
+mod echo;
 mod exchange;
 mod hold;
 mod rate;
 mod serve;
+mod steady;
 mod streams;
+mod tally;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -37,10 +43,12 @@ mesh-load COMMAND ADDR [-name value]...
 
   certs DIR NAME...   a CA and a certificate for each NAME
   serve ADDR          answers 1 KiB over HTTP/1.1 and h2c
+  echo ADDR           sends back what comes
   closed ADDR         -connections 64 -seconds 3 -body 0 -close no -path /
   streams ADDR        -streams 64 -seconds 3
   rate ADDR           -connections 64 -seconds 3 -per-second 2000 -path /
   get ADDR            -seconds 3 -path /
+  steady ADDR         -tcp ADDR -connections 40 -per-second 1000 -fresh 50 -streams 50 -pause-ms 100
   hold ADDR           -connections 1000 -path /
 ";
 
@@ -68,6 +76,8 @@ fn run() -> Result<Value, Failure> {
     let options = Options::parse(arguments)?;
     match command.as_str() {
         "serve" => serve::run(&place),
+        "echo" => echo::run(&place),
+        "steady" => steady::run(&place, &options),
         "closed" => closed::run(&place, &options),
         "streams" => streams::run(&place, &options),
         "rate" => rate::run(&place, &options),
@@ -114,7 +124,11 @@ impl Options {
     }
 
     fn path(&self) -> &str {
-        self.0.get("path").map_or("/", String::as_str)
+        self.text("path").unwrap_or("/")
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
     }
 
     fn is(&self, name: &str) -> bool {

@@ -100,7 +100,7 @@ fn one(stream: &mut TcpStream, request: &[u8]) -> Result<(), Failure> {
 }
 
 /// A quantile of sorted times, in microseconds.
-fn at(sorted: &[Duration], quantile: f64) -> f64 {
+pub(crate) fn at(sorted: &[Duration], quantile: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let place = (quantile * last as f64).round() as usize;
     sorted
