@@ -1,5 +1,6 @@
 """The mesh that every scenario runs in: three servers, three nodes, a caller and what it calls."""
 
+import contextlib
 import os
 import time
 
@@ -40,6 +41,10 @@ class Field:
 
     def close(self, failed):
         if self.traffic:
+            if "traffic" not in self.row and self.traffic.lines:
+                # It went wrong before the end: what there was until then.
+                with contextlib.suppress(AssertionError):
+                    self.row["traffic"] = self.traffic.stop()
             self.traffic.kill()
         if failed:
             # The logs stay, and are not printed: they are long.
