@@ -23,10 +23,11 @@
 //!
 //! [`State::admits`]: crate::State::admits
 
-use mesh_model::{Action, Check, Entry, EntryKey, Instance, Node, NodeState};
+use mesh_model::{Action, Check, Entry, EntryKey, Instance, Key, Node, NodeState};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{ConfigKey, RowKey};
+use crate::leaves::{Revoked, SignedLeaf};
 use crate::stored::ConfigEntry;
 
 /// The highest level that this build speaks.
@@ -161,6 +162,33 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cas: Option<u64>,
     },
+    /// Nobody is to believe this any more. Of a leaf: neither any other leaf of
+    /// its key.
+    Revoke {
+        /// What.
+        what: Revoked,
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// Of a leaf: when no leaf of its key can be good any more, as far as
+        /// the proposer knows; in seconds since the Unix epoch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<u64>,
+    },
+    /// Leaves of this service are good again, those that live among them.
+    Unrevoke {
+        /// The service.
+        service: Key,
+    },
+    /// Leaves that a server signed. They were given out already: this is for the
+    /// record, and refuses nothing.
+    RecordLeaves {
+        /// Them.
+        leaves: Vec<SignedLeaf>,
+    },
+    /// Forgets the leaves that have ended by the command's time, and the
+    /// revocations of such.
+    SweepLeaves {},
     /// A step of a restore; [`Command::restore`] makes them.
     Restore(Restore),
     /// Of the next level, for tests: makes the service `tomorrow`.
@@ -356,6 +384,10 @@ impl Command {
             | Self::RemoveNode { .. }
             | Self::ReapNodes { .. }
             | Self::PutCa { .. }
+            | Self::Revoke { .. }
+            | Self::Unrevoke { .. }
+            | Self::RecordLeaves { .. }
+            | Self::SweepLeaves {}
             | Self::Restore(_) => 1,
             #[cfg(feature = "tomorrow")]
             Self::Tomorrow {} => LEVEL + 1,

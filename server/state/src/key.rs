@@ -6,6 +6,8 @@ use std::fmt;
 use mesh_model::{EntryKey, Key, VirtualAddress};
 use serde::{Deserialize, Serialize};
 
+use crate::leaves::Revoked;
+
 /// The tables, in the order in which a snapshot has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,11 +37,13 @@ pub enum TableName {
     Virtual,
     /// The certificate authority; no row or one.
     Ca,
+    /// Services and leaves that nobody is to believe any more.
+    Revocation,
 }
 
 impl TableName {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Cluster,
         Self::Mesh,
         Self::Service,
@@ -52,6 +56,7 @@ impl TableName {
         Self::Endpoints,
         Self::Virtual,
         Self::Ca,
+        Self::Revocation,
     ];
 
     /// As it is written.
@@ -69,6 +74,7 @@ impl TableName {
             Self::Endpoints => "endpoints",
             Self::Virtual => "virtual",
             Self::Ca => "ca",
+            Self::Revocation => "revocation",
         }
     }
 }
@@ -157,6 +163,8 @@ pub enum RowKey {
     Virtual(Virtual),
     /// The one row of [`TableName::Ca`].
     Ca,
+    /// What is revoked.
+    Revocation(Revoked),
 }
 
 impl RowKey {
@@ -175,6 +183,7 @@ impl RowKey {
             Self::Endpoints(_) => TableName::Endpoints,
             Self::Virtual(_) => TableName::Virtual,
             Self::Ca => TableName::Ca,
+            Self::Revocation(_) => TableName::Revocation,
         }
     }
 
@@ -230,6 +239,8 @@ impl fmt::Display for RowKey {
             Self::Endpoints(key) => write!(f, "endpoints of {key}"),
             Self::Virtual(key) => write!(f, "virtual address {} of {}", key.address, key.service),
             Self::Ca => f.write_str("ca"),
+            Self::Revocation(Revoked::Service(key)) => write!(f, "revocation of service {key}"),
+            Self::Revocation(Revoked::Serial(serial)) => write!(f, "revocation of leaf {serial}"),
         }
     }
 }
@@ -312,6 +323,8 @@ pub enum Topic {
     Services,
     /// Trust domain, roots and what signs.
     Roots,
+    /// What is revoked: [`State::revocations`](crate::State::revocations).
+    Revocations,
 }
 
 impl Topic {
@@ -319,7 +332,8 @@ impl Topic {
     pub fn covers(&self, row: &RowKey) -> bool {
         match (self, row) {
             (Self::Mesh, RowKey::Mesh | RowKey::Cluster)
-            | (Self::Roots, RowKey::Ca | RowKey::Cluster) => true,
+            | (Self::Roots, RowKey::Ca | RowKey::Cluster)
+            | (Self::Revocations, RowKey::Revocation(_) | RowKey::Cluster) => true,
             (Self::Service(topic), RowKey::Service(key))
             | (Self::Route(topic), RowKey::Route(key))
             | (Self::Gateway(topic), RowKey::Gateway(key))
@@ -379,16 +393,19 @@ impl WatchKey {
             | RowKey::Node(_)
             | RowKey::Endpoints(_)
             | RowKey::Virtual(_)
-            | RowKey::Ca => {}
+            | RowKey::Ca
+            | RowKey::Revocation(_) => {}
         }
         let mut topic = |topic| keys.push(Self::Topic(topic));
         match row {
             RowKey::Cluster => {
                 topic(Topic::Mesh);
                 topic(Topic::Roots);
+                topic(Topic::Revocations);
             }
             RowKey::Mesh => topic(Topic::Mesh),
             RowKey::Ca => topic(Topic::Roots),
+            RowKey::Revocation(_) => topic(Topic::Revocations),
             RowKey::Service(key) => topic(Topic::Service(key.clone())),
             RowKey::Route(key) => topic(Topic::Route(key.clone())),
             RowKey::Endpoints(key) => {

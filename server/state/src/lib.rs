@@ -21,6 +21,7 @@ mod command;
 mod facts;
 pub mod fuzz;
 mod key;
+mod leaves;
 mod outcome;
 mod snapshot;
 mod state;
@@ -34,6 +35,9 @@ pub use apply::{Commit, MAX_RESTORE};
 pub use command::{CheckChange, Command, CommandError, Envelope, LEVEL, MAX_COMMAND, Op, Restore};
 pub use facts::{Endpoint, Health, ServiceSummary};
 pub use key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, Virtual, WatchKey};
+pub use leaves::{
+    MAX_LEAVES, MAX_REASON, MAX_REVOCATIONS, Revocation, Revoked, SignedLeaf, serial_number,
+};
 pub use outcome::{Applied, Change, Dangling, Finding, OpResult, Outcome, Referrer, Refusal};
 pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError, Summary, TableSummary, inspect, inspect_up_to};
 pub use state::State;

@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::key::{
     ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, Virtual, WatchKey,
 };
+use crate::leaves::{Leaves, Revocation};
 use crate::outcome::Refusal;
 use crate::stored::{Cluster, ConfigEntry, Registered};
 use crate::table::{Stored, Table};
@@ -40,6 +41,9 @@ pub struct State {
     pub(crate) endpoints: Table<Registered>,
     pub(crate) virtuals: Table<Virtual>,
     pub(crate) ca: Table<Value>,
+    pub(crate) revocations: Table<Revocation>,
+    /// The leaves that were signed: a record, and no rows.
+    pub(crate) leaves: Leaves,
     /// A restore that has begun.
     pub(crate) staging: Option<Arc<Staging>>,
     /// The instances by service; follows from `instances`.
@@ -59,6 +63,7 @@ impl fmt::Debug for State {
         for table in TableName::ALL {
             out.field(table.as_str(), &self.len(table));
         }
+        out.field("leaf", &self.leaves.len());
         out.finish_non_exhaustive()
     }
 }
@@ -115,6 +120,10 @@ macro_rules! with_table {
                 let $table = &$state.ca;
                 $body
             }
+            $crate::key::TableName::Revocation => {
+                let $table = &$state.revocations;
+                $body
+            }
         }
     };
 }
@@ -168,6 +177,10 @@ macro_rules! each_table_mut {
         }
         {
             let $table = &mut $state.ca;
+            $body
+        }
+        {
+            let $table = &mut $state.revocations;
             $body
         }
     }};
@@ -290,6 +303,11 @@ impl State {
         self.ca.get(&())
     }
 
+    /// What is revoked: services, by key, then leaves, by serial number.
+    pub fn revocations(&self) -> impl Iterator<Item = &Arc<Row<Revocation>>> {
+        self.revocations.rows()
+    }
+
     /// Every service block, by key.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Row<Service>>> {
         self.services.rows()
@@ -362,6 +380,7 @@ impl State {
             RowKey::Endpoints(key) => of(&self.endpoints, key),
             RowKey::Virtual(key) => of(&self.virtuals, key),
             RowKey::Ca => of(&self.ca, &()),
+            RowKey::Revocation(key) => of(&self.revocations, key),
         }
     }
 
@@ -397,6 +416,7 @@ impl State {
             RowKey::Endpoints(key) => self.endpoints.index_of(key),
             RowKey::Virtual(key) => self.virtuals.index_of(key),
             RowKey::Ca => self.ca.index_of(&()),
+            RowKey::Revocation(key) => self.revocations.index_of(key),
         }
     }
 
@@ -448,6 +468,7 @@ impl State {
         let index = match topic {
             Topic::Mesh => self.mesh.index_of(&()).max(cluster()),
             Topic::Roots => self.ca.index_of(&()).max(cluster()),
+            Topic::Revocations => self.revocations.index().max(cluster()),
             Topic::Service(key) => self.services.index_of(key),
             Topic::Route(key) => self.routes.index_of(key),
             Topic::Endpoints(key) | Topic::Outside(key) => self.endpoints.index_of(key),

@@ -4,6 +4,7 @@ use mesh_model::{Action, EntryKey, Gateway, Instance, Intention, Key, Mesh, Node
 use serde::{Deserialize, Serialize};
 
 use crate::key::{ConfigKey, InstanceKey, Pair, RowKey, Virtual};
+use crate::leaves::{Revocation, Revoked};
 use crate::state::State;
 use crate::table::{Stored, Table};
 
@@ -95,5 +96,7 @@ stored!(Instance, instances, InstanceKey,
 stored!(Registered, endpoints, Key,
     v => v.service.clone(), key => RowKey::Endpoints(key.clone()));
 stored!(Virtual, virtuals, Virtual, v => v.clone(), key => RowKey::Virtual(key.clone()));
+stored!(Revocation, revocations, Revoked,
+    v => v.what.clone(), key => RowKey::Revocation(key.clone()));
 // The CA's state is mesh-ca's own: opaque here, with its keys sealed.
 stored!(serde_json::Value, ca, (), _v => (), () => RowKey::Ca);

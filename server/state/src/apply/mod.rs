@@ -6,6 +6,7 @@
 
 mod catalog;
 mod cluster;
+mod leaves;
 mod restore;
 mod transaction;
 mod virtuals;
@@ -132,6 +133,14 @@ impl Draft {
             Command::SetNodeState { node, state } => self.set_node_state(node, *state),
             Command::RemoveNode { node } => self.remove_node(node),
             Command::ReapNodes { ttl } => self.reap_nodes(*ttl),
+            Command::Revoke {
+                what,
+                reason,
+                until,
+            } => self.revoke(what, reason, *until),
+            Command::Unrevoke { service } => self.unrevoke(service),
+            Command::RecordLeaves { leaves } => Ok(self.record_leaves(leaves)),
+            Command::SweepLeaves {} => Ok(self.sweep_leaves()),
             Command::Restore(step) => self.restore(step),
             #[cfg(feature = "tomorrow")]
             Command::Tomorrow {} => {

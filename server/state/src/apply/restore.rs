@@ -9,6 +9,8 @@
 //! snapshot has of it: an instance that came since would have no endpoint until
 //! its agent speaks again, and one that went would get requests. A node that only
 //! the snapshot knows is silent until it is heard.
+//!
+//! What is revoked now stays revoked, and what the snapshot has as revoked is so again.
 
 use std::sync::Arc;
 
@@ -148,6 +150,7 @@ impl Draft {
         let id = |state: &State| state.cluster().map(|row| row.value.cluster_id.clone());
         if id(&before) == id(&self.state) {
             self.keep_catalog(&before);
+            self.keep_revocations(&before);
         }
         Ok(())
     }

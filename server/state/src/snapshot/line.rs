@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::apply::Piece;
 use crate::key::Virtual;
+use crate::leaves::{Revocation, SignedLeaf};
 use crate::stored::{Cluster, ConfigEntry, Registered};
 use crate::table::{Stored, Tombstone};
 
@@ -28,6 +29,8 @@ pub(super) enum Line {
     Endpoints(Item<Registered>),
     Virtual(Item<Virtual>),
     Ca(Item<Value>),
+    Revocation(Item<Revocation>),
+    Leaf(Arc<SignedLeaf>),
     Staging(Piece),
     End(Trailer),
 }
@@ -80,6 +83,8 @@ impl Line {
             Self::Endpoints(_) => "endpoints",
             Self::Virtual(_) => "virtual",
             Self::Ca(_) => "ca",
+            Self::Revocation(_) => "revocation",
+            Self::Leaf(_) => "leaf",
             Self::Staging(_) => "staging",
         })
     }
@@ -106,7 +111,8 @@ impl Line {
             Self::Endpoints(item) => of(item),
             Self::Virtual(item) => of(item),
             Self::Ca(item) => of(item),
-            Self::Staging(_) => (true, false),
+            Self::Revocation(item) => of(item),
+            Self::Leaf(_) | Self::Staging(_) => (true, false),
             Self::Snapshot(_) | Self::End(_) => (false, false),
         }
     }

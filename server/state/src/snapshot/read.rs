@@ -53,6 +53,11 @@ impl State {
             Line::Endpoints(item) => load(&mut self.endpoints, item, last),
             Line::Virtual(item) => load(&mut self.virtuals, item, last),
             Line::Ca(item) => load(&mut self.ca, item, last),
+            Line::Revocation(item) => load(&mut self.revocations, item, last),
+            Line::Leaf(leaf) => match self.leaves.insert(leaf.place(), leaf) {
+                None => Ok(()),
+                Some(_) => Err("its key stands there twice".to_owned()),
+            },
             Line::Staging(piece) => self.take_piece(piece),
             line @ (Line::Snapshot(_) | Line::End(_)) => {
                 line.table().map(|_| ()).map_err(str::to_owned)

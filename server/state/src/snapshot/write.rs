@@ -39,6 +39,10 @@ impl State {
         out.table(&self.endpoints, Line::Endpoints)?;
         out.table(&self.virtuals, Line::Virtual)?;
         out.table(&self.ca, Line::Ca)?;
+        out.table(&self.revocations, Line::Revocation)?;
+        for leaf in self.leaves.values() {
+            out.line(&Line::Leaf(leaf.clone()))?;
+        }
         if let Some(staging) = &self.staging {
             let begun = std::iter::once(None);
             for text in begun.chain(staging.pieces.iter().cloned().map(Some)) {

@@ -6,6 +6,7 @@ mod config;
 mod corpus;
 mod forms;
 mod gateways;
+mod leaves;
 mod make;
 mod replica;
 mod restore;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_model::{Action, Entry, EntryKey, Instance, Key, Node, NodeState, Status};
 use mesh_state::{
     CheckChange, Command, ConfigKey, Envelope, InstanceKey, Op, Outcome, Pair, Prefix, Refusal,
-    RowKey, State, Store, TableName, Topic, Touched, Virtual, WatchKey,
+    Revoked, RowKey, State, Store, TableName, Topic, Touched, Virtual, WatchKey,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -25,6 +25,8 @@ enum Ask {
     RemoveNode(&'static str),
     Reap,
     Ca(u8, Cas),
+    Revoke(&'static str, &'static str),
+    Unrevoke(&'static str),
     /// By a stream that is so far from the node's last one: an older one, or one
     /// that a restore does not know any more.
     Late(Box<Ask>, i64),
@@ -86,6 +88,8 @@ fn timely() -> impl Strategy<Value = Ask> {
     ];
     let ops = prop::collection::vec((target, cas.clone()), 1..3);
     let (node, id, service) = (one_of(&NODES), one_of(&IDS), one_of(&SERVICES));
+    let named = service.clone();
+    let reason = one_of(&["", "stolen"]);
     let status = prop_oneof![Just(Status::Passing), Just(Status::Critical)];
     let set = prop::collection::btree_map(id.clone(), service.clone(), 0..3);
     prop_oneof![
@@ -101,6 +105,8 @@ fn timely() -> impl Strategy<Value = Ask> {
         1 => node.prop_map(Ask::RemoveNode),
         1 => Just(Ask::Reap),
         1 => (any::<u8>(), cas).prop_map(|(value, cas)| Ask::Ca(value, cas)),
+        1 => (named.clone(), reason).prop_map(|(service, why)| Ask::Revoke(service, why)),
+        1 => named.prop_map(Ask::Unrevoke),
     ]
 }
 
@@ -211,6 +217,14 @@ impl Naive {
                 value: value.into(),
                 cas: cas(&RowKey::Ca, kind),
             },
+            Ask::Revoke(service, reason) => Command::Revoke {
+                what: Revoked::Service(key(service)),
+                reason: reason.into(),
+                until: None,
+            },
+            Ask::Unrevoke(service) => Command::Unrevoke {
+                service: key(service),
+            },
             Ask::Late(ask, _) => self.ask(&ask),
         }
     }
@@ -316,6 +330,17 @@ impl Naive {
             Command::PutCa { value, cas } => {
                 self.holds(&RowKey::Ca, *cas) && self.put(RowKey::Ca, value.clone())
             }
+            Command::Revoke { what, reason, .. } => {
+                let mut value = serde_json::json!({"what": what});
+                if !reason.is_empty() {
+                    value["reason"] = reason.as_str().into();
+                }
+                self.put(RowKey::Revocation(what.clone()), value)
+            }
+            Command::Unrevoke { service } => {
+                let what = Revoked::Service(service.clone());
+                self.rows.remove(&RowKey::Revocation(what)).is_some()
+            }
             other => panic!("{other:?} is not asked"),
         }
     }
@@ -353,7 +378,7 @@ impl Naive {
 
     fn put(&mut self, key: RowKey, value: Value) -> bool {
         let owner = match key {
-            RowKey::Ca => "server",
+            RowKey::Ca | RowKey::Revocation(_) => "server",
             _ => "agent",
         };
         self.put_as(key, value, owner);
@@ -495,6 +520,7 @@ fn rows(state: &State) -> BTreeMap<RowKey, Held> {
     }
     add!(state.mesh().into_iter(), _row => RowKey::Mesh);
     add!(state.ca().into_iter(), _row => RowKey::Ca);
+    add!(state.revocations(), row => RowKey::Revocation(row.value.what.clone()));
     add!(state.services(), row => RowKey::Service(row.value.key()));
     add!(state.routes(), row => RowKey::Route(row.value.key()));
     add!(state.intentions(), row => RowKey::Intention(Pair {
@@ -512,7 +538,15 @@ fn rows(state: &State) -> BTreeMap<RowKey, Held> {
 /// Everything that could be watched in this small world.
 fn watch_keys() -> Vec<WatchKey> {
     let mut keys: Vec<WatchKey> = TableName::ALL.into_iter().map(WatchKey::Table).collect();
-    keys.extend([Topic::Mesh, Topic::Roots, Topic::Services].map(WatchKey::Topic));
+    keys.extend(
+        [
+            Topic::Mesh,
+            Topic::Roots,
+            Topic::Services,
+            Topic::Revocations,
+        ]
+        .map(WatchKey::Topic),
+    );
     keys.extend([RowKey::Mesh, RowKey::Ca].map(WatchKey::Key));
     for service in SERVICES.map(key) {
         let topics = [
@@ -526,6 +560,8 @@ fn watch_keys() -> Vec<WatchKey> {
         ];
         keys.extend(topics.map(WatchKey::Topic));
         keys.push(WatchKey::Key(RowKey::Service(service.clone())));
+        let revoked = Revoked::Service(service.clone());
+        keys.push(WatchKey::Key(RowKey::Revocation(revoked)));
         keys.push(WatchKey::Prefix(Prefix::IntentionsTo(service)));
     }
     for service in SERVICES {
