@@ -36,6 +36,7 @@ mod path;
 mod registration;
 mod route;
 mod row;
+mod serial;
 mod service;
 mod tls;
 mod tree;
@@ -63,6 +64,7 @@ pub use registration::{
 };
 pub use route::{Destination, Retries, RetryOn, Route, Rule, Weight, WeightError};
 pub use row::{Row, Version};
+pub use serial::serial_number;
 pub use service::{LoadBalancer, OutlierDetection, Protocol, Service, Subset};
 pub use tls::{CipherSuite, KeyExchange, TlsPolicy, TlsVersion};
 pub use virtual_address::{NotVirtual, VirtualAddress};

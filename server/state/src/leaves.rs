@@ -28,14 +28,11 @@ pub const MAX_REVOCATIONS: usize = 1024;
 /// The longest reason of a revocation, in bytes.
 pub const MAX_REASON: usize = 512;
 
-/// A serial number at most, in hex digits (RFC 5280, section 4.1.2.2).
-const MAX_SERIAL: usize = 40;
-
 /// A leaf that a server signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignedLeaf {
-    /// Its serial number, as [`serial_number`] writes it.
+    /// Its serial number, as [`mesh_model::serial_number`] writes it.
     pub serial: String,
     /// SHA-256 of its public key (a DER SubjectPublicKeyInfo), in hex.
     pub key: String,
@@ -57,7 +54,7 @@ pub struct SignedLeaf {
 pub enum Revoked {
     /// All leaves of a service, and those that would be signed.
     Service(Key),
-    /// One leaf, by its serial number as [`serial_number`] writes it.
+    /// One leaf, by its serial number as [`mesh_model::serial_number`] writes it.
     Serial(String),
 }
 
@@ -81,24 +78,6 @@ pub struct Revocation {
 
 /// The leaves that were signed, by their end.
 pub(crate) type Leaves = OrdMap<(u64, String), Arc<SignedLeaf>>;
-
-/// A serial number as it is compared: lower-case hex, two digits a byte, no
-/// colons and no zeros before it. `None`: it is none.
-pub fn serial_number(text: &str) -> Option<String> {
-    let digits: String = text.chars().filter(|char| *char != ':').collect();
-    if !digits.chars().all(|char| char.is_ascii_hexdigit()) {
-        return None;
-    }
-    let digits = digits.to_ascii_lowercase();
-    let digits = digits.trim_start_matches('0');
-    if digits.is_empty() || digits.len() > MAX_SERIAL {
-        return None;
-    }
-    Some(match digits.len() % 2 {
-        0 => digits.to_owned(),
-        _ => format!("0{digits}"),
-    })
-}
 
 impl SignedLeaf {
     pub(crate) fn place(&self) -> (u64, String) {
@@ -139,21 +118,5 @@ impl State {
             leaf.is_some_and(|leaf| leaf.key == key)
         };
         rows.find(|row| of(row)).map(|row| &row.value)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::serial_number;
-
-    #[test]
-    fn a_serial_number_is_one_however_it_is_written() {
-        for text in ["0a:1B:00", "A1B00", "000a1b00", "0a1b00"] {
-            assert_eq!(serial_number(text).as_deref(), Some("0a1b00"), "{text}");
-        }
-        let long = "f".repeat(41);
-        for text in ["", "0", "::", "0x12", "web", long.as_str()] {
-            assert_eq!(serial_number(text), None, "{text}");
-        }
     }
 }

@@ -35,9 +35,7 @@ pub use apply::{Commit, MAX_RESTORE};
 pub use command::{CheckChange, Command, CommandError, Envelope, LEVEL, MAX_COMMAND, Op, Restore};
 pub use facts::{Endpoint, Health, ServiceSummary};
 pub use key::{ConfigKey, InstanceKey, Pair, Prefix, RowKey, TableName, Topic, Virtual, WatchKey};
-pub use leaves::{
-    MAX_LEAVES, MAX_REASON, MAX_REVOCATIONS, Revocation, Revoked, SignedLeaf, serial_number,
-};
+pub use leaves::{MAX_LEAVES, MAX_REASON, MAX_REVOCATIONS, Revocation, Revoked, SignedLeaf};
 pub use outcome::{Applied, Change, Dangling, Finding, OpResult, Outcome, Referrer, Refusal};
 pub use snapshot::{SNAPSHOT_FORMAT, SnapshotError, Summary, TableSummary, inspect, inspect_up_to};
 pub use state::State;

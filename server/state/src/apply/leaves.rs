@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use mesh_model::Key;
+use mesh_model::{Key, serial_number};
 
 use super::{Draft, SERVER, done};
 use crate::key::RowKey;
-use crate::leaves::{
-    MAX_LEAVES, MAX_REASON, MAX_REVOCATIONS, Revocation, Revoked, SignedLeaf, serial_number,
-};
-use crate::outcome::{Applied, Finding, Refusal};
+use crate::leaves::{MAX_LEAVES, MAX_REASON, MAX_REVOCATIONS, Revocation, Revoked, SignedLeaf};
+use crate::outcome::{Applied, Finding, OpResult, Refusal};
 use crate::state::{MAX_NUMBER, State};
 
 impl Draft {
@@ -113,16 +111,52 @@ impl Draft {
         Ok(done(vec![self.delete::<Revocation>(&what)]))
     }
 
-    /// Nothing of it is a change that somebody waits for: it takes no index.
+    /// Nothing of it is a change that somebody waits for, and takes an index;
+    /// but where a leaf is one of a key that is revoked, or of a serial number
+    /// that nobody had recorded then.
     pub(super) fn record_leaves(&mut self, leaves: &[SignedLeaf]) -> Applied {
+        let mut results = Vec::new();
         for leaf in leaves {
-            let leaf = Arc::new(leaf.clone());
-            self.state.leaves.insert(leaf.place(), leaf);
+            self.state
+                .leaves
+                .insert(leaf.place(), Arc::new(leaf.clone()));
+            if self.state.revocations.len() > 0 {
+                results.extend(self.revoke_late(leaf));
+            }
         }
         while self.state.leaves.len() > MAX_LEAVES {
             forget_first(&mut self.state);
         }
-        Applied::default()
+        done(results)
+    }
+
+    /// What is revoked already of a leaf that is recorded now: a server that was
+    /// behind signed it, or its record was.
+    fn revoke_late(&mut self, leaf: &SignedLeaf) -> Vec<OpResult> {
+        let of_it = |row: &Revocation| match (&row.what, &row.leaf) {
+            (Revoked::Serial(serial), None) => *serial == leaf.serial,
+            (_, known) => known.as_ref().is_some_and(|known| known.key == leaf.key),
+        };
+        let rows = self.state.revocations().map(|row| &row.value);
+        let rows: Vec<Revocation> = rows.filter(|row| of_it(row)).cloned().collect();
+        let Some(first) = rows.first() else {
+            return Vec::new();
+        };
+        let ends = rows.iter().filter_map(|row| row.until);
+        let until = Some(ends.max().unwrap_or(0).max(leaf.not_after));
+        let own = Revocation {
+            what: Revoked::Serial(leaf.serial.clone()),
+            reason: first.reason.clone(),
+            until,
+            leaf: Some(leaf.clone()),
+        };
+        let is_there = self.state.revocations.get(&own.what).is_some();
+        // Beyond the limit the key is refused all the same, for as long.
+        let own = (is_there || self.state.revocations.len() < MAX_REVOCATIONS).then_some(own);
+        let rows = rows.into_iter().filter(|row| row.leaf.is_some());
+        let rows = rows.map(|row| Revocation { until, ..row });
+        let rows: Vec<Revocation> = rows.chain(own).collect();
+        rows.into_iter().map(|row| self.put(row, SERVER)).collect()
     }
 
     pub(super) fn sweep_leaves(&mut self) -> Applied {

@@ -146,6 +146,23 @@ fn what_nobody_recorded_is_revoked_with_a_warning() {
 }
 
 #[test]
+fn what_is_recorded_late_is_revoked_with_its_key() {
+    let mut state = cluster();
+    run(&mut state, revoke(serial("0a"), Some(90))).unwrap();
+    let (result, touched) = run_at(&mut state, 2_000, record(&[leaf("0a", "k1", "web", 80)]));
+    assert_eq!(result.unwrap().results.len(), 1);
+    assert!(touched.affects(&Topic::Revocations));
+    assert!(state.revoked_key("k1").is_some());
+    // And one that a server signed that did not know it yet.
+    run(&mut state, record(&[leaf("0b", "k1", "web", 95)])).unwrap();
+    assert_eq!(revoked(&state), [serial("0a"), serial("0b")]);
+    assert!(state.revocations().all(|row| row.value.until == Some(95)));
+    let before = state.version();
+    run(&mut state, record(&[leaf("0c", "k2", "web", 95)])).unwrap();
+    assert_eq!(state.version(), before);
+}
+
+#[test]
 fn a_service_is_revoked_until_it_is_not() {
     let mut state = cluster();
     let web = Revoked::Service(key("team/web"));
