@@ -29,6 +29,7 @@ mod id;
 mod mesh;
 pub mod pem;
 mod refusal;
+mod revoked;
 mod trust;
 mod verifier;
 
@@ -47,6 +48,7 @@ pub use handshake::Handshakes;
 pub use id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 pub use mesh::{MeshTls, peer_cluster_id, peer_identity, peer_leaf};
 pub use refusal::explain_here;
+pub use revoked::{PeerLeaf, Revocations, RevokedBy};
 pub use trust::{Expect, Trust, VerifyError, fingerprint};
 
 use rustls::CipherSuite;

@@ -11,6 +11,7 @@ use crate::credential::{Credential, Leaf};
 use crate::error::TlsError;
 use crate::handshake::Handshakes;
 use crate::id::{ClusterId, SpiffeId};
+use crate::revoked::Revocations;
 use crate::trust::{Expect, Trust, only_uri};
 use crate::verifier::{self, ClientCertificate, Live};
 
@@ -78,6 +79,17 @@ impl MeshTls {
     #[must_use]
     pub fn handshakes(&self) -> Arc<Handshakes> {
         self.handshakes.load_full()
+    }
+
+    /// Does not believe these from the next handshake on. Live connections are the caller's to cut.
+    pub fn swap_revoked(&self, revoked: Revocations) {
+        self.live.revoked.store(Arc::new(revoked));
+    }
+
+    /// Whom it does not believe.
+    #[must_use]
+    pub fn revoked(&self) -> Arc<Revocations> {
+        self.live.revoked.load_full()
     }
 
     /// What the leaf in use says.

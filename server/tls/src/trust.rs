@@ -14,6 +14,7 @@ use x509_parser::extensions::GeneralName;
 
 use crate::error::TlsError;
 use crate::id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
+use crate::revoked::{PeerLeaf, RevokedBy};
 use crate::{pem, provider};
 
 /// What a root is known by: SHA-256 of its certificate's DER.
@@ -239,6 +240,14 @@ pub enum VerifyError {
         /// Who it was.
         came: String,
     },
+    /// A good certificate that nobody is to believe any more.
+    #[error("{by}: {} with the serial number {}", leaf.identity, leaf.serial)]
+    Revoked {
+        /// Its leaf.
+        leaf: PeerLeaf,
+        /// How it is revoked.
+        by: RevokedBy,
+    },
 }
 
 impl fmt::Debug for VerifyError {
@@ -248,6 +257,18 @@ impl fmt::Debug for VerifyError {
 }
 
 impl VerifyError {
+    /// Whether it is that nobody is to believe the peer any more.
+    #[must_use]
+    pub fn is_revoked(error: &rustls::Error) -> bool {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+                let inner = other.0.downcast_ref::<Self>();
+                matches!(inner, Some(Self::Revoked { .. }))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the only fault is that the certificate's time is over.
     #[must_use]
     pub fn is_expired(&self) -> bool {

@@ -21,6 +21,7 @@ use crate::credential::Credential;
 use crate::handshake::Handshakes;
 use crate::provider;
 use crate::refusal;
+use crate::revoked::Revocations;
 use crate::trust::{Expect, Trust, Usage};
 
 /// What can be swapped while connections live.
@@ -28,6 +29,8 @@ pub(crate) struct Live {
     /// None on a side that only verifies, such as `meshctl` with no certificate of its own.
     pub(crate) credential: ArcSwapOption<Credential>,
     pub(crate) trust: ArcSwap<Trust>,
+    /// Whom it does not believe all the same.
+    pub(crate) revoked: ArcSwap<Revocations>,
 }
 
 impl Live {
@@ -35,6 +38,7 @@ impl Live {
         Arc::new(Self {
             credential: ArcSwapOption::new(credential.map(Arc::new)),
             trust: ArcSwap::from_pointee(trust),
+            revoked: ArcSwap::default(),
         })
     }
 
@@ -147,7 +151,8 @@ impl PeerVerifier {
     ) -> Result<(), rustls::Error> {
         let trust = self.live.trust.load();
         let checked = trust.check(leaf, intermediates, now, usage, &self.expect);
-        checked.map(|_| ()).map_err(|error| {
+        let believed = checked.and_then(|_| self.live.revoked.load().check(leaf));
+        believed.map_err(|error| {
             refusal::keep(&error, leaf);
             error.into()
         })
