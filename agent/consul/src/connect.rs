@@ -9,8 +9,7 @@ use crate::ConsulError;
 use crate::fields::Fields;
 
 /// What an application asks that checks its callers itself: the body of
-/// `POST /v1/agent/connect/authorize`. The certificate's serial number is not asked for: nothing
-/// is revoked by it.
+/// `POST /v1/agent/connect/authorize`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The service that is called.
@@ -19,6 +18,9 @@ pub struct Question {
     pub namespace: Option<String>,
     /// The URI in the caller's certificate, which the application has verified.
     pub client: String,
+    /// Its serial number, with colons or without; none: only a service that is revoked as a whole is
+    /// refused.
+    pub serial: Option<String>,
 }
 
 /// Reads the body of `POST /v1/agent/connect/authorize`.
@@ -36,11 +38,11 @@ pub fn question(body: &Value) -> Result<Question, ConsulError> {
             "missing; write the URI in the caller's certificate",
         )
     })?;
-    fields.text("ClientCertSerial")?;
     Ok(Question {
         target,
         namespace: fields.text("Namespace")?,
         client,
+        serial: fields.text("ClientCertSerial")?,
     })
 }
 

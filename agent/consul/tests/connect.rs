@@ -61,6 +61,7 @@ fn golden_authorize() {
         target: "db".into(),
         namespace: None,
         client: "spiffe://0f1e.mesh/ns/default/dc/dc1/svc/web".into(),
+        serial: Some("04:00:00:00:00:01:15:4b:5a:c3:94".into()),
     };
     assert_eq!(asked, wanted);
     for (body, start) in [

@@ -24,6 +24,7 @@ use crate::feed::{self, Feed, Keys, Listener, Records, SocketFile, Tickets};
 use crate::http::{self, Door, Places};
 use crate::identity::Identity;
 use crate::leaves::Leaves;
+use crate::revoked;
 use crate::uplink::{self, Link, Membership, Reader, Uplink};
 use crate::wants::Asked;
 use crate::{AgentError, AgentOptions, DnsOptions, disk};
@@ -122,7 +123,11 @@ impl Agent {
         let signer = Arc::new(signer);
         // Not those of the doors: whoever asks for many names takes none of their places.
         let reads = Arc::new(Reader::new(uplink::Servers::clone(&signer)));
-        let leaves = Arc::new(Leaves::new(signer.clone(), options.clock.clone()));
+        let leaves = Arc::new(Leaves::new(
+            signer.clone(),
+            options.clock.clone(),
+            state.facts.clone(),
+        ));
         let door = Arc::new(Door {
             node_id: options.node_id.clone(),
             node_name: options.node_name.clone(),
@@ -198,6 +203,8 @@ impl Agent {
             stop.clone(),
         ));
         tasks.spawn(state.board.keep(stop.clone()));
+        let barring = (state.facts.clone(), state.keys.clone());
+        tasks.spawn(revoked::bar(barring.0, barring.1, stop.clone()));
         tasks.spawn(state.facts.keep(stop.clone()));
         tasks.spawn(compiler.run(state.catalog.watch(), stop.clone()));
         tasks.spawn(forget(

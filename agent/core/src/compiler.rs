@@ -37,6 +37,8 @@ pub(crate) struct Compiled {
     pub(crate) config: Option<Config>,
     /// What it trusts; none until that is known.
     pub(crate) roots: Option<Arc<Roots>>,
+    /// What is revoked, as the servers wrote it; none until that is known.
+    pub(crate) revocations: Option<Bytes>,
     /// Why there is no config, or what it leaves out; for the proxy's status.
     pub(crate) problems: Vec<String>,
     /// What its application had asked for when it was made.
@@ -54,6 +56,7 @@ impl Compiled {
     fn is_as(&self, other: &Self) -> bool {
         self.config == other.config
             && self.roots == other.roots
+            && self.revocations == other.revocations
             && self.wants == other.wants
             && self.problems == other.problems
             && self.behind == other.behind
@@ -283,11 +286,12 @@ impl Compiler {
                     });
                     let mut topics = wired.topics.iter();
                     let behind = topics.find_map(|it| Some(format!("{it}: {}", facts.unread(it)?)));
-                    (wired, behind, facts.roots().map(roots))
+                    let revocations = facts.revocations().map(Bytes::copy_from_slice);
+                    (wired, behind, (facts.roots().map(roots), revocations))
                 };
                 self.facts.read(wire, |(wired, ..)| &wired.topics)
             };
-            let (mut made_of, (mut wired, mut behind, mut roots)) = wire(&wants);
+            let (mut made_of, (mut wired, mut behind, mut trusted)) = wire(&wants);
             let mut fits = add(&mut wanted, &wired.topics);
             if !fits && !wants.is_empty() {
                 // Who may call it must not hang on what its application asks for.
@@ -296,7 +300,7 @@ impl Compiler {
                     "what a transparent sidecar is asked for is left out: with it the sidecars of                      this node hang on more than {MAX_TOPICS} topics"
                 );
                 wants = Arc::default();
-                (made_of, (wired, behind, roots)) = wire(&wants);
+                (made_of, (wired, behind, trusted)) = wire(&wants);
                 fits = add(&mut wanted, &wired.topics);
             }
             if !fits {
@@ -311,6 +315,8 @@ impl Compiler {
                 version: mark.clone(),
                 ..Compiled::default()
             };
+            let (roots, revocations) = trusted;
+            compiled.revocations = revocations;
             match roots {
                 Some(Ok(roots)) => compiled.roots = Some(Arc::new(roots)),
                 Some(Err(error)) => compiled.problems.push(error),
@@ -422,11 +428,14 @@ impl Compiler {
     }
 }
 
-/// What native services hang on: they ask this agent whom they may let in, and what is trusted.
+/// What native services hang on: they ask this agent whom they may let in, and what is trusted and not.
 fn natives(view: &View) -> BTreeSet<Topic> {
     let all = view.iter().map(|entry| &entry.registration);
     let native = all.filter(|registration| registration.native);
-    let topics = |it: &Registration| [Topic::Mesh, Topic::Roots, Topic::Intentions(it.key())];
+    let topics = |it: &Registration| {
+        let intentions = Topic::Intentions(it.key());
+        [Topic::Mesh, Topic::Roots, Topic::Revocations, intentions]
+    };
     native.flat_map(topics).collect()
 }
 

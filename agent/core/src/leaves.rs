@@ -10,12 +10,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mesh_tls::{GivenKey, Leaf};
+use mesh_tls::{GivenKey, Leaf, PeerLeaf, RevokedBy};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::catalog::View;
 use crate::clock::Clock;
+use crate::facts::Facts;
+use crate::revoked;
 use crate::uplink::{SignError, Signer};
 
 /// How long a renewal may hold up somebody who wants what there is.
@@ -37,6 +39,7 @@ pub(crate) struct Given {
 pub(crate) struct Leaves {
     signer: Arc<dyn Signer>,
     clock: Arc<dyn Clock>,
+    facts: Arc<Facts>,
     held: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -48,10 +51,11 @@ struct Slot {
 }
 
 impl Leaves {
-    pub(crate) fn new(signer: Arc<dyn Signer>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(signer: Arc<dyn Signer>, clock: Arc<dyn Clock>, facts: Arc<Facts>) -> Self {
         Self {
             signer,
             clock,
+            facts,
             held: Mutex::default(),
         }
     }
@@ -67,9 +71,12 @@ impl Leaves {
         let deadline = Instant::now() + wait;
         let slot = self.held().entry(instance.to_owned()).or_default().clone();
         let mut changed = slot.given.subscribe();
+        let mut facts = self.facts.watch();
         loop {
             let given = changed.borrow_and_update().clone();
             let given = given.filter(|it| self.left(it.leaf.not_after) > Duration::ZERO);
+            // One that is revoked is none: there is another key with the next.
+            let given = given.filter(|it| !self.is_revoked(it));
             let Some(given) = given else {
                 // Nothing to go on with.
                 let making = self.make(&slot, instance);
@@ -94,7 +101,11 @@ impl Leaves {
             }
             let until = deadline.min(Instant::now() + fresh);
             if fresh > Duration::ZERO {
-                let _ = tokio::time::timeout_at(until, changed.changed()).await;
+                tokio::select! {
+                    _ = tokio::time::timeout_at(until, changed.changed()) => {}
+                    // It may have been revoked.
+                    _ = facts.changed() => {}
+                }
                 continue;
             }
             match tokio::time::timeout_at(deadline, self.make(&slot, instance)).await {
@@ -106,6 +117,15 @@ impl Leaves {
                 Err(_) => return Ok(given),
             }
         }
+    }
+
+    fn is_revoked(&self, given: &Given) -> bool {
+        let leaf = given.leaf.chain.first();
+        let leaf = leaf.and_then(|leaf| PeerLeaf::read(leaf).ok());
+        let revoked = revoked::of(&self.facts);
+        let by = revoked.zip(leaf).map(|(all, leaf)| all.covers(&leaf));
+        // What is not understood is no word of this one.
+        matches!(by, Some(Some(RevokedBy::Identity | RevokedBy::Leaf)))
     }
 
     /// Forgets those of instances that are native no longer, or are gone.

@@ -22,6 +22,7 @@ mod identity;
 mod leaves;
 mod local;
 mod options;
+mod revoked;
 mod uplink;
 mod wants;
 

@@ -13,14 +13,16 @@ use mesh_policy::NotUnderstood;
 use mesh_proto::config::ProxyConfig;
 use mesh_proto::proxies::v1 as wire;
 use mesh_proto::proxies::v1::ack::What;
-use mesh_tls::{Credential, LeafKey, MeshTls, Trust, TrustDomain};
+use mesh_tls::{Credential, MeshTls, Revocations, Trust, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::feed::{Event, Wish};
+use crate::keys::Keys;
 use crate::lifecycle::at;
 use crate::renewal::{LOOK, Renewal};
+use crate::revoked;
 use crate::status::Status;
 use crate::{Ask, DataPlane, Options, Want};
 
@@ -34,7 +36,7 @@ pub(crate) struct Control {
     /// Its id, for what is logged.
     pub(crate) proxy: String,
     /// The key of its leaf.
-    pub(crate) key: LeafKey,
+    pub(crate) keys: Arc<Keys>,
     /// With what the data plane is started.
     pub(crate) options: Options,
     /// What is said of it.
@@ -51,14 +53,22 @@ pub(crate) struct Control {
 
 /// Why the control side ended.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the agent does not know this proxy any more, and its leaf is no proof: {0}. It must be started with a new ticket"
-)]
-pub(crate) struct Refused(String);
+pub(crate) enum Refused {
+    #[error(
+        "the agent does not know this proxy any more, and its leaf is no proof: {0}. It must be started with a new ticket"
+    )]
+    Unknown(String),
+    #[error(
+        "this proxy's leaf was revoked, and its key is no proof any more: {0}. It must be started with a new ticket"
+    )]
+    Revoked(String),
+}
 
 #[derive(Default)]
 struct Held {
     trust: Option<Trust>,
+    /// Whom nobody is to believe; nothing runs before that is known.
+    revoked: Option<Revocations>,
     leaf: Option<Credential>,
     config: Option<Pending>,
     tls: Option<Arc<MeshTls>>,
@@ -167,7 +177,7 @@ impl Control {
                 self.no_answers(&reason);
                 let alive = held.not_after.is_some_and(|end| end > SystemTime::now());
                 if !alive {
-                    return Err(Refused(reason));
+                    return Err(Refused::Unknown(reason));
                 }
                 tracing::error!(
                     proxy = self.proxy,
@@ -176,6 +186,8 @@ impl Control {
                 );
                 self.status.agent(reason);
             }
+            Event::Revoked(reason) => return Err(Refused::Revoked(reason)),
+            Event::Revocations(list) => self.revocations(&list, held).await,
             Event::Roots(roots) => self.roots(roots, held).await,
             Event::Leaf(leaf) => {
                 self.leaf(leaf, held).await;
@@ -272,6 +284,63 @@ impl Control {
         self.start(held).await;
     }
 
+    async fn revocations(&self, list: &wire::Revocations, held: &mut Held) {
+        let (revoked, error) = match revoked::read(&list.list) {
+            Ok(revoked) => (revoked, String::new()),
+            Err(error) => {
+                tracing::error!(
+                    proxy = self.proxy,
+                    error,
+                    "what is revoked is not understood: nobody is believed"
+                );
+                (Revocations::everybody(), error)
+            }
+        };
+        if let Some(tls) = &held.tls {
+            tls.swap_revoked(revoked.clone());
+        }
+        if let Some(plane) = &*self.plane.borrow() {
+            plane.revoke(revoked.clone());
+        }
+        self.status.have_revocations();
+        let understood = error.is_empty();
+        held.revoked = Some(revoked);
+        self.ack(What::Revocations(list.serial), error, &[]);
+        if understood {
+            self.own_leaf(held);
+        }
+        self.start(held).await;
+    }
+
+    /// Asks for a leaf with another key where the one in use is revoked: whoever
+    /// else has the key gets nothing by it.
+    fn own_leaf(&self, held: &mut Held) {
+        let (Some(revoked), Some(leaf)) = (&held.revoked, revoked::own(&self.chain.load())) else {
+            return;
+        };
+        if revoked.has_identity(&leaf.identity) {
+            tracing::error!(
+                proxy = self.proxy,
+                identity = leaf.identity,
+                "the identity of this proxy is revoked: no other believes it, and it gets no leaf"
+            );
+            return;
+        }
+        if revoked.covers(&leaf).is_none() || self.keys.is_renewed() {
+            return;
+        }
+        tracing::warn!(
+            proxy = self.proxy,
+            serial = leaf.serial,
+            "this proxy's leaf is revoked: it asks for another one, with another key"
+        );
+        if let Err(error) = self.keys.renew() {
+            tracing::error!(proxy = self.proxy, %error, "there is no other key");
+            return;
+        }
+        held.renew = Some(Instant::now());
+    }
+
     async fn leaf(&self, leaf: wire::Leaf, held: &mut Held) {
         let taken = match leaf.error.is_empty() {
             true => self.credential(leaf.chain, held),
@@ -285,6 +354,7 @@ impl Control {
                 return;
             }
         };
+        self.keys.settle();
         let now = SystemTime::now();
         let facts = credential.leaf().clone();
         held.not_after = Some(facts.not_after);
@@ -314,6 +384,7 @@ impl Control {
         );
         self.status.have_leaf();
         self.ack_leaf(facts.not_after, held);
+        self.own_leaf(held);
         self.start(held).await;
     }
 
@@ -371,7 +442,7 @@ impl Control {
                 .verify(&chain, SystemTime::now())
                 .map_err(|error| format!("the leaf that came: {error}"))?;
         }
-        Credential::from_leaf_key(chain, &self.key).map_err(|error| error.to_string())
+        Credential::from_leaf_key(chain, &self.keys.wanted()).map_err(|error| error.to_string())
     }
 
     async fn config(&self, came: wire::Config, held: &mut Held) {
@@ -428,12 +499,16 @@ impl Control {
     /// Applies the newest config, once there are a leaf and roots.
     async fn start(&self, held: &mut Held) {
         if held.tls.is_none() {
-            // Both or neither: what came alone waits for the other.
-            let (Some(leaf), Some(trust)) = (&held.leaf, &held.trust) else {
+            // All or none: what came alone waits for the others.
+            let (Some(leaf), Some(trust), Some(revoked)) = (&held.leaf, &held.trust, &held.revoked)
+            else {
                 return;
             };
             match MeshTls::new(leaf.clone(), trust.clone()) {
-                Ok(tls) => held.tls = Some(Arc::new(tls)),
+                Ok(tls) => {
+                    tls.swap_revoked(revoked.clone());
+                    held.tls = Some(Arc::new(tls));
+                }
                 Err(error) => {
                     tracing::error!(proxy = self.proxy, %error, "leaf is not taken");
                     self.status.refused(error.to_string());

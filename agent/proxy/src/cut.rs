@@ -14,6 +14,8 @@ pub(crate) enum Cut {
     Expired,
     /// This proxy's own certificate has expired.
     OwnExpired,
+    /// The peer's certificate is revoked.
+    Revoked,
 }
 
 impl Cut {
@@ -23,6 +25,7 @@ impl Cut {
             Self::Drained => "cut: the proxy's drain was over",
             Self::Expired => "cut: the peer's certificate has expired",
             Self::OwnExpired => "cut: this proxy's own certificate has expired",
+            Self::Revoked => "cut: the peer's certificate is revoked",
         }
     }
 }

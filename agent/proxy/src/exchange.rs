@@ -389,7 +389,9 @@ impl Watcher for Exchange {
         if side == Side::Request {
             // Of all else the application learns by the end of its answer.
             return match self.cut_request.poll(cx) {
-                Poll::Ready(Cut::Denied) => Poll::Ready(BodyError::Cut(Cut::Denied.why())),
+                Poll::Ready(why @ (Cut::Denied | Cut::Revoked)) => {
+                    Poll::Ready(BodyError::Cut(why.why()))
+                }
                 _ => Poll::Pending,
             };
         }

@@ -6,6 +6,7 @@
 //! the process runs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -14,10 +15,12 @@ use mesh_proto::proxies::v1 as wire;
 use mesh_proto::proxies::v1::from_proxy::Message as Up;
 use mesh_proto::proxies::v1::proxies_client::ProxiesClient;
 use mesh_proto::proxies::v1::to_proxy::Message as Down;
-use mesh_tls::{LeafKey, csr};
+use mesh_tls::csr;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::keys::Keys;
 
 /// Largest message taken: a config with some ten thousand instances.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -31,6 +34,10 @@ pub(crate) enum Event {
     Disconnected(String),
     /// The agent has nothing by which to know this proxy any more.
     Refused(String),
+    /// The agent refused the key: its leaf was revoked.
+    Revoked(String),
+    /// Whom nobody is to believe any more.
+    Revocations(wire::Revocations),
     /// A chain for the key.
     Leaf(wire::Leaf),
     /// What the mesh trusts.
@@ -59,7 +66,7 @@ pub(crate) struct Feed {
     /// Where the agent is, and the first proof.
     pub(crate) bootstrap: Bootstrap,
     /// The key, made in this process.
-    pub(crate) key: LeafKey,
+    pub(crate) keys: Arc<Keys>,
     /// What this process knows.
     pub(crate) features: Vec<String>,
     /// The chain in use, for an agent that has forgotten the key. DER.
@@ -76,6 +83,8 @@ enum End {
     Retry(String),
     /// The agent refused the proof.
     Refused(String),
+    /// The agent refused the key: its leaf was revoked.
+    Revoked(String),
     /// The other half of this process is gone.
     Finished,
 }
@@ -89,6 +98,7 @@ impl Feed {
                 End::Finished => return,
                 End::Retry(reason) => Event::Disconnected(reason),
                 End::Refused(reason) => Event::Refused(reason),
+                End::Revoked(reason) => Event::Revoked(reason),
             };
             if self.events.send(event).await.is_err() {
                 return;
@@ -137,7 +147,7 @@ impl Feed {
                         Wish::Ack(ack) => Up::Ack(ack),
                         Wish::Wants(wants) => Up::Wants(wants),
                         Wish::Dns(question) => Up::Dns(question),
-                        Wish::Leaf => match self.key.csr() {
+                        Wish::Leaf => match self.keys.wanted().csr() {
                             Ok(der) => Up::Csr(wire::Csr { der }),
                             Err(error) => return End::Retry(error.to_string()),
                         },
@@ -174,6 +184,7 @@ impl Feed {
             }
             Down::Leaf(leaf) => Event::Leaf(leaf),
             Down::Roots(roots) => Event::Roots(roots),
+            Down::Revocations(revocations) => Event::Revocations(revocations),
             Down::Config(config) => Event::Config(config),
             Down::Dns(answer) => Event::Dns(answer),
         };
@@ -185,12 +196,13 @@ impl Feed {
 
     fn hello(&self, nonce: &[u8]) -> Result<wire::Hello, csr::CsrError> {
         let proxy = &self.bootstrap.proxy_id;
+        let key = self.keys.in_use();
         Ok(wire::Hello {
             proxy: proxy.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: self.features.clone(),
-            public_key: self.key.public_key(),
-            signature: csr::sign_nonce(&self.key, proxy, nonce)?,
+            public_key: key.public_key(),
+            signature: csr::sign_nonce(&key, proxy, nonce)?,
             ticket: match &self.bootstrap.ticket {
                 Some(ticket) => ticket.as_bytes().to_vec(),
                 None => Vec::new(),
@@ -259,7 +271,8 @@ fn socket_path(path: &std::path::Path) -> PathBuf {
 fn ended(status: &tonic::Status) -> End {
     let reason = status.message().to_owned();
     match status.code() {
-        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => End::Refused(reason),
+        tonic::Code::Unauthenticated => End::Refused(reason),
+        tonic::Code::PermissionDenied => End::Revoked(reason),
         _ => End::Retry(format!("agent: {reason}")),
     }
 }

@@ -79,6 +79,11 @@ impl Flow {
         *self.reason.borrow_mut() = reason.into();
     }
 
+    /// Ends it because the caller's certificate is revoked.
+    pub(crate) fn revoked(&self) {
+        self.cut.cut(Cut::Revoked);
+    }
+
     /// Ends it, or never lets it begin, because an intention denies it.
     pub(crate) fn deny(&self, by: Decider) {
         if self.denied.replace(true) {

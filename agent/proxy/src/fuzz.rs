@@ -22,6 +22,7 @@ pub fn to_proxy(data: &[u8]) {
     };
     match message.message {
         Some(To::Roots(roots)) => drop(crate::control::trust(roots)),
+        Some(To::Revocations(list)) => drop(crate::revoked::read(&list.list)),
         Some(To::Leaf(leaf)) => {
             let Ok(key) = LeafKey::generate() else {
                 return;

@@ -26,7 +26,9 @@ pub mod fuzz;
 mod http;
 mod inbound;
 mod ingress;
+mod keys;
 mod lifecycle;
+mod link;
 mod listen;
 mod listening;
 mod live;
@@ -37,6 +39,7 @@ mod peer;
 mod plane;
 mod relay;
 mod renewal;
+mod revoked;
 mod run;
 mod scratch;
 #[cfg(test)]

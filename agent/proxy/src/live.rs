@@ -11,6 +11,7 @@ use crate::cut::Cut;
 use crate::exchange::Exchange;
 use crate::flow::Flow;
 use crate::http::Lookup;
+use crate::link::Links;
 use crate::plane::{Current, Drained};
 use crate::slots::Slots;
 use crate::telemetry::Direction;
@@ -18,6 +19,8 @@ use crate::telemetry::Direction;
 /// What is under way on a worker.
 #[derive(Default)]
 pub(crate) struct Live {
+    /// The connections to other sidecars.
+    pub(crate) links: Rc<Links>,
     inbound: Open,
     outbound: Open,
     exchanges: RefCell<Slots<Weak<Exchange>>>,
@@ -121,12 +124,17 @@ impl Live {
         exchanges.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Cuts what came from other sidecars and is denied now.
+    /// Cuts what came from other sidecars and is denied now, or came over a
+    /// connection that was cut.
     pub(crate) fn check_again(&self, current: &Current) {
         for flow in self.all_flows() {
             let Some(caller) = flow.caller() else {
                 continue;
             };
+            if caller.is_cut() {
+                flow.revoked();
+                continue;
+            }
             let decision = caller.policy(current).stream(&caller.key);
             if !decision.is_allowed() {
                 flow.deny(decision.by);
@@ -144,6 +152,11 @@ fn check_exchange(exchange: &Exchange, current: &Current) {
     };
     if exchange.cut_cell().get().is_some() {
         return; // it is ending
+    }
+    if asked.caller.is_cut() {
+        exchange.set_reason(Cut::Revoked.why());
+        exchange.cut(Cut::Revoked);
+        return;
     }
     // Headers are kept only where they mattered when the request began. Where
     // they matter now and are gone, nothing can be known, and that means no.

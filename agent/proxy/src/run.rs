@@ -22,6 +22,7 @@ use crate::cli::{Arguments, Mode};
 use crate::control::Control;
 use crate::feed::Feed;
 use crate::fixed;
+use crate::keys::Keys;
 use crate::status::Status;
 use crate::{AccessLog, DataPlane, Options};
 
@@ -142,6 +143,7 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
         serve_ready(ready, &status).await;
     }
     let key = mesh_tls::LeafKey::generate().map_err(|error| error.to_string())?;
+    let keys = Arc::new(Keys::new(key));
     let (asks, asked) = mpsc::unbounded_channel();
     let options = Options {
         asks: Some(asks),
@@ -151,7 +153,7 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
     let (wishes, outgoing) = mpsc::unbounded_channel();
     let chain = Arc::new(arc_swap::ArcSwap::default());
     let feed = Feed {
-        key: key.clone(),
+        keys: keys.clone(),
         features: options.features.names(),
         leaf: {
             let chain: Arc<arc_swap::ArcSwap<Vec<Vec<u8>>>> = chain.clone();
@@ -163,7 +165,7 @@ async fn run_with_agent(arguments: &Arguments, bootstrap: Bootstrap) -> Result<E
     };
     let control = Control {
         proxy: bootstrap.proxy_id,
-        key,
+        keys,
         options,
         status: status.clone(),
         wishes,
@@ -221,6 +223,8 @@ async fn run_static(arguments: &Arguments, path: &Path) -> Result<Ended, Failure
     let mut stop = serve_admin(admin.as_deref(), &status, &planes).await?;
     status.have_leaf();
     status.have_roots();
+    // A file has none.
+    status.have_revocations();
     apply_static(&plane, file, certificates, &status).await?;
     let mut reload = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     loop {

@@ -12,6 +12,7 @@ pub(crate) struct Status(Arc<RwLock<Facts>>);
 struct Facts {
     leaf: bool,
     roots: bool,
+    revocations: bool,
     config: Option<ConfigText>,
     version: String,
     listening: bool,
@@ -29,6 +30,7 @@ impl Status {
             }
             let missing: Vec<&str> = [
                 ("roots", facts.roots),
+                ("revocations", facts.revocations),
                 ("leaf", facts.leaf),
                 ("config", facts.config.is_some()),
                 ("listeners", facts.listening),
@@ -62,6 +64,11 @@ impl Status {
     /// There are roots.
     pub(crate) fn have_roots(&self) {
         self.write(|facts| facts.roots = true);
+    }
+
+    /// It is known who is revoked.
+    pub(crate) fn have_revocations(&self) {
+        self.write(|facts| facts.revocations = true);
     }
 
     /// A config is in use, and its listeners are bound.

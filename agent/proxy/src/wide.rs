@@ -13,6 +13,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::cut::Cut;
+use crate::link::Linked;
+
 /// Bytes that are read at once: eight of the largest records.
 const READ: usize = 128 * 1024;
 
@@ -32,11 +35,42 @@ pub(crate) struct Wide {
     io: TcpStream,
     /// What was read and not given out yet: the place of it in a buffer.
     unread: Option<(Box<[u8]>, Range<usize>)>,
+    /// By which it is ended from elsewhere, once it is known who is at the other
+    /// end.
+    linked: Option<Linked>,
 }
 
 impl Wide {
     pub(crate) fn new(io: TcpStream) -> Self {
-        Self { io, unread: None }
+        Self {
+            io,
+            unread: None,
+            linked: None,
+        }
+    }
+
+    /// Lets it be ended from elsewhere.
+    pub(crate) fn set_linked(&mut self, linked: Linked) {
+        self.linked = Some(linked);
+    }
+
+    /// By what it is ended from elsewhere.
+    pub(crate) fn linked(&self) -> Option<&Linked> {
+        self.linked.as_ref()
+    }
+
+    /// Whether it was ended.
+    fn check(&self) -> io::Result<()> {
+        let cut = self.linked.as_ref().and_then(|it| it.cut_cell().get());
+        cut.map_or(Ok(()), |why| Err(broken(why)))
+    }
+
+    /// What is read, or that it was ended; waits for both.
+    fn or_cut(&self, polled: Poll<io::Result<()>>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match (&self.linked, polled) {
+            (Some(linked), Poll::Pending) => linked.cut_cell().poll(cx).map(|why| Err(broken(why))),
+            (_, polled) => polled,
+        }
     }
 
     /// Gives out what was read before; `false` if there is nothing.
@@ -55,6 +89,10 @@ impl Wide {
         }
         true
     }
+}
+
+fn broken(why: Cut) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, why.why())
 }
 
 fn take_buffer() -> Box<[u8]> {
@@ -79,11 +117,13 @@ impl AsyncRead for Wide {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.check()?;
         if buf.remaining() == 0 || this.give(buf) {
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() >= READ {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
+            let polled = Pin::new(&mut this.io).poll_read(cx, buf);
+            return this.or_cut(polled, cx);
         }
         let mut buffer = take_buffer();
         let mut room = ReadBuf::new(&mut buffer);
@@ -97,14 +137,42 @@ impl AsyncRead for Wide {
             }
             other => {
                 give_back(buffer);
-                other
+                this.or_cut(other, cx)
             }
         }
     }
 }
 
 impl AsyncWrite for Wide {
-    crate::through::writes_through!(io);
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mesh_model::Key;
 use mesh_proto::config::OriginTls;
-use mesh_tls::{Handshakes, SpiffeId};
+use mesh_tls::{Handshakes, PeerLeaf, RevokedBy, SpiffeId};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustls::ServerConfig;
@@ -32,6 +32,7 @@ use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
 use crate::telemetry::{Direction, Metrics, Throttle, WorkerLog, WorkerTelemetry};
 use crate::transparent::RedirectedView;
+use crate::wide::Wide;
 
 /// How often idle connections are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
@@ -182,6 +183,41 @@ impl Worker {
             }),
         };
         with(held)
+    }
+
+    /// Lets a connection to another sidecar, or from one, be cut when the
+    /// certificate that was shown is revoked; whether it is good now.
+    pub(crate) fn link<T>(&self, tls: &mut T) -> bool
+    where
+        T: Secured,
+    {
+        let (socket, session) = tls.parts();
+        let Some(leaf) = PeerLeaf::of(session) else {
+            return false;
+        };
+        // It may have been revoked since the handshake looked.
+        let good = self.shared.tls.revoked().covers(&leaf).is_none();
+        socket.set_linked(self.live.links.add(leaf));
+        good
+    }
+
+    /// Cuts the connections whose other end is revoked.
+    fn cut_revoked(&self) {
+        let revoked = self.shared.tls.revoked();
+        let tell = |leaf: &PeerLeaf, by: RevokedBy| {
+            self.metrics.cut_revoked();
+            if let Some(kept_back) = self.handshakes.may_say(std::time::Instant::now()) {
+                let (peer, serial) = (&leaf.identity, &leaf.serial);
+                tracing::warn!(peer, serial, reason = %by, kept_back, "a connection is cut");
+            }
+        };
+        self.live.links.cut(&revoked, tell);
+        if !revoked.is_empty() {
+            // Nobody looks at these until they are used.
+            for peer in self.peers.borrow().values() {
+                peer.close_idle_http1();
+            }
+        }
     }
 
     /// The connections to an instance.
@@ -381,11 +417,13 @@ impl Worker {
         cut
     }
 
-    /// Looks at everything live again, each time that the policy changes.
+    /// Looks at everything live again, each time that the policy changes, or what
+    /// is revoked.
     async fn watch_policy(self: Rc<Self>) {
         let mut changed = self.shared.policy_changed.subscribe();
         // The first look is for a change before this task ran.
         loop {
+            self.cut_revoked();
             self.live.check_again(&self.shared.policy());
             if changed.changed().await.is_err() {
                 return;
@@ -442,6 +480,26 @@ impl Worker {
         let mut applications = self.applications.borrow_mut();
         applications.retain(|_, application| !unused(Rc::strong_count(application)));
         self.metrics.forget_unused();
+    }
+}
+
+/// A connection over TLS, at either end.
+pub(crate) trait Secured {
+    /// Its socket, and what was agreed.
+    fn parts(&mut self) -> (&mut Wide, &rustls::CommonState);
+}
+
+impl Secured for tokio_rustls::server::TlsStream<Wide> {
+    fn parts(&mut self) -> (&mut Wide, &rustls::CommonState) {
+        let (socket, session) = self.get_mut();
+        (socket, session)
+    }
+}
+
+impl Secured for tokio_rustls::client::TlsStream<Wide> {
+    fn parts(&mut self) -> (&mut Wide, &rustls::CommonState) {
+        let (socket, session) = self.get_mut();
+        (socket, session)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A body that this build cannot read (a newer server used a field that it does
 //! not know) does not replace the last one that it could: the route goes on as
-//! it was. Intentions are never read here, only passed on: what a proxy does
+//! it was. Intentions and revocations are never read here, only passed on: what a proxy does
 //! not understand of them, it denies.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 pub struct FactStore {
     mesh: Option<MeshFact>,
     roots: Option<RootsFact>,
+    revocations: Option<Vec<u8>>,
     services: BTreeMap<Key, Option<Service>>,
     routes: BTreeMap<Key, Option<Route>>,
     endpoints: BTreeMap<Key, Vec<Endpoint>>,
@@ -45,6 +46,10 @@ impl FactStore {
         let taken = match topic {
             Topic::Mesh => read(body).map(|it| self.mesh = Some(it)),
             Topic::Roots => read(body).map(|it| self.roots = Some(it)),
+            Topic::Revocations => {
+                self.revocations = Some(body.to_vec());
+                Ok(())
+            }
             Topic::Service(key) => read(body).map(|it| drop(self.services.insert(key.clone(), it))),
             Topic::Route(key) => read(body).map(|it| drop(self.routes.insert(key.clone(), it))),
             Topic::Endpoints(key) => {
@@ -90,6 +95,7 @@ impl FactStore {
         match topic {
             Topic::Mesh => self.mesh = None,
             Topic::Roots => self.roots = None,
+            Topic::Revocations => self.revocations = None,
             Topic::Service(key) => drop(self.services.remove(key)),
             Topic::Route(key) => drop(self.routes.remove(key)),
             Topic::Endpoints(key) => drop(self.endpoints.remove(key)),
@@ -109,6 +115,7 @@ impl FactStore {
         match topic {
             Topic::Mesh => self.mesh.is_some(),
             Topic::Roots => self.roots.is_some(),
+            Topic::Revocations => self.revocations.is_some(),
             Topic::Service(key) => self.services.contains_key(key),
             Topic::Route(key) => self.routes.contains_key(key),
             Topic::Endpoints(key) => self.endpoints.contains_key(key),
@@ -134,6 +141,12 @@ impl FactStore {
     /// What the mesh trusts.
     pub fn roots(&self) -> Option<&RootsFact> {
         self.roots.as_ref()
+    }
+
+    /// What is revoked, as the servers wrote it: a proxy that does not understand
+    /// it believes nobody.
+    pub fn revocations(&self) -> Option<&[u8]> {
+        self.revocations.as_deref()
     }
 
     /// A service's virtual addresses, `None` in it when there is no such

@@ -112,7 +112,7 @@ pub fn wire(input: &Input<'_>) -> Wired {
 /// What the proxy cannot be without.
 fn needed(input: &Input<'_>) -> BTreeSet<Topic> {
     let own = input.registration.key();
-    let mut topics = BTreeSet::from([Topic::Mesh, Topic::Roots]);
+    let mut topics = BTreeSet::from([Topic::Mesh, Topic::Roots, Topic::Revocations]);
     if input.registration.gateway.is_some() {
         // Nobody calls it through the mesh: there are no intentions to hang on.
         topics.insert(Topic::Gateway(own));

@@ -20,7 +20,10 @@ fn facts(bodies: &[(&str, Value)]) -> FactStore {
     let mesh =
         json!({"trust_domain": "1234.mesh", "datacenter": "dc1", "default_intention": "deny"});
     let roots = json!({"trust_domain": "1234.mesh", "roots": ["PEM"]});
-    for (topic, body) in [("mesh", mesh), ("roots", roots)].iter().chain(bodies) {
+    for (topic, body) in [("mesh", mesh), ("roots", roots), ("revocations", json!({}))]
+        .iter()
+        .chain(bodies)
+    {
         let topic: Topic = topic.parse().unwrap();
         store.put(&topic, body.to_string().as_bytes()).unwrap();
     }

@@ -24,7 +24,10 @@ fn facts(bodies: &[(&str, Value)]) -> FactStore {
     let mesh =
         json!({"trust_domain": "1234.mesh", "datacenter": "dc1", "default_intention": "deny"});
     let roots = json!({"trust_domain": "1234.mesh", "roots": ["PEM"]});
-    for (topic, body) in [("mesh", mesh), ("roots", roots)].iter().chain(bodies) {
+    for (topic, body) in [("mesh", mesh), ("roots", roots), ("revocations", json!({}))]
+        .iter()
+        .chain(bodies)
+    {
         put(&mut store, topic, body);
     }
     store

@@ -50,6 +50,7 @@ fn each_linked_service_has_its_policy_and_its_instances() {
         "roots",
         &json!({"trust_domain": "1234.mesh", "roots": ["PEM"]}),
     );
+    put(&mut store, "revocations", &json!({}));
     let gateway = json!({"name": "out", "terminating": {"services": [
         {"service": {"name": "legacy"}, "ca_file": "/ca.pem", "sni": "legacy.example.com"},
         {"service": {"name": "db"}}]}});

@@ -35,6 +35,7 @@ fn facts() -> FactStore {
             "roots",
             json!({"trust_domain": "1234.mesh", "roots": ["PEM"]}),
         ),
+        ("revocations", json!({})),
         (
             "service/default/web",
             json!({"name": "web", "protocol": "http"}),

@@ -68,6 +68,7 @@ async fn lead(core: &Core, restore: &mut Option<Begun>) -> Duration {
     }
     raise_level(core).await;
     reap(core).await;
+    sweep(core).await;
     give_up(core, restore).await;
     SELDOM.min(core.options.timing.node_ttl / 4)
 }
@@ -139,6 +140,15 @@ async fn reap(core: &Core) {
     });
     if due && let Err(error) = core.write(Command::ReapNodes { ttl }).await {
         tracing::warn!(%error, "nodes that are gone were not dropped");
+    }
+}
+
+/// Leaves that have ended, and revocations of such.
+async fn sweep(core: &Core) {
+    let now = core.clock.unix_millis() / 1000;
+    let due = core.store.state().has_ended_leaves(now);
+    if due && let Err(error) = core.write(Command::SweepLeaves {}).await {
+        tracing::warn!(%error, "leaves that have ended were not forgotten");
     }
 }
 

@@ -135,6 +135,7 @@ impl Server {
         tasks.spawn(leader::leases(core.clone()));
         tasks.spawn(crate::ca::keep(core.clone()));
         tasks.spawn(crate::local::keep(core.clone()));
+        tasks.spawn(crate::ca::record(core.clone()));
         if let Some(vault) = vault {
             let stop = core.stop.clone();
             tasks.spawn(async move {

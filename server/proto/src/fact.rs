@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mesh` | [`MeshFact`] |
 //! | `roots` | [`RootsFact`] |
+//! | `revocations` | [`RevocationsFact`], passed on unread |
 //! | `service/NS/NAME` | [`mesh_model::Service`], or `null` for the defaults |
 //! | `route/NS/NAME` | [`mesh_model::Route`], or `null` |
 //! | `endpoints/NS/NAME` | list of [`Endpoint`]; an empty one says that there is none |
@@ -51,6 +52,8 @@ pub enum Topic {
     Outside(Key),
     /// Which services there are.
     Services,
+    /// What nobody is to believe any more.
+    Revocations,
 }
 
 /// A topic that does not exist.
@@ -64,6 +67,7 @@ impl fmt::Display for Topic {
             Self::Mesh => return f.write_str("mesh"),
             Self::Roots => return f.write_str("roots"),
             Self::Services => return f.write_str("services"),
+            Self::Revocations => return f.write_str("revocations"),
             Self::Service(key) => ("service", key),
             Self::Route(key) => ("route", key),
             Self::Endpoints(key) => ("endpoints", key),
@@ -86,6 +90,7 @@ impl FromStr for Topic {
             "mesh" => return Ok(Self::Mesh),
             "roots" => return Ok(Self::Roots),
             "services" => return Ok(Self::Services),
+            "revocations" => return Ok(Self::Revocations),
             _ => {}
         }
         if let Some(address) = text.strip_prefix("address/") {
@@ -164,6 +169,50 @@ pub struct RootsFact {
     /// Within how many seconds leaves of other roots are to be replaced.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reissue_seconds: u32,
+}
+
+/// What nobody is to believe any more.
+///
+/// Who reads it must understand all of it: what it does not know may be about
+/// anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationsFact {
+    /// Identities: SPIFFE IDs of which no leaf is good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+    /// Leaves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<RevokedLeaf>,
+}
+
+impl RevocationsFact {
+    /// The keys of the leaves, as far as they are known: SHA-256.
+    ///
+    /// # Errors
+    /// When one is no hex; it says which.
+    pub fn keys(&self) -> Result<Vec<Vec<u8>>, String> {
+        let known = self.leaves.iter().filter(|leaf| !leaf.key.is_empty());
+        let keys = known.map(|leaf| {
+            let pairs = leaf.key.as_bytes().chunks(2);
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+            let key: Option<Vec<u8>> = pairs.map(byte).collect();
+            key.ok_or_else(|| format!("{} is no key", leaf.key))
+        });
+        keys.collect()
+    }
+}
+
+/// A leaf that is not good, nor any other of its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedLeaf {
+    /// Its serial number, as [`mesh_model::serial_number`] writes it.
+    pub serial: String,
+    /// SHA-256 of its public key (a DER SubjectPublicKeyInfo), in hex. Empty: it
+    /// is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -274,6 +323,7 @@ mod tests {
             Topic::Gateway(key.clone()),
             Topic::Outside(key),
             Topic::Services,
+            Topic::Revocations,
             Topic::Address(VirtualAddress::nth(7).unwrap()),
         ] {
             assert_eq!(topic.to_string().parse::<Topic>().unwrap(), topic);

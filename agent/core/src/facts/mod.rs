@@ -453,7 +453,7 @@ impl Inner {
         let mut needs: BTreeSet<&String> = BTreeSet::new();
         for (topic, held) in topics.iter().filter_map(|it| self.held.get_key_value(it)) {
             let last = held.last_usable.as_ref();
-            match held.usable || matches!(topic, Topic::Intentions(_)) {
+            match held.usable || matches!(topic, Topic::Intentions(_) | Topic::Revocations) {
                 true => needs.extend(&held.needs),
                 false => needs.extend(last.iter().flat_map(|last| &last.needs)),
             }
@@ -473,7 +473,7 @@ impl Inner {
         }
         // Intentions pass through unread: what a proxy does not understand of them, it denies.
         let missing = match topic {
-            Topic::Intentions(_) => Vec::new(),
+            Topic::Intentions(_) | Topic::Revocations => Vec::new(),
             _ => self.features.missing(needs.iter().map(String::as_str)),
         };
         let usable = if missing.is_empty() {

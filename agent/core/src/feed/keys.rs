@@ -38,6 +38,8 @@ struct Known {
     owner: Owner,
     /// The newest last.
     keys: Vec<Vec<u8>>,
+    /// Those of them whose leaf was revoked: no proof, and gone with the next key.
+    barred: Vec<Vec<u8>>,
 }
 
 impl Known {
@@ -53,6 +55,9 @@ struct Kept {
     owner: Owner,
     /// DER SubjectPublicKeyInfo, base64; the newest last.
     keys: Vec<String>,
+    /// Those of them that are no proof any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    barred: Vec<String>,
 }
 
 impl Keys {
@@ -62,10 +67,14 @@ impl Keys {
         disk::make_folder(&folder)?;
         let kept = disk::read_all::<Kept>(&folder)?;
         let known = kept.into_iter().map(|kept| {
-            let keys = kept.keys.iter().filter_map(|key| STANDARD.decode(key).ok());
+            let read = |keys: &[String]| {
+                let keys = keys.iter().filter_map(|key| STANDARD.decode(key).ok());
+                keys.collect()
+            };
             let known = Known {
                 owner: kept.owner,
-                keys: keys.collect(),
+                keys: read(&kept.keys),
+                barred: read(&kept.barred),
             };
             (kept.proxy, known)
         });
@@ -90,12 +99,38 @@ impl Keys {
         self.known().contains_key(proxy)
     }
 
+    /// Whether this is a remembered key of this proxy that is no proof any more.
+    pub(crate) fn is_barred(&self, proxy: &str, key: &[u8]) -> bool {
+        let known = self.known();
+        let barred = known.get(proxy).map(|known| known.barred.as_slice());
+        barred.is_some_and(|barred| barred.iter().any(|one| same(one, key)))
+    }
+
+    /// Remembers of each key for which `is_revoked` holds that it is no proof any more. Blocks on
+    /// the disk.
+    pub(crate) fn bar(&self, is_revoked: impl Fn(&[u8]) -> bool) -> std::io::Result<()> {
+        let _changing = self.changing();
+        let known = self.known().clone();
+        for (proxy, mut known) in known {
+            let barred = known.keys.iter().filter(|key| is_revoked(key));
+            let mut barred: Vec<Vec<u8>> = barred.cloned().collect();
+            barred.retain(|key| !known.barred.contains(key));
+            if !barred.is_empty() {
+                known.barred.append(&mut barred);
+                self.store(&proxy, known)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this is a key of this proxy of this owner's.
     pub(crate) fn is_known(&self, proxy: &str, owner: &Owner, key: &[u8]) -> bool {
         let known = self.known();
-        known
-            .get(proxy)
-            .is_some_and(|known| known.owner.may_be_replaced_by(owner) && known.has(key))
+        known.get(proxy).is_some_and(|known| {
+            known.owner.may_be_replaced_by(owner)
+                && known.has(key)
+                && !known.barred.iter().any(|one| same(one, key))
+        })
     }
 
     /// The proxy has this key and no other. Blocks on the disk.
@@ -103,6 +138,7 @@ impl Keys {
         let known = Known {
             owner: owner.clone(),
             keys: vec![key.to_vec()],
+            barred: Vec::new(),
         };
         let _changing = self.changing();
         self.store(proxy, known)
@@ -120,7 +156,11 @@ impl Keys {
         if known.keys.last().is_some_and(|last| last == key) {
             return Ok(true);
         }
-        known.keys.retain(|known| known != key);
+        // With another key those that are barred have had their day.
+        let barred = std::mem::take(&mut known.barred);
+        known
+            .keys
+            .retain(|known| known != key && !barred.contains(known));
         known.keys.push(key.to_vec());
         if known.keys.len() > MAX_KEYS {
             known.keys.remove(0);
@@ -152,6 +192,11 @@ impl Keys {
             proxy: proxy.to_owned(),
             owner: known.owner.clone(),
             keys: known.keys.iter().map(|key| STANDARD.encode(key)).collect(),
+            barred: known
+                .barred
+                .iter()
+                .map(|key| STANDARD.encode(key))
+                .collect(),
         };
         let path = self.folder.join(disk::file_name(proxy));
         disk::write(&path, &serde_json::to_vec(&kept)?)?;

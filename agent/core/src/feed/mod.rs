@@ -181,6 +181,7 @@ pub(crate) fn judge_alone(hello: &pb::Hello) {
         tickets: &Tickets::new(Arc::new(crate::SystemClock)),
         keys: &Keys::in_memory(),
         facts: &Facts::in_memory(),
+        revoked: None,
         view: &crate::catalog::View::default(),
         now: std::time::SystemTime::UNIX_EPOCH,
     };

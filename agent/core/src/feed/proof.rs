@@ -6,6 +6,9 @@
 //! service whose sidecar it is. A leaf alone names the service and not the proxy, so it never
 //! overrides a remembered key.
 //!
+//! A key whose leaf was revoked proves nothing, by whichever of the three; who signs with it is told so,
+//! since only a new start gives a sidecar another.
+//!
 //! Whoever proves nothing learns nothing: a refusal reads the same whatever was wrong, and the log
 //! says which. Only one thing is told apart: what cannot be judged yet, for which to come again.
 
@@ -15,7 +18,7 @@ use mesh_model::Registration;
 use mesh_proto::bootstrap::check_proxy_id;
 use mesh_proto::fact::RootsFact;
 use mesh_proto::proxies::v1::Hello;
-use mesh_tls::{Leaf, Trust, csr};
+use mesh_tls::{Leaf, PeerLeaf, Revocations, Trust, csr};
 
 use super::keys::Keys;
 use super::tickets::{Tickets, same};
@@ -34,6 +37,8 @@ pub(crate) struct Verifier<'a> {
     pub(crate) tickets: &'a Tickets,
     pub(crate) keys: &'a Keys,
     pub(crate) facts: &'a Facts,
+    /// None: it is not known here.
+    pub(crate) revoked: Option<&'a Revocations>,
     pub(crate) view: &'a View,
     pub(crate) now: SystemTime,
 }
@@ -65,6 +70,10 @@ pub(crate) enum Refused {
     Leaf(String),
     #[error("its leaf cannot be judged: the mesh's roots are not known here yet")]
     NoRoots,
+    #[error("the leaf of its key was revoked")]
+    Revoked,
+    #[error("its service is revoked")]
+    ServiceRevoked,
     #[error("its key could not be remembered: {0}")]
     Disk(String),
 }
@@ -72,7 +81,10 @@ pub(crate) enum Refused {
 impl Refused {
     /// Whether the same proof may be good later.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::NotRegistered | Self::NoRoots | Self::Disk(_))
+        matches!(
+            self,
+            Self::NotRegistered | Self::NoRoots | Self::ServiceRevoked | Self::Disk(_)
+        )
     }
 }
 
@@ -89,7 +101,15 @@ impl Verifier<'_> {
         let Some((entry, _)) = self.view.sidecar(&hello.proxy) else {
             return Err(Refused::NotRegistered);
         };
+        let key = mesh_tls::fingerprint(&hello.public_key);
         let (proxy, owner) = (hello.proxy.as_str(), &entry.owner);
+        // Whatever it brings besides: somebody else may have this key. What is not understood here
+        // is no word of any key.
+        let known = self.revoked.filter(|it| **it != Revocations::everybody());
+        if known.is_some_and(|it| it.has_key(&key)) || self.keys.is_barred(proxy, &hello.public_key)
+        {
+            return Err(Refused::Revoked);
+        }
         let replace = || {
             let replaced = self.keys.replace(proxy, owner, &hello.public_key);
             replaced.map_err(|e| Refused::Disk(e.to_string()))
@@ -138,12 +158,23 @@ impl Verifier<'_> {
             .map_err(Refused::Leaf)?
             .verify(&chain, self.now)
             .map_err(|e| Refused::Leaf(e.to_string()))?;
+        let revoked = self.revoked.ok_or(Refused::NoRoots)?;
+        if revoked.has_identity(identity.as_str()) {
+            return Err(Refused::ServiceRevoked);
+        }
         if identity.as_str() != expected {
             return Err(Refused::Leaf(format!(
                 "it is for {identity}, not {expected}"
             )));
         }
         let leaf = Leaf::parse("leaf", chain).map_err(|e| Refused::Leaf(e.to_string()))?;
+        let shown = hello.leaf.first().and_then(|der| {
+            let leaf = PeerLeaf::read(&der.as_slice().into());
+            leaf.ok()
+        });
+        if shown.is_none_or(|leaf| revoked.covers(&leaf).is_some()) {
+            return Err(Refused::Revoked);
+        }
         match same(&leaf.public_key, &hello.public_key) {
             true => Ok(()),
             false => Err(refused("it is for another key")),

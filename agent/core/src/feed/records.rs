@@ -40,6 +40,8 @@ pub(crate) struct Record {
     acked: Version,
     /// The serials of the last roots that were sent and acked.
     roots: (u64, u64),
+    /// The same of what is revoked.
+    revocations: (u64, u64),
     /// The ids of the roots that were sent last, and of those that it trusts.
     root_ids: (Vec<String>, Vec<String>),
     leaf_not_after: i64,
@@ -55,6 +57,7 @@ struct Problems {
     config: String,
     roots: String,
     leaf: String,
+    revocations: String,
 }
 
 impl Problems {
@@ -63,7 +66,7 @@ impl Problems {
     }
 
     fn all(&self) -> impl Iterator<Item = &str> {
-        let all = [&self.config, &self.roots, &self.leaf].into_iter();
+        let all = [&self.config, &self.roots, &self.leaf, &self.revocations].into_iter();
         all.map(String::as_str).filter(|it| !it.is_empty())
     }
 }
@@ -131,6 +134,18 @@ impl Record {
         self.problems.roots = problem("roots: ", error);
     }
 
+    /// What is revoked is on its way.
+    pub(crate) fn sent_revocations(&mut self, serial: u64) {
+        self.revocations.0 = serial;
+    }
+
+    pub(crate) fn acked_revocations(&mut self, serial: u64, error: &str) {
+        if error.is_empty() {
+            self.revocations.1 = serial;
+        }
+        self.problems.revocations = problem("", error);
+    }
+
     pub(crate) fn acked_leaf(&mut self, not_after: i64, root: String, error: &str) {
         if error.is_empty() {
             self.leaf_not_after = not_after;
@@ -152,6 +167,9 @@ impl Record {
         }
         if !self.sent.is_empty() || self.generation != compiled.generation {
             return Some("it has not acked its config yet".to_owned());
+        }
+        if self.revocations.1 < self.revocations.0 {
+            return Some("it has not acked what is revoked yet".to_owned());
         }
         (self.roots.1 < self.roots.0).then(|| "it has not acked the roots yet".to_owned())
     }
@@ -354,6 +372,17 @@ mod tests {
             Some("it has not acked the roots yet")
         );
         record.acked_roots(1, "");
+        assert_eq!(record.lags(&compiled), None);
+        record.sent_revocations(1);
+        assert!(
+            record
+                .lags(&compiled)
+                .is_some_and(|it| it.contains("revoked"))
+        );
+        record.acked_revocations(1, "revocations: unknown");
+        let why = record.lags(&compiled);
+        assert_eq!(why.as_deref(), Some("revocations: unknown"));
+        record.acked_revocations(1, "");
         assert_eq!(record.lags(&compiled), None);
         compiled.generation = 1;
         assert!(record.lags(&compiled).is_some(), "not sent yet");

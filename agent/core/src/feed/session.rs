@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mesh_proto::proxies::v1 as pb;
 use mesh_proto::proxies::v1::from_proxy::Message as From;
 use mesh_proto::proxies::v1::to_proxy::Message as To;
@@ -18,9 +19,10 @@ use tonic::{Status, Streaming};
 
 use super::Feed;
 use super::io::Proved;
-use super::proof::Verifier;
+use super::proof::{Refused, Verifier};
 use crate::compiler::{Compiled, Config, Roots, hex};
 use crate::dns::Room;
+use crate::revoked;
 use crate::uplink::SignError;
 use crate::wants;
 
@@ -105,10 +107,12 @@ async fn prove(
     let judge = feed.clone();
     let judged = tokio::task::spawn_blocking(move || {
         let view = judge.parts.catalog.view();
+        let revoked = revoked::of(&judge.parts.facts);
         let verifier = Verifier {
             tickets: &judge.parts.tickets,
             keys: &judge.parts.keys,
             facts: &judge.parts.facts,
+            revoked: revoked.as_ref(),
             view: &view,
             now: judge.parts.clock.now(),
         };
@@ -125,9 +129,16 @@ async fn prove(
         }
         Err(refused) => {
             tracing::warn!(proxy = ?shown, reason = %refused, "a proxy's stream was refused");
-            Err(match refused.may_pass() {
-                true => Status::unavailable("the proof cannot be judged yet; come again"),
-                false => Status::unauthenticated(
+            Err(match refused {
+                // Who hears it has the key, and every sidecar has the list.
+                Refused::Revoked => Status::permission_denied(
+                    "the leaf of this key was revoked; start the proxy again, so that it gets a new \
+                     ticket",
+                ),
+                it if it.may_pass() => {
+                    Status::unavailable("the proof cannot be judged yet; come again")
+                }
+                _ => Status::unauthenticated(
                     "this proved nothing; start the proxy again, so that it gets a new ticket",
                 ),
             })
@@ -172,6 +183,8 @@ struct Sent {
     config_serial: u64,
     roots: Option<Arc<Roots>>,
     roots_serial: u64,
+    revocations: Option<Bytes>,
+    revocations_serial: u64,
 }
 
 /// A leaf on its way. Dropped, it is not waited for any more.
@@ -248,6 +261,20 @@ impl Session {
             self.expected = None;
         }
         let version = compiled.version.clone();
+        // First: nothing runs before it is known who is not to be believed.
+        if let Some(list) = &compiled.revocations
+            && self.sent.revocations.as_ref() != Some(list)
+        {
+            self.sent.revocations_serial += 1;
+            let serial = self.sent.revocations_serial;
+            self.record(|record| record.sent_revocations(serial));
+            let message = pb::Revocations {
+                serial,
+                list: list.to_vec(),
+            };
+            send(&self.out, To::Revocations(message)).await?;
+            self.sent.revocations = Some(list.clone());
+        }
         if let Some(roots) = &compiled.roots
             && self.sent.roots.as_ref() != Some(roots)
         {
@@ -317,6 +344,9 @@ impl Session {
             }
             Some(pb::ack::What::Roots(serial)) if serial <= self.sent.roots_serial => {
                 record.acked_roots(serial, &error);
+            }
+            Some(pb::ack::What::Revocations(serial)) if serial <= self.sent.revocations_serial => {
+                record.acked_revocations(serial, &error);
             }
             Some(pb::ack::What::LeafNotAfter(at)) => {
                 let root = ack.leaf_root.get(..32).unwrap_or_default();

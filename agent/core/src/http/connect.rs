@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use bytes::Bytes;
 use mesh_consul::connect::{self, Question, Root, authorized, question};
-use mesh_model::{DEFAULT_NAMESPACE, Key};
+use mesh_model::{DEFAULT_NAMESPACE, Key, serial_number};
 use mesh_policy::{ConnectionDecision, Features, Policy, PolicyForm};
 use mesh_proto::fact::{MeshFact, RootsFact, Topic};
 use mesh_tls::SpiffeId;
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::Door;
 use super::answer::{Answer, json, read};
 use super::query::{Asked, Pairs};
+use crate::revoked;
 
 /// What `/v1/ca/roots` of the servers says.
 #[derive(Deserialize)]
@@ -111,6 +112,15 @@ fn judge(door: &Door, question: &Question) -> Result<(bool, String), String> {
     let mesh =
         mesh.ok_or("the mesh is not known here yet; the agent has not heard from a server")?;
     let source = caller(&question.client, &mesh)?;
+    let revoked = revoked::of(&door.facts);
+    let revoked = revoked.ok_or("what is revoked is not known here yet")?;
+    if revoked.has_identity(&question.client) {
+        return Ok((false, format!("the identity of {source} is revoked")));
+    }
+    let serial = question.serial.as_deref().and_then(serial_number);
+    if serial.is_some_and(|serial| revoked.has_serial(&serial)) {
+        return Ok((false, format!("this leaf of {source} is revoked")));
+    }
     let intentions = door.facts.body(&Topic::Intentions(target.clone()));
     let intentions = intentions.ok_or_else(|| {
         format!(

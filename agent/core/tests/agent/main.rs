@@ -7,6 +7,7 @@ mod native;
 mod proxies;
 mod reads;
 mod restart;
+mod revoked;
 mod servers;
 mod support;
 mod transparent;

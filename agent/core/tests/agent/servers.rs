@@ -113,7 +113,7 @@ async fn topics_are_those_of_the_registered_proxies() {
         other.iter().all(|topic| topics.contains(*topic)),
         "{topics:?}"
     );
-    assert_eq!(topics.len(), 9);
+    assert_eq!(topics.len(), 10);
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_sidecar_beyond_the_nodes_topics_is_left_out_and_the_others_are_not() 
         .await;
     assert_eq!(
         server.change(|state| (state.hellos.len(), state.subscribed.len())),
-        (1, 7)
+        (1, 8)
     );
 }
 
@@ -242,7 +242,7 @@ async fn what_is_held_is_not_sent_again_unless_it_differs() {
     register(&agent, &web("web-1")).await;
     server
         .until("the topics and an ack", |state| {
-            state.held.len() == 7 && !state.acks.is_empty()
+            state.held.len() == 8 && !state.acks.is_empty()
         })
         .await;
     // The facts are there when one that is sent after them is.
@@ -256,7 +256,7 @@ async fn what_is_held_is_not_sent_again_unless_it_differs() {
     server.change(|state| state.held.clear());
     server.hang_up().await;
     server
-        .until("a second stream", |state| state.held.len() == 7)
+        .until("a second stream", |state| state.held.len() == 8)
         .await;
     let held = server.change(|state| std::mem::take(&mut state.held));
     assert!(

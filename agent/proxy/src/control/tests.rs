@@ -2,6 +2,7 @@
 use std::net::SocketAddr;
 
 use mesh_dns::{INTERNET, Name, kind};
+use mesh_tls::LeafKey;
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
     SubjectPublicKeyInfo,
@@ -26,19 +27,29 @@ struct Side {
     serial: u64,
     /// What it trusts.
     roots: wire::Roots,
+    keys: Arc<Keys>,
 }
 
 impl Side {
-    /// Connected, with a leaf and roots.
+    /// Connected, with a leaf, roots, and nobody revoked.
     async fn new() -> Self {
+        let side = Self::before_revocations().await;
+        let nobody = Event::Revocations(list(1, "{}"));
+        side.events.send(nobody).await.unwrap();
+        side
+    }
+
+    /// Connected, with a leaf and roots.
+    async fn before_revocations() -> Self {
         let (wishes, wished) = mpsc::unbounded_channel();
         let (asks, asked) = mpsc::unbounded_channel();
         let (plane, planes) = tokio::sync::watch::channel(None);
         let key = LeafKey::generate().unwrap();
         let (leaf, roots) = certificates(&key);
+        let keys = Arc::new(Keys::new(key));
         let control = Control {
             proxy: "web-proxy".to_owned(),
-            key,
+            keys: keys.clone(),
             options: Options {
                 asks: Some(asks),
                 ..Options::default()
@@ -64,6 +75,7 @@ impl Side {
             plane: planes,
             serial: 0,
             roots,
+            keys,
         }
     }
 
@@ -116,6 +128,11 @@ impl Side {
         let dns = bound.iter().find(|one| one.to == BoundTo::Dns);
         dns.unwrap().tcp().unwrap()
     }
+}
+
+fn list(serial: u64, list: &str) -> wire::Revocations {
+    let list = list.as_bytes().to_vec();
+    wire::Revocations { serial, list }
 }
 
 /// A leaf for a key, and the root that signed it.
@@ -333,7 +350,7 @@ async fn a_feed_that_does_not_listen_holds_up_nothing() {
     let (wishes, mut wished) = mpsc::unbounded_channel();
     let control = Control {
         proxy: "web-proxy".to_owned(),
-        key: LeafKey::generate().unwrap(),
+        keys: Arc::new(Keys::new(LeafKey::generate().unwrap())),
         options: Options::default(),
         status: Status::default(),
         wishes,
@@ -357,4 +374,97 @@ async fn a_feed_that_does_not_listen_holds_up_nothing() {
     assert!(matches!(wish.await, Ok(Some(Wish::Leaf))));
     drop(events);
     assert!(running.await.unwrap().is_ok());
+}
+
+/// The next wish for a leaf: which key it would be for.
+async fn wish_for_leaf(side: &mut Side) -> Vec<u8> {
+    loop {
+        if let Wish::Leaf = timeout(LONG, side.wished.recv()).await.unwrap().unwrap() {
+            return side.keys.wanted().public_key();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_leaf_is_replaced_by_one_of_another_key() {
+    let mut side = Side::new().await;
+    assert_eq!(side.config(None, json!({})).await, "");
+    let before = side.keys.in_use().public_key();
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let key = hex(&mesh_tls::fingerprint(&before));
+    let text = json!({"leaves": [{"serial": "7777", "key": key}]}).to_string();
+    side.events
+        .send(Event::Revocations(list(2, &text)))
+        .await
+        .unwrap();
+    let wanted = wish_for_leaf(&mut side).await;
+    assert_ne!(wanted, before);
+    assert_eq!(
+        side.keys.in_use().public_key(),
+        before,
+        "by which it proves itself until then"
+    );
+    // The same list again makes no third key.
+    side.events
+        .send(Event::Revocations(list(3, &text)))
+        .await
+        .unwrap();
+    let (leaf, roots) = certificates(&side.keys.wanted());
+    side.events.send(Event::Roots(roots)).await.unwrap();
+    side.events.send(Event::Leaf(leaf)).await.unwrap();
+    timeout(LONG, async {
+        while side.keys.in_use().public_key() != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(!side.keys.is_renewed());
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_understood_is_said_and_believes_nobody() {
+    let mut side = Side::new().await;
+    assert_eq!(side.config(None, json!({})).await, "");
+    side.events
+        .send(Event::Revocations(list(2, r#"{"nodes":["n1"]}"#)))
+        .await
+        .unwrap();
+    let ack = loop {
+        match timeout(LONG, side.wished.recv()).await.unwrap().unwrap() {
+            Wish::Ack(ack) if ack.what == Some(What::Revocations(2)) => break ack,
+            _ => {}
+        }
+    };
+    assert!(ack.error.contains("upgrade this proxy"), "{}", ack.error);
+    assert!(!side.keys.is_renewed(), "it is no word of its own leaf");
+}
+
+#[tokio::test]
+async fn nothing_runs_before_it_is_known_who_is_revoked() {
+    let mut side = Side::before_revocations().await;
+    let config = json!({
+        "proxy": "web-proxy", "service": {"name": "web"}, "identity": IDENTITY,
+        "trust_domain": "test.mesh", "policy": {"default": "deny"},
+    });
+    let config = wire::Config {
+        serial: 1,
+        config: serde_json::to_vec(&config).unwrap(),
+        ..wire::Config::default()
+    };
+    side.events.send(Event::Config(config)).await.unwrap();
+    side.events
+        .send(Event::Revocations(list(1, "{}")))
+        .await
+        .unwrap();
+    // The ack of the list comes first: the config waited for it.
+    let mut acks = Vec::new();
+    while acks.len() < 2 {
+        if let Wish::Ack(ack) = timeout(LONG, side.wished.recv()).await.unwrap().unwrap()
+            && let Some(what @ (What::Revocations(_) | What::Config(_))) = ack.what
+        {
+            acks.push(what);
+        }
+    }
+    assert_eq!(acks, [What::Revocations(1), What::Config(1)]);
 }

@@ -62,7 +62,7 @@ impl Both {
                 ready: None,
                 ticket: None,
             },
-            key: LeafKey::generate().unwrap(),
+            keys: Arc::new(Keys::new(mesh_tls::LeafKey::generate().unwrap())),
             features: Vec::new(),
             leaf: Box::new(Vec::new),
             events,

@@ -8,6 +8,7 @@ use mesh_model::{Action, Key};
 use mesh_policy::{ConnectionDecision, Decider, Policy};
 use mesh_tls::SpiffeId;
 
+use crate::link::Link;
 use crate::plane::{Current, Shared};
 
 /// Who is at the other end of a connection from another sidecar.
@@ -17,6 +18,8 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     /// For the application.
     pub(crate) header: HeaderValue,
+    /// The connection that it came by.
+    link: Option<Rc<Link>>,
     /// The service that is called, where it has a policy of its own.
     service: Option<Key>,
     verdict: RefCell<(u64, Rc<Verdict>)>,
@@ -32,11 +35,12 @@ pub(crate) enum Verdict {
 }
 
 impl Caller {
-    pub(crate) fn new(identity: &SpiffeId, service: Option<Key>) -> Self {
+    pub(crate) fn new(identity: &SpiffeId, link: Option<Rc<Link>>, service: Option<Key>) -> Self {
         let key = Key::new(identity.namespace(), identity.service());
         Self {
             name: key.to_string(),
             key,
+            link,
             service,
             // An identity is plain ASCII by its form.
             header: HeaderValue::from_str(identity.as_str())
@@ -44,6 +48,12 @@ impl Caller {
             // Before any policy.
             verdict: RefCell::new((u64::MAX, Rc::new(Verdict::ByRequest))),
         }
+    }
+
+    /// Whether the connection that it came by was cut: its certificate is revoked.
+    pub(crate) fn is_cut(&self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| link.cut_cell().get().is_some())
     }
 
     /// The policy that decides about it.

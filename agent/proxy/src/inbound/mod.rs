@@ -26,7 +26,7 @@ mod terminating;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mesh_tls::peer_identity;
+use mesh_tls::{VerifyError, peer_identity};
 use rand::Rng;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
@@ -234,7 +234,7 @@ async fn accept(worker: &Worker, listening: &Listening, socket: Socket) -> Optio
     let (label, why) = match timeout(limit, handshake).await {
         Ok(Ok(Some(mut tls))) => {
             tls.get_mut().1.set_buffer_limit(Some(wide::WRITE));
-            return Some(tls);
+            return worker.link(&mut tls).then_some(tls);
         }
         Ok(Ok(None)) => {
             tracing::debug!(from = from(), "somebody connected, and said nothing");
@@ -280,12 +280,13 @@ fn failure_label(error: &std::io::Error) -> &'static str {
         Some(Error::NoCertificatesPresented) => "no_certificate",
         Some(Error::NoApplicationProtocol) => "protocol",
         Some(Error::AlertReceived(_)) => "refused_by_peer",
-        Some(Error::InvalidCertificate(certificate)) => match certificate {
+        Some(it @ Error::InvalidCertificate(certificate)) => match certificate {
             CertificateError::UnknownIssuer => "unknown_issuer",
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "not_valid_yet"
             }
+            CertificateError::Other(_) if VerifyError::is_revoked(it) => "revoked",
             CertificateError::Other(_) => "identity",
             _ => "certificate",
         },
@@ -312,7 +313,8 @@ fn identify(
     }
     let own_policy = view.config.outside.as_ref();
     let own_policy = own_policy.map(|_| view.config.service.clone());
-    let caller = Caller::new(&identity, own_policy);
+    let link = tls.get_ref().0.linked().map(|it| it.link().clone());
+    let caller = Caller::new(&identity, link, own_policy);
     let destination = view.config.service.to_string();
     let (metrics, source) = (&worker.metrics, caller.name.as_str());
     let alpn = session.alpn_protocol().map(<[u8]>::to_vec);

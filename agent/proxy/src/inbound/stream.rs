@@ -157,6 +157,10 @@ where
             ResetCode::CANCELLED
         }
         Ended::Cut(Cut::Denied) => ResetCode::DENIED,
+        Ended::Cut(why @ Cut::Revoked) => {
+            flow.set_reason(why.why());
+            ResetCode::DENIED
+        }
         Ended::Cut(why) => {
             flow.set_reason(why.why());
             ResetCode::CANCELLED

@@ -1,7 +1,9 @@
 //! Byte streams of the application.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use mesh_balance::{Outcome, Token};
 use mesh_mux::StreamError;
@@ -108,10 +110,19 @@ async fn carry(
     let cut = meter.flow.cut_cell();
     match stream {
         ByteStream::Mux(mut stream) => relay(socket, &mut stream, idle, cut, meter).await,
-        ByteStream::Plain(mut stream, cut_at) => tokio::select! {
-            ended = relay(socket, &mut *stream, idle, cut, meter) => ended,
-            () = at(cut_at) => Ended::Cut(Cut::Expired),
-        },
+        ByteStream::Plain(mut stream, cut_at) => {
+            let linked = stream.get_ref().0.linked();
+            let link = linked.map(|linked| linked.link().clone());
+            let revoked = poll_fn(|cx| match &link {
+                Some(link) => link.cut_cell().poll(cx),
+                None => Poll::Pending,
+            });
+            tokio::select! {
+                ended = relay(socket, &mut *stream, idle, cut, meter) => ended,
+                () = at(cut_at) => Ended::Cut(Cut::Expired),
+                why = revoked => Ended::Cut(why),
+            }
+        }
     }
 }
 
@@ -143,7 +154,7 @@ async fn connect(
 ) -> Option<(Pick, ByteStream)> {
     let config = cluster.config();
     let dialing = Dialing {
-        shared: &worker.shared,
+        worker,
         name: &config.sni,
         limit: config.connect_timeout,
     };

@@ -32,6 +32,8 @@ pub(crate) enum DialKind {
     Timeout,
     /// Another one than the expected identity answered.
     Identity,
+    /// The expected one answered, with a certificate that is revoked.
+    Revoked,
     /// The handshake failed otherwise.
     Tls,
     Unreachable,
@@ -45,6 +47,7 @@ impl DialKind {
             Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Identity => "identity",
+            Self::Revoked => "revoked",
             Self::Tls => "tls",
             Self::Unreachable => "unreachable",
             Self::OtherProtocol => "protocol",
@@ -68,6 +71,7 @@ impl DialError {
                 Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)),
             ) => DialKind::OtherProtocol,
             (_, Some(error)) if is_wrong_identity(error) => DialKind::Identity,
+            (_, Some(error)) if VerifyError::is_revoked(error) => DialKind::Revoked,
             (_, Some(_)) => DialKind::Tls,
             (io::ErrorKind::ConnectionRefused, _) => DialKind::Refused,
             (io::ErrorKind::TimedOut, _) => DialKind::Timeout,
@@ -150,19 +154,25 @@ pub(super) async fn tls(
     alpn: &[&[u8]],
 ) -> Result<TlsStream<Wide>, DialError> {
     let began = Instant::now();
-    if dialing.shared.leaf_left().is_zero() {
+    if dialing.worker.shared.leaf_left().is_zero() {
         // Each peer would refuse it, and say less.
         return Err(DialError::own_expired());
     }
-    let socket = net::connect(address, &dialing.shared.transparent, dialing.limit)
+    let socket = net::connect(address, &dialing.worker.shared.transparent, dialing.limit)
         .await
         .map_err(|error| DialError::io(&error))?;
-    let config = dialing.shared.tls.client_config(identity, alpn);
+    let config = dialing.worker.shared.tls.client_config(identity, alpn);
     let socket = Wide::new(socket);
     let handshake = TlsConnector::from(config).connect(dialing.name.clone(), socket);
     let mut tls = in_time(began, dialing.limit, handshake).await?;
     tls.get_mut().1.set_buffer_limit(Some(wide::WRITE));
-    Ok(tls)
+    match dialing.worker.link(&mut tls) {
+        true => Ok(tls),
+        false => Err(DialError {
+            kind: DialKind::Revoked,
+            what: "its certificate is revoked".to_owned(),
+        }),
+    }
 }
 
 /// What is left of a time limit for a step.

@@ -25,8 +25,8 @@ pub(crate) use warm::{Warm, WarmPool};
 use crate::config::Address;
 use crate::engine::h1::client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
-use crate::plane::Shared;
 use crate::wide::Wide;
+use crate::worker::Worker;
 
 pub(crate) const H2: &[u8] = b"h2";
 pub(crate) const HTTP_1: &[u8] = b"http/1.1";
@@ -65,7 +65,7 @@ pub(crate) enum ByteStream {
 
 /// What a connection is made with.
 pub(crate) struct Dialing<'a> {
-    pub(crate) shared: &'a Shared,
+    pub(crate) worker: &'a Worker,
     pub(crate) name: &'a ServerName<'static>,
     pub(crate) limit: Duration,
 }
@@ -139,7 +139,7 @@ impl Peer {
         for _ in 0..2 {
             if self.native.get() || is_still(&self.only_plain) {
                 let tls = self.dial(dialing, &[]).await?;
-                let until = until(tls.get_ref().1, &dialing.shared.options.limits);
+                let until = until(tls.get_ref().1, &dialing.worker.shared.options.limits);
                 let cut_at = until.map(|(_, cut)| cut);
                 return Ok(ByteStream::Plain(Box::new(tls), cut_at));
             }
@@ -158,6 +158,11 @@ impl Peer {
         Err(DialError::other(
             "its connections end as soon as they are made",
         ))
+    }
+
+    /// Closes the idle connections of HTTP/1.1.
+    pub(crate) fn close_idle_http1(&self) {
+        self.h1.close_idle_since(Instant::now());
     }
 
     /// Closes what nobody used since then.
@@ -183,8 +188,8 @@ impl Peer {
             self.h1.put(begin_http1(tls, dialing));
             return Err(DialError::other_protocol());
         }
-        let until = until(tls.get_ref().1, &dialing.shared.options.limits);
-        let limits = &dialing.shared.options.limits;
+        let until = until(tls.get_ref().1, &dialing.worker.shared.options.limits);
+        let limits = &dialing.worker.shared.options.limits;
         let begin = H2Client::begin(tls, limits.header_bytes, until);
         dial::in_time(began, dialing.limit, begin).await
     }
@@ -195,14 +200,14 @@ impl Peer {
         if tls.get_ref().1.alpn_protocol() != Some(mesh_mux::ALPN) {
             return Err(DialError::other_protocol());
         }
-        let until = until(tls.get_ref().1, &dialing.shared.options.limits);
+        let until = until(tls.get_ref().1, &dialing.worker.shared.options.limits);
         let begin = MuxClient::begin(tls, until);
         dial::in_time(began, dialing.limit, begin).await
     }
 }
 
 fn begin_http1(tls: TlsStream<Wide>, dialing: &Dialing<'_>) -> H1Client {
-    let limits = &dialing.shared.options.limits;
+    let limits = &dialing.worker.shared.options.limits;
     let until = until(tls.get_ref().1, limits);
     H1Client::new(tls, limits.headers, limits.header_bytes, until)
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use mesh_policy::{NotUnderstood, PolicyForm};
 use mesh_proto::config::{ProxyConfig, ServicePolicy};
-use mesh_tls::{Credential, Leaf, MeshTls, Trust};
+use mesh_tls::{Credential, Leaf, MeshTls, Revocations, Trust};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -207,6 +207,14 @@ impl DataPlane {
     ) -> Vec<NotUnderstood> {
         self.shared
             .apply_policies(policy, services, &self.shared.options.features)
+    }
+
+    /// Believes none of these any more. When this returns no handshake with one
+    /// ends well; what runs with one is cut within moments, at whichever end it
+    /// was made.
+    pub fn revoke(&self, revoked: Revocations) {
+        self.shared.tls.swap_revoked(revoked);
+        self.shared.look_again();
     }
 
     /// Whether the inbound port is bound, or a gateway's ports: the proxy can be

@@ -78,6 +78,11 @@ impl Shared {
         self.policy.load()
     }
 
+    /// Has all workers look at what is live again.
+    pub(crate) fn look_again(&self) {
+        self.policy_changed.send_modify(|_| {});
+    }
+
     /// Puts a policy in force. From its return on every new request, stream
     /// and connection is decided by it.
     pub(crate) fn apply_policies(

@@ -40,6 +40,7 @@ metrics! {
         ["destination", "reason"];
     HANDSHAKE_FAILURES = "mesh_tls_handshake_failures_total", "TLS handshakes of callers that failed.",
         ["reason"];
+    REVOKED_CUT = "mesh_revoked_connections_cut_total", "Connections that were cut, since the other end's certificate was revoked.", [];
     DNS = "mesh_dns_questions_total", "DNS questions of the application, by what became of them.",
         ["answer"];
     LEAF_EXPIRY = "mesh_leaf_expiry_timestamp_seconds", "When the certificate expires, in seconds since 1970.", [];
@@ -158,6 +159,10 @@ impl Metrics {
         self.registry
             .counter(&CONNECT_FAILURES, &[destination, reason])
             .inc();
+    }
+
+    pub(crate) fn cut_revoked(&self) {
+        self.registry.counter(&REVOKED_CUT, &[]).inc();
     }
 
     pub(crate) fn handshake_failed(&self, reason: &str) {

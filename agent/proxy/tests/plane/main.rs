@@ -13,6 +13,7 @@ mod limits;
 mod native;
 mod policy;
 mod retry;
+mod revoked;
 mod stream;
 mod support;
 mod telemetry;

@@ -82,6 +82,9 @@ pub(crate) fn routes() -> Vec<Route> {
         )
         .query("dry_run", "Says what it would do, changes nothing"),
     ]
+    .into_iter()
+    .chain(super::ca_revoked::routes())
+    .collect()
 }
 
 async fn write_config(call: Call) -> Result<Reply, ApiError> {
@@ -240,7 +243,7 @@ fn vault_json(health: &VaultHealth) -> Value {
 }
 
 /// Seconds since 1970 as RFC 3339.
-fn time_text(seconds: u64) -> Value {
+pub(super) fn time_text(seconds: u64) -> Value {
     let time = i64::try_from(seconds).ok();
     let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     let text = time.and_then(|time| time.format(&Rfc3339).ok());

@@ -8,6 +8,7 @@ mod access;
 mod apply;
 mod args;
 mod ca;
+mod ca_revoked;
 mod ca_settings;
 mod catalog;
 mod check;

@@ -480,6 +480,25 @@ fn authority() -> Value {
             "changes": list(text()), "rotates": boolean(), "root": or_null(text()),
             "index": number(),
         })),
+        "Leaf": object(
+            &["serial", "namespace", "service", "node", "proxy", "signed", "not_after", "revoked"],
+            json!({
+                "serial": text(), "namespace": text(), "service": text(), "node": text(),
+                "proxy": text(), "signed": time(), "not_after": time(), "revoked": boolean(),
+            }),
+        ),
+        "Revocation": object(&["kind", "reason", "created_at"], json!({
+            "kind": words(&["service", "leaf"]),
+            "serial": text(), "namespace": text(), "service": text(), "node": text(),
+            "proxy": text(), "signed": time(), "not_after": time(), "until": time(),
+            "reason": text(), "create_index": number(), "modify_index": number(),
+            "created_at": time(), "modified_at": time(),
+        })),
+        "Revoke": object(&[], json!({
+            "service": of("Key"), "serial": text(),
+            "reason": {"type": "string", "maxLength": 512},
+        })),
+        "Unrevoke": object(&["service"], json!({"service": of("Key")})),
         "CaStatus": object(&["provider", "ready", "problem"], json!({
             "provider": or_null(text()), "ready": boolean(), "problem": or_null(text()),
             "leaf_ttl": or_null(of("Duration")), "root_not_after": or_null(time()),

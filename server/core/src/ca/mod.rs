@@ -6,11 +6,14 @@
 mod expiry;
 mod keep;
 mod rate;
+mod record;
+pub(crate) mod revoke;
 pub(crate) mod rotate;
 mod sign;
 
 pub(crate) use expiry::warnings;
 pub(crate) use keep::keep;
+pub(crate) use record::{Unrecorded, record};
 pub(crate) use sign::{SignFailure, sign, spiffe_id};
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +39,8 @@ pub(crate) struct Ca {
     trouble: Mutex<Option<String>>,
     room: Semaphore,
     rate: Rate,
+    /// What was signed here, until it is recorded.
+    pub(crate) unrecorded: Unrecorded,
 }
 
 /// The CA of a state.
@@ -66,6 +71,7 @@ impl Ca {
             trouble: Mutex::default(),
             room: Semaphore::new(AT_ONCE),
             rate: Rate::new(clock.clone(), per_second),
+            unrecorded: Unrecorded::default(),
         }
     }
 

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use mesh_ca::{AuthorityError, IssuedLeaf, LeafRequest};
-use mesh_model::GatewayKind;
+use mesh_model::{GatewayKind, Key};
 use mesh_state::State;
 use mesh_tls::SpiffeId;
 
+use super::record::signed as recorded;
+use super::revoke::refusal;
 use crate::core::{Core, Freshness};
 
 /// How long an authority may take.
@@ -66,7 +68,7 @@ async fn attempt(
 ) -> Result<IssuedLeaf, SignFailure> {
     let later = |reason: &dyn std::fmt::Display| SignFailure::Later(reason.to_string());
     let mut state = core.store.state();
-    let (id, names) = match identity(&state, node, proxy)? {
+    let Named { service, id, names } = match identity(&state, node, proxy)? {
         Some(found) => found,
         None => {
             // This server may only not know it yet: its "no" is not final.
@@ -87,6 +89,12 @@ async fn attempt(
     let request = LeafRequest::from_csr(csr, id, ca.config.leaf_ttl())
         .map_err(|error| SignFailure::Request(error.to_string()))?
         .for_dns_names(names);
+    if refusal(&state, &service, request.public_key()).is_some() {
+        // It may be good again: this server's "no" is not final.
+        let fresh = core.fresh(Freshness::Consistent).await;
+        fresh.map_err(|error| later(&error))?;
+        not_revoked(core, &service, &request)?;
+    }
     if !core.ca.rate.take() {
         return Err(later(&"too many leaves are asked for at once"));
     }
@@ -100,7 +108,15 @@ async fn attempt(
         .ca_sign_seconds
         .observe(begin.elapsed().as_secs_f64());
     match signed {
-        Ok(Ok(leaf)) => Ok(leaf),
+        Ok(Ok(leaf)) => {
+            let now = core.clock.unix_millis() / 1000;
+            let key = request.public_key();
+            let signed = recorded(&leaf, key, &service, (node, proxy), now);
+            core.ca.unrecorded.push(signed);
+            // It may have been revoked while it was signed, which takes its time.
+            not_revoked(core, &service, &request)?;
+            Ok(leaf)
+        }
         Ok(Err(error)) if error.is_temporary() => Err(later(&error)),
         Ok(Err(error @ AuthorityError::Invalid { .. })) => {
             Err(SignFailure::Request(error.to_string()))
@@ -110,13 +126,22 @@ async fn attempt(
     }
 }
 
+fn not_revoked(core: &Core, service: &Key, request: &LeafRequest) -> Result<(), SignFailure> {
+    let refusal = refusal(&core.store.state(), service, request.public_key());
+    refusal.map_or(Ok(()), |reason| Err(SignFailure::Refused(reason)))
+}
+
+/// What a leaf names.
+struct Named {
+    service: Key,
+    id: SpiffeId,
+    /// DNS names beside it.
+    names: Vec<String>,
+}
+
 /// The identity of a proxy of a node, by its registration; and of an ingress gateway that speaks TLS to
 /// the outside the names by which it is known there, by the gateway's row.
-fn identity(
-    state: &State,
-    node: &str,
-    proxy: &str,
-) -> Result<Option<(SpiffeId, Vec<String>)>, SignFailure> {
+fn identity(state: &State, node: &str, proxy: &str) -> Result<Option<Named>, SignFailure> {
     let Some(cluster) = state.cluster() else {
         return Ok(None);
     };
@@ -136,7 +161,7 @@ fn identity(
     {
         names = ingress.dns_names(&cluster.value.datacenter);
     }
-    Ok(Some((id, names)))
+    Ok(Some(Named { service, id, names }))
 }
 
 /// The identity of a service of this cluster.

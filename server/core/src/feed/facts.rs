@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mesh_model::{NodeState, Route};
 use mesh_policy::Feature;
-use mesh_proto::fact::{Endpoint, MeshFact, Outside, RootsFact, Topic, VirtualFact};
-use mesh_state::State;
+use mesh_proto::fact::{
+    Endpoint, MeshFact, Outside, RevocationsFact, RevokedLeaf, RootsFact, Topic, VirtualFact,
+};
+use mesh_state::{Revoked, State};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -87,6 +89,7 @@ pub(crate) fn watched(topic: &Topic) -> mesh_state::Topic {
         Topic::Gateway(key) => mesh_state::Topic::Gateway(key),
         Topic::Outside(key) => mesh_state::Topic::Outside(key),
         Topic::Services => mesh_state::Topic::Services,
+        Topic::Revocations => mesh_state::Topic::Revocations,
         Topic::Address(address) => mesh_state::Topic::Address(address),
     }
 }
@@ -143,6 +146,8 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
             let all = state.service_list();
             json(&all.iter().map(|one| &one.key).collect::<Vec<_>>())
         }
+        // Passed on unread, as intentions.
+        Topic::Revocations => json(&revocations(state, cluster)?),
         Topic::Virtual(key) => json(&state.virtual_of(key).map(VirtualFact::from)),
         Topic::Address(address) => json(&state.service_at(*address)),
         // Passed on unread by the agent: the proxies say what they do not understand.
@@ -156,6 +161,26 @@ fn make(state: &State, topic: &Topic) -> Result<Option<Body>, String> {
         bytes,
         needs,
     }))
+}
+
+fn revocations(state: &State, cluster: &mesh_state::Cluster) -> Result<RevocationsFact, String> {
+    let mut fact = RevocationsFact::default();
+    for row in state.revocations() {
+        match &row.value.what {
+            Revoked::Service(service) => {
+                let identity = spiffe_id(cluster, service)?;
+                fact.identities.push(identity.to_string());
+            }
+            Revoked::Serial(serial) => {
+                let leaf = row.value.leaf.as_ref();
+                fact.leaves.push(RevokedLeaf {
+                    serial: serial.clone(),
+                    key: leaf.map(|leaf| leaf.key.clone()).unwrap_or_default(),
+                });
+            }
+        }
+    }
+    Ok(fact)
 }
 
 fn json(value: &impl Serialize) -> Result<Bytes, String> {

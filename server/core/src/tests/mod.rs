@@ -17,6 +17,7 @@ mod limits;
 mod local;
 mod reads;
 mod restore;
+mod revoke;
 mod rotation;
 mod schema;
 mod sign;

@@ -131,6 +131,9 @@ impl Proxy {
                     let read = serde_json::from_slice(&config.config).unwrap();
                     return (config, read);
                 }
+                Some(To::Revocations(list)) => {
+                    self.ack(What::Revocations(list.serial), "").await;
+                }
                 Some(To::Roots(roots)) => self.ack(What::Roots(roots.serial), "").await,
                 other => panic!("not a config: {other:?}"),
             }

@@ -115,6 +115,7 @@ impl Fake {
         for (topic, body) in [
             ("mesh", mesh_fact.to_string().as_str()),
             ("roots", roots.to_string().as_str()),
+            ("revocations", "{}"),
             ("service/default/web", "null"),
             ("intentions/default/web", "[]"),
             ("service/default/api", "null"),
