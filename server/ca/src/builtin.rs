@@ -24,7 +24,7 @@ use crate::state::{
 };
 use crate::x509::{self, END_OF_TIME, Validity};
 
-const ROOT_KEY: &str = "root key";
+pub(crate) const ROOT_KEY: &str = "root key";
 pub(crate) const INTERMEDIATE_KEY: &str = "intermediate key";
 /// CAs are valid from this long before they are made, in seconds: clocks differ.
 const BACKDATE: u64 = 60;
@@ -79,10 +79,11 @@ pub fn renew_intermediate(
         .active_root()
         .ok_or_else(|| CaError::state("roots", "none is active"))?;
     let what = format!("root {}", short(&root.id));
-    let sealed = state
-        .root_key
-        .as_ref()
-        .ok_or_else(|| CaError::state(&what, "its key is not here; this is not a built-in CA"))?;
+    let sealed = state.root_key.as_ref().ok_or_else(|| {
+        let reason = "its key is not here, so no intermediate can be made; `meshctl ca import` \
+                          takes one that it has signed elsewhere";
+        CaError::state(&what, reason)
+    })?;
     if root.not_after <= now {
         return Err(CaError::state(&what, "it has expired"));
     }
@@ -144,7 +145,7 @@ impl fmt::Display for Renewal {
 }
 
 /// Whether the leader should make a new intermediate now, and why. Never of a provider that this
-/// build does not know.
+/// build does not know, nor where nobody here can make one ([`CaState::renews`]).
 #[must_use]
 pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
     if ![BUILT_IN, VAULT].contains(&state.provider.as_str()) {
@@ -153,6 +154,9 @@ pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
     let Some(intermediate) = &state.intermediate else {
         return Some(Renewal::Missing);
     };
+    if !state.renews() {
+        return None;
+    }
     let root = state.active_root()?;
     if intermediate.root != root.id {
         return Some(Renewal::OtherRoot);
@@ -240,7 +244,10 @@ impl BuiltIn {
                 .map_err(|e| CaError::state("trust domain", e))?,
             roots: state.roots.clone(),
             trust: state.trust()?,
-            not_after: x509::read(&what, &intermediate)?.not_after,
+            // Of an imported one, what is above it may end before it.
+            not_after: entry
+                .not_after
+                .min(x509::read(&what, &intermediate)?.not_after),
             issuer: issuer(&what, &intermediate, key)?,
             clock,
         };
@@ -362,8 +369,38 @@ fn issuer(
             "the key is not the one of the certificate",
         ));
     }
+    issues(what, cert)?;
     Issuer::from_ca_cert_der(cert, key).map_err(|e| CaError::state(what, e))
 }
+
+/// What it signs is given its name as the issuer's. rcgen, which writes that, knows no name that
+/// has two attributes in one part, or two of one kind.
+fn issues(what: &str, cert: &CertificateDer<'_>) -> Result<(), CaError> {
+    let unread = |_| CaError::state(what, "it is not an X.509 certificate");
+    let (_, cert) = x509_parser::parse_x509_certificate(cert).map_err(unread)?;
+    let mut kinds = Vec::new();
+    for part in cert.subject().iter_rdn() {
+        let mut attributes = part.iter();
+        let (Some(attribute), None) = (attributes.next(), attributes.next()) else {
+            let reason = format!(
+                "its name ({}) has a part with two attributes",
+                cert.subject()
+            );
+            return Err(CaError::state(what, reason + UNWRITABLE));
+        };
+        let kind = attribute.attr_type().to_id_string();
+        if kinds.contains(&kind) {
+            let reason = format!("its name ({}) has two parts of one kind", cert.subject());
+            return Err(CaError::state(what, reason + UNWRITABLE));
+        }
+        kinds.push(kind);
+    }
+    Ok(())
+}
+
+/// What to do about a name that cannot be written.
+const UNWRITABLE: &str = ", which this CA cannot write as an issuer's; sign with an intermediate \
+                          whose name has neither, such as CN and O alone";
 
 /// A root's name. The year tells two apart in a list.
 pub(crate) fn root_name(not_before: u64, domain: &str) -> String {

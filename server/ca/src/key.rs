@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
+use rustls_pki_types::PrivateKeyDer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -104,6 +105,31 @@ impl CaKey {
         let pair = RsaKeyPair::from_pkcs8(der);
         pair.map(Self::Rsa)
             .map_err(|_| CaError::state(what, "its private key is neither EC P-256, P-384 nor RSA"))
+    }
+
+    /// From any form that PEM has for it: PKCS#8, SEC1, PKCS#1. `what` names it in errors.
+    pub(crate) fn from_der(what: &str, key: &PrivateKeyDer<'_>) -> Result<Self, CaError> {
+        let none = || {
+            let reason = "it is neither EC P-256, EC P-384 nor RSA of 2048 to 8192 bits, which are \
+                          the kinds that are taken; or it is damaged";
+            CaError::input(what, reason)
+        };
+        match key {
+            PrivateKeyDer::Pkcs8(der) => {
+                Self::from_pkcs8(what, der.secret_pkcs8_der()).map_err(|_| none())
+            }
+            PrivateKeyDer::Sec1(der) => CURVES
+                .into_iter()
+                .find_map(|(curve, signs)| {
+                    let pair = EcdsaKeyPair::from_private_key_der(curve, der.secret_sec1_der());
+                    pair.ok().map(|pair| Self::Ec(pair, signs))
+                })
+                .ok_or_else(none),
+            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der())
+                .map(Self::Rsa)
+                .map_err(|_| none()),
+            _ => Err(none()),
+        }
     }
 
     pub(crate) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, CaError> {

@@ -23,6 +23,7 @@ mod authority;
 mod builtin;
 pub mod cluster;
 mod error;
+mod import;
 mod key;
 pub mod rotation;
 mod seal;
@@ -38,6 +39,7 @@ pub use authority::{
 };
 pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
 pub use error::CaError;
+pub use import::{Import, import};
 pub use key::{KeyType, SecretPem};
 pub use rotation::Rotation;
 pub use seal::{SealError, Sealed, SealingKey};

@@ -41,7 +41,8 @@ pub struct CaState {
     /// What signs leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intermediate: Option<IntermediateEntry>,
-    /// The private key of the active root; only of the built-in CA.
+    /// The private key of the active root; only of the built-in CA, and not of one that was
+    /// imported without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_key: Option<Sealed>,
     /// What an operator can set.
@@ -68,6 +69,13 @@ impl CaState {
     #[must_use]
     pub fn active_root(&self) -> Option<&RootEntry> {
         self.roots.iter().find(|root| root.active)
+    }
+
+    /// Whether the next intermediate can be made here, or in Vault. Not of a CA that was imported
+    /// without its root's key: there it is imported.
+    #[must_use]
+    pub fn renews(&self) -> bool {
+        self.provider != BUILT_IN || self.root_key.is_some()
     }
 
     /// All roots as one PEM text, in their order: what proxies get.

@@ -5,6 +5,7 @@
 
 mod builtin;
 mod cluster;
+mod import;
 mod malformed;
 mod rotation;
 mod seal;
