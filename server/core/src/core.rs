@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) default_intention: mesh_model::Action,
     pub(crate) formation: crate::options::Formation,
     pub(crate) ca: mesh_ca::CaConfig,
+    /// What a new mesh takes over.
+    pub(crate) import: Option<mesh_model::config::CaImport>,
     pub(crate) allow_short_ttl: bool,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -75,6 +77,7 @@ impl Settings {
             default_intention: options.default_intention,
             formation: options.formation,
             ca: options.ca.clone(),
+            import: options.import.clone(),
             allow_short_ttl: options.allow_short_ttl,
             timing: options.timing.clone(),
             limits: options.limits.clone(),

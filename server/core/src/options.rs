@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use mesh_ca::{CaConfig, KeyType, SealingKey, VaultAuth, VaultOptions, VaultPlace};
 use mesh_model::Action;
-use mesh_model::config::{self as model, CaKeyType, CaProvider, NomadConfig, ServerConfig};
+use mesh_model::config::{
+    self as model, CaImport, CaKeyType, CaProvider, NomadConfig, ServerConfig,
+};
 use mesh_tls::ClusterTls;
 
 use crate::clock::{Clock, SystemClock};
@@ -39,6 +41,8 @@ pub struct ServerOptions {
     pub sealing: Arc<SealingKey>,
     /// What the CA is to be: in Vault where it says where in Vault, else built in.
     pub ca: CaConfig,
+    /// What a new mesh takes over in place of a CA of its own.
+    pub import: Option<CaImport>,
     /// Leaves may live shorter than five minutes: for tests.
     pub allow_short_ttl: bool,
     /// How this server reaches Vault; `None`: it does not.
@@ -209,6 +213,7 @@ impl ServerOptions {
                     CaProvider::Vault => config.ca.vault.as_ref().map(vault_place),
                 },
             },
+            import: config.ca.import.clone(),
             allow_short_ttl: config.ca.allow_short_ttl,
             vault: config.ca.vault.as_ref().map(reach),
             api: vec![ApiListener {
@@ -249,6 +254,7 @@ impl ServerOptions {
             tls,
             sealing,
             ca: CaConfig::default(),
+            import: None,
             allow_short_ttl: false,
             vault: None,
             api: vec![ApiListener {

@@ -219,6 +219,21 @@ impl Client {
         self.ask(Method::PUT, question).await
     }
 
+    /// Has a CA taken over.
+    pub(crate) async fn import_ca(
+        &self,
+        body: Value,
+        cas: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Answer<Value>, CliError> {
+        let question = Question::to(&["v1", "ca", "import"])
+            .maybe("cas", cas)
+            .maybe("dry_run", dry_run.then_some(true))
+            .wait(MAKING)
+            .body(Body::Json(body));
+        self.ask(Method::POST, question).await
+    }
+
     /// Begins a change of the root, or undoes one.
     pub(crate) async fn rotate_ca(
         &self,

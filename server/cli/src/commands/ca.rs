@@ -7,6 +7,7 @@ use mesh_model::config::{CaProvider, ServerConfig};
 use mesh_server::vault_place;
 use serde_json::{Value, json};
 
+use super::files;
 use crate::args::{Connection, Freshness, Output};
 use crate::client::Client;
 use crate::console::Console;
@@ -24,6 +25,7 @@ pub(crate) enum CaCommand {
     #[command(subcommand)]
     Config(CaConfigCommand),
     Rotate(RotateArgs),
+    Import(ImportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +89,38 @@ pub(crate) struct RotateArgs {
     connection: Connection,
 }
 
+/// Change to a root that you have, while traffic flows
+///
+/// The certificates are one chain in PEM: the one whose key is given first, each
+/// followed by the one that signed it, the root last. Keys are read from files
+/// or from standard input (-), sealed by the server at once, and kept nowhere
+/// else. Without the root's key the servers make no further intermediates: give
+/// the next one to this command in its time. Where the root is the one that the
+/// mesh has, only the intermediate is replaced, and nothing waits for sidecars.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ImportArgs {
+    /// The certificates, lowest first, the root last
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// The private key of the first certificate; - is standard input
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The root's private key, where the servers are to have it
+    #[arg(long, value_name = "FILE")]
+    root_key: Option<PathBuf>,
+    /// Only when the CA has not changed since this index
+    #[arg(long, value_name = "INDEX")]
+    cas: Option<u64>,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RootsArgs {
     /// Print the certificates themselves
@@ -141,6 +175,7 @@ pub(crate) async fn run(command: &CaCommand, console: &mut Console<'_>) -> Resul
         CaCommand::Config(CaConfigCommand::Read(args)) => config_read(args, console).await,
         CaCommand::Config(CaConfigCommand::Write(args)) => config_write(args, console).await,
         CaCommand::Rotate(args) => rotate(args, console).await,
+        CaCommand::Import(args) => import(args, console).await,
     }
 }
 
@@ -194,6 +229,23 @@ async fn config_write(args: &ConfigWriteArgs, console: &mut Console<'_>) -> Resu
 async fn rotate(args: &RotateArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
     let client = Client::new(&args.connection, Freshness::default(), console)?;
     let json = client.rotate_ca(args.abort, args.dry_run).await?.json;
+    changed(&json, args.dry_run, &args.output, console)
+}
+
+async fn import(args: &ImportArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
+    let certificates = files::text(&args.cert, console)?;
+    let key = files::text(&args.key, console)?;
+    let root_key = args.root_key.as_deref();
+    let root_key = root_key
+        .map(|file| files::text(file, console))
+        .transpose()?;
+    let body = json!({
+        "certificates": certificates.as_str(),
+        "key": key.as_str(),
+        "root_key": root_key.as_ref().map(|key| key.as_str()),
+    });
+    let client = Client::new(&args.connection, Freshness::default(), console)?;
+    let json = client.import_ca(body, args.cas, args.dry_run).await?.json;
     changed(&json, args.dry_run, &args.output, console)
 }
 
@@ -302,6 +354,7 @@ async fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<u8, CliE
             field("Ready", if ready { "yes" } else { "no" }.to_owned()),
             field("Problem", text("problem")),
             field("Leaves signed by", text("leaf_signing")),
+            field("Root's key", text("root_key")),
             field("Vault", vault(&json["vault"])),
             field("Vault says", shown(&json["vault"]["reason"])),
             field("Leaf lifetime", text("leaf_ttl")),

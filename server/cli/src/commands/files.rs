@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mesh_model::{Diagnostic, Diagnostics, Entry, Located, Place, consul, hcl};
+use zeroize::Zeroizing;
 
 use crate::console::Console;
 use crate::error::CliError;
@@ -119,6 +120,15 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The text of a file, or of standard input, that may be secret: it wipes itself.
+pub(crate) fn text(path: &Path, console: &mut Console<'_>) -> Result<Zeroizing<String>, CliError> {
+    let text = match path.as_os_str() == "-" {
+        true => limited(&mut *console.input),
+        false => File::open(path).and_then(limited),
+    };
+    text.map(Zeroizing::new).map_err(CliError::file(path))
 }
 
 fn limited(from: impl Read) -> std::io::Result<String> {

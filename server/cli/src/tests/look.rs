@@ -122,7 +122,7 @@ async fn ca_status_and_members() {
         .on("GET /v1/ca/status", json!({"provider": "vault", "ready": true, "problem": null,
             "warnings": ["the root ends in 53d: `meshctl ca rotate` makes another"],
             "configured_otherwise": ["leaf_ttl: 12h -> 24h"], "leaf_ttl": "12h",
-            "leaf_signing": "vault", "vault": {"address": "https://vault:8200/", "state": "sealed",
+            "leaf_signing": "vault", "root_key": "vault", "vault": {"address": "https://vault:8200/", "state": "sealed",
                 "reason": "Vault is sealed", "since": "2026-11-26T00:00:00Z"},
             "root_not_after": "2036-11-22T00:00:00Z", "intermediate_not_after": "2027-11-22T00:00:00Z",
             "roots": [{"id": "aa11bb22cc33dd44ee55ff6600112233445566778899", "state": "active",

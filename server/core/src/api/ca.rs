@@ -1,5 +1,6 @@
 //! `/v1/ca`: what the mesh trusts, and how the CA does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,6 +74,17 @@ pub(crate) fn routes() -> Vec<Route> {
         .time_limit(MAKING)
         .query("dry_run", "Says what it would do, changes nothing"),
         Route::act(
+            Method::POST,
+            "/v1/ca/import",
+            "importCa",
+            "Changes to a root and an intermediate that somebody has, step by step",
+            Shape::One("CaChange"),
+            |call| take_over(call).boxed(),
+        )
+        .body(Body::Json("CaImport"))
+        .query("cas", "Only when the CA's modify index is this")
+        .query("dry_run", "Says what it would do, changes nothing"),
+        Route::act(
             Method::DELETE,
             "/v1/ca/rotation",
             "abortRotation",
@@ -91,6 +103,11 @@ async fn write_config(call: Call) -> Result<Reply, ApiError> {
     let short = call.core.options.allow_short_ttl;
     let config = ca_settings::read(&call.body, short).map_err(ApiError::invalid)?;
     rotate(call, Wish::Config(config)).await
+}
+
+async fn take_over(mut call: Call) -> Result<Reply, ApiError> {
+    let given = ca_settings::import(std::mem::take(&mut call.body)).map_err(ApiError::invalid)?;
+    rotate(call, Wish::Import(Arc::new(given))).await
 }
 
 async fn rotate(call: Call, wish: Wish) -> Result<Reply, ApiError> {
@@ -199,6 +216,7 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         })),
         "roots": ca.map(|ca| roots_json(ca, standing.as_ref())),
         "leaf_signing": leaf_signing(ca),
+        "root_key": ca.map(root_key),
         "vault": call.core.ca.vault.as_ref().map(|vault| vault_json(&vault.health())),
         "root_not_after": ca.and_then(CaState::active_root).map(|root| time_text(root.not_after)),
         "intermediate_not_after": intermediate.map(|one| time_text(one.not_after)),
@@ -224,6 +242,15 @@ fn roots_json(ca: &CaState, standing: Option<&Standing>) -> Vec<Value> {
         })
     };
     ca.roots.iter().map(root).collect()
+}
+
+/// Where the private key of the root is.
+fn root_key(ca: &CaState) -> &'static str {
+    match (&ca.root_key, ca.renews()) {
+        (Some(_), _) => "sealed",
+        (None, true) => "vault",
+        (None, false) => "elsewhere",
+    }
 }
 
 /// Who signs leaves, where the CA is in Vault.

@@ -1,10 +1,12 @@
 //! The CA's settings as the API has them, with names and units as in the configuration.
 
-use mesh_ca::{BUILT_IN, CaConfig, KeyType, LeafSigning, VAULT, VaultPlace};
+use bytes::Bytes;
+use mesh_ca::{BUILT_IN, CaConfig, Import, KeyType, LeafSigning, VAULT, VaultPlace};
 use mesh_model::Duration;
 use mesh_model::config::check_leaf_ttl;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use zeroize::{Zeroize as _, Zeroizing};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,38 @@ struct Place {
     intermediate_pki_path: String,
     #[serde(default)]
     leaf_signing: LeafSigning,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    certificates: String,
+    key: String,
+    root_key: Option<String>,
+}
+
+/// Reads a CA that is to be taken over, and wipes the body. What is wrong with JSON is told by its
+/// place only: the words could be of a key.
+pub(super) fn import(body: Bytes) -> Result<Import, String> {
+    let given = serde_json::from_slice::<Given>(&body).map_err(|error| {
+        let at = (error.line(), error.column());
+        format!(
+            "line {}, column {}: the body must be {{\"certificates\", \"key\", \"root_key\"}}, \
+             PEM texts, of which the last may be left out",
+            at.0, at.1
+        )
+    });
+    if let Ok(mut body) = body.try_into_mut() {
+        body.as_mut().zeroize();
+    }
+    let given = given?;
+    let (key, root_key) = (
+        Zeroizing::new(given.key),
+        given.root_key.map(Zeroizing::new),
+    );
+    let root_key = root_key.as_ref().map(|key| key.as_bytes());
+    Import::from_pem(given.certificates.as_bytes(), key.as_bytes(), root_key)
+        .map_err(|error| error.to_string())
 }
 
 /// Reads settings. `short`: leaves may live for seconds.

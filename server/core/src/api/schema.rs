@@ -499,11 +499,15 @@ fn authority() -> Value {
             "reason": {"type": "string", "maxLength": 512},
         })),
         "Unrevoke": object(&["service"], json!({"service": of("Key")})),
+        "CaImport": object(&["certificates", "key"], json!({
+            "certificates": text(), "key": text(), "root_key": or_null(text()),
+        })),
         "CaStatus": object(&["provider", "ready", "problem"], json!({
             "provider": or_null(text()), "ready": boolean(), "problem": or_null(text()),
             "leaf_ttl": or_null(of("Duration")), "root_not_after": or_null(time()),
             "intermediate_not_after": or_null(time()),
             "leaf_signing": or_null(words(&["vault", "cluster"])),
+            "root_key": or_null(words(&["sealed", "vault", "elsewhere"])),
             "warnings": list(text()), "configured_otherwise": list(text()),
             "rotation": or_null(object(&["to", "proxies", "trusting", "waits", "waiting"], json!({
                 "to": text(), "provider": text(), "began": time(), "proxies": number(),

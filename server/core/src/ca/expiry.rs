@@ -29,7 +29,17 @@ pub(crate) fn warnings(ca: &CaState, now: u64) -> Vec<String> {
         let life = intermediate
             .not_after
             .saturating_sub(intermediate.not_before);
-        if intermediate.not_after.saturating_sub(now) < life / 4 {
+        if !ca.renews() {
+            // Somebody has to have it signed elsewhere: that is not done in an hour.
+            if intermediate.not_after.saturating_sub(now) < ROOT.min(life / 3) {
+                let left = left(intermediate.not_after);
+                found.push(format!(
+                    "the intermediate {left}, and the root's key, which signs the next, is not \
+                     here: have it signed where that is, and give it to `meshctl ca import` (the \
+                     root stays); or change to a root of the servers' own: `meshctl ca rotate`"
+                ));
+            }
+        } else if intermediate.not_after.saturating_sub(now) < life / 4 {
             let left = left(intermediate.not_after);
             found.push(format!(
                 "the intermediate {left}, and was not renewed in time"

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use mesh_ca::{
-    CaError, CaState, Vault, create, create_in_vault, renew_in_vault, renew_intermediate,
-    renewal_due,
+    CaError, CaState, Import, Vault, create, create_in_vault, import, renew_in_vault,
+    renew_intermediate, renewal_due,
 };
 use mesh_state::{Command, State};
 
@@ -226,7 +226,15 @@ async fn due(core: &Core, state: &State) -> Result<Option<(CaState, u64)>, Strin
         let domain = cluster.trust_domain.parse();
         let domain = domain.map_err(|error| format!("trust domain: {error}"))?;
         let (dc, config) = (&cluster.datacenter, wanted.clone());
+        let files = core.options.import.as_ref();
+        let files = files.map(|files| {
+            let root_key = files.root_key_file.as_deref();
+            Import::from_files(&files.cert_file, &files.key_file, root_key)
+        });
         let ca = match &config.vault {
+            None if let Some(given) = files.transpose().map_err(text)? => {
+                import(&domain, dc, config, &given, sealing, now)
+            }
             None => create(&domain, dc, config, sealing, now),
             Some(_) => create_in_vault(vault(core)?, &domain, dc, config, None, sealing, now).await,
         };

@@ -2,10 +2,11 @@
 //! step when every proxy is where it must be.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
-use mesh_ca::{CaConfig, CaError, CaState, create, create_in_vault, rotation};
+use mesh_ca::{CaConfig, CaError, CaState, Import, create, create_in_vault, import, rotation};
 use mesh_model::{NodeState, Version};
 use mesh_proto::servers::v1::{AgentStatus, ProxyStatus};
 use mesh_raft::Peer;
@@ -47,6 +48,8 @@ pub(crate) enum Wish {
     Config(CaConfig),
     /// Another root with the same settings.
     NewRoot,
+    /// A root and an intermediate that somebody has already.
+    Import(Arc<Import>),
     /// The rotation that has begun is undone.
     Abort,
 }
@@ -108,6 +111,7 @@ pub(crate) async fn change(
             plan.changes.push("another root is made".to_owned());
             ca.config.clone()
         }
+        Wish::Import(given) => return take_over(core, &ca, &given, plan, cas, dry_run).await,
     };
     plan.rotates = true;
     rotation::idle(&ca).map_err(wrong)?;
@@ -132,6 +136,60 @@ pub(crate) async fn change(
     }
     plan.root = id;
     let next = rotation::begin(&ca, next, now).map_err(wrong)?;
+    finish(core, plan, next, cas, dry_run).await
+}
+
+/// Changes to a CA that somebody has, or to another intermediate of the root that signs.
+async fn take_over(
+    core: &Core,
+    ca: &CaState,
+    given: &Import,
+    mut plan: Plan,
+    cas: u64,
+    dry_run: bool,
+) -> Result<Plan, Refused> {
+    let wrong = |error: CaError| Refused::Wrong(error.to_string());
+    rotation::idle(ca).map_err(wrong)?;
+    let domain = ca.domain().map_err(|e| Refused::Failed(e.to_string()))?;
+    let (sealing, config) = (&core.sealing, ca.config.clone());
+    let next = import(&domain, &ca.dc, config, given, sealing, now(core)).map_err(wrong)?;
+    plan.changes = differences(&ca.config, &next.config);
+    let (Some(root), Some(intermediate)) = (next.active_root(), &next.intermediate) else {
+        return Err(Refused::Failed(
+            "ca: what was imported is not whole".to_owned(),
+        ));
+    };
+    let subject = &root.subject;
+    if ca.active_root().is_none_or(|active| active.id != root.id) {
+        plan.rotates = true;
+        plan.changes
+            .push(format!("the root {subject} is taken over"));
+        plan.root = Some(root.id.clone());
+        let next = rotation::begin(ca, next, now(core)).map_err(wrong)?;
+        return finish(core, plan, next, cas, dry_run).await;
+    }
+    if next.root_key.is_some() && ca.root_key.is_none() {
+        plan.changes
+            .push(format!("the key of the root {subject} is here from now on"));
+    }
+    if ca
+        .intermediate
+        .as_ref()
+        .is_none_or(|one| one.id != intermediate.id)
+    {
+        plan.changes
+            .push(format!("another intermediate of the root {subject} signs"));
+    }
+    if plan.changes.is_empty() {
+        return Ok(plan);
+    }
+    let next = CaState {
+        provider: next.provider,
+        config: next.config,
+        intermediate: next.intermediate,
+        root_key: next.root_key.or_else(|| ca.root_key.clone()),
+        ..ca.clone()
+    };
     finish(core, plan, next, cas, dry_run).await
 }
 

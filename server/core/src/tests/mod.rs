@@ -11,6 +11,7 @@ mod fuzz;
 mod gateways;
 mod golden;
 pub(crate) mod harness;
+mod import;
 mod leases;
 mod levels;
 mod limits;

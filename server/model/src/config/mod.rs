@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig};
 pub use nomad::NomadConfig;
-pub use server::{CaConfig, CaKeyType, CaProvider, ServerConfig, ServerLimits, check_leaf_ttl};
+pub use server::{
+    CaConfig, CaImport, CaKeyType, CaProvider, ServerConfig, ServerLimits, check_leaf_ttl,
+};
 pub use vault::{LeafSigning, VaultAuth, VaultConfig, is_vault_mount};
 
 use crate::Diagnostics;

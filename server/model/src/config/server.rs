@@ -128,6 +128,8 @@ pub struct CaConfig {
     pub provider: CaProvider,
     /// Where Vault is, and where in it the CA. Needed with `provider = "vault"`.
     pub vault: Option<VaultConfig>,
+    /// What a new mesh takes over in place of a CA of its own. Default: nothing.
+    pub import: Option<CaImport>,
     /// How long a proxy's certificate is valid. Default 24h; 5m to 2160h.
     pub leaf_ttl: Duration,
     /// It may be shorter, down to a second. For tests. Default false.
@@ -143,11 +145,33 @@ pub struct CaConfig {
     pub sign_per_second: u32,
 }
 
+/// The `import` block of `ca`: the files of a CA that is there. Read only while the mesh has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaImport {
+    /// The certificates, PEM: lowest first, the root last. Needed.
+    pub cert_file: PathBuf,
+    /// The private key of the first of them, PEM. Needed.
+    pub key_file: PathBuf,
+    /// The root's private key, PEM, where the root is not the first. Default: none; it stays
+    /// elsewhere.
+    pub root_key_file: Option<PathBuf>,
+}
+
+impl CaImport {
+    fn read(&mut self, mut fields: Fields<'_>) {
+        set(&mut self.cert_file, path(&mut fields, "cert_file"));
+        set(&mut self.key_file, path(&mut fields, "key_file"));
+        some(&mut self.root_key_file, path(&mut fields, "root_key_file"));
+        fields.finish();
+    }
+}
+
 impl Default for CaConfig {
     fn default() -> Self {
         Self {
             provider: CaProvider::default(),
             vault: None,
+            import: None,
             leaf_ttl: Duration::from_secs(24 * 3600),
             allow_short_ttl: false,
             intermediate_ttl: Duration::from_secs(8760 * 3600),
@@ -333,6 +357,24 @@ impl Readable for ServerConfig {
                            it is";
             wrong.push(("ca", message.to_owned()));
         }
+        if let Some(import) = &ca.import {
+            if ca.provider != CaProvider::BuiltIn {
+                let message = "ca: import: is for provider = \"built_in\"; where the CA is in Vault, \
+                               Vault takes keys over by itself";
+                wrong.push(("ca", message.to_owned()));
+            }
+            for (key, file) in [
+                ("cert_file", &import.cert_file),
+                ("key_file", &import.key_file),
+            ] {
+                if file.as_os_str().is_empty() {
+                    wrong.push((
+                        "ca",
+                        format!("ca: import: {key} is missing; it names a PEM file"),
+                    ));
+                }
+            }
+        }
         if let Some(message) = vault.and_then(VaultConfig::check) {
             wrong.push(("ca", format!("ca: vault: {message}")));
         }
@@ -348,6 +390,9 @@ impl CaConfig {
         );
         if let Some(inner) = fields.block("vault") {
             self.vault.get_or_insert_default().read(inner);
+        }
+        if let Some(inner) = fields.block("import") {
+            self.import.get_or_insert_default().read(inner);
         }
         set(&mut self.leaf_ttl, fields.duration("leaf_ttl"));
         set(&mut self.allow_short_ttl, fields.bool("allow_short_ttl"));

@@ -184,3 +184,26 @@ fn what_nomad_is_not() {
         assert!(AgentConfig::parse(&[("a", text)]).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_ca_that_is_taken_over() {
+    let read = |inner: &str| {
+        let text = format!("ca {{\n  {inner}\n}}\n");
+        ServerConfig::parse(&[("s", text.as_str())])
+    };
+    let import = read("import {\n cert_file = \"/c\"\n key_file = \"/k\"\n }")
+        .unwrap()
+        .ca
+        .import;
+    let import = import.unwrap();
+    assert_eq!(import.key_file, PathBuf::from("/k"));
+    assert_eq!(import.root_key_file, None);
+    let wrong = read("import {\n cert_file = \"/c\"\n }")
+        .unwrap_err()
+        .to_string();
+    assert!(wrong.contains("key_file is missing"), "{wrong}");
+    let wrong = read("import {\n key = \"secret\"\n }")
+        .unwrap_err()
+        .to_string();
+    assert!(wrong.contains("key"), "{wrong}");
+}
