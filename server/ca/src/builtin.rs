@@ -60,6 +60,7 @@ pub fn create(
         config,
         rotation: None,
         reissue_seconds: 0,
+        sealing: sealing.sealed_with(),
     };
     renew_intermediate(&state, sealing, now)
 }

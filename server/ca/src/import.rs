@@ -117,7 +117,7 @@ pub fn import(
     };
     let key = fitting(KEY, &given.key, "certificate 1", first)?;
     let above = given.chain.get(1..given.chain.len() - 1);
-    let mut state = with_root(domain, dc, config, root)?;
+    let mut state = with_root(domain, dc, config, root, sealing)?;
     if let Some(root_key) = &given.root_key {
         let what = format!("certificate {}", given.chain.len());
         let key = fitting(THE_ROOTS_KEY, root_key, &what, root)?;
@@ -168,7 +168,7 @@ fn of_a_root(
         return Err(CaError::input(THE_ROOTS_KEY, reason));
     }
     let key = fitting(KEY, &given.key, "certificate 1", root)?;
-    let mut state = with_root(domain, dc, config, root)?;
+    let mut state = with_root(domain, dc, config, root, sealing)?;
     seal_root(&mut state, &key, sealing)?;
     let state = renew_intermediate(&state, sealing, now)?;
     works(&state, sealing, now)?;
@@ -180,6 +180,7 @@ fn with_root(
     dc: &str,
     config: CaConfig,
     root: &CertificateDer<'_>,
+    sealing: &SealingKey,
 ) -> Result<CaState, CaError> {
     Ok(CaState {
         provider: BUILT_IN.to_owned(),
@@ -194,6 +195,7 @@ fn with_root(
         },
         rotation: None,
         reissue_seconds: 0,
+        sealing: sealing.sealed_with(),
     })
 }
 

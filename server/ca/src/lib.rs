@@ -25,6 +25,7 @@ pub mod cluster;
 mod error;
 mod import;
 mod key;
+mod keyring;
 pub mod rotation;
 mod seal;
 mod state;
@@ -41,6 +42,7 @@ pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
 pub use error::CaError;
 pub use import::{Import, import};
 pub use key::{KeyType, SecretPem};
+pub use keyring::{Keyring, SealBy, SealedWith, SealingOptions, TransitPlace, Wrapped, reseal};
 pub use rotation::Rotation;
 pub use seal::{SealError, Sealed, SealingKey};
 pub use state::{
@@ -49,5 +51,5 @@ pub use state::{
 };
 pub use vault::{
     Vault, VaultAuth, VaultFailures, VaultHealth, VaultLeaves, VaultOptions, VaultState,
-    create_in_vault, renew_in_vault, vault_policy,
+    create_in_vault, renew_in_vault, transit_policy, vault_policy,
 };

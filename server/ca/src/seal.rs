@@ -19,6 +19,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::keyring::{SealedWith, Wrapped};
+
 /// The version of the envelope that is written: AES-256-GCM, 96-bit random nonce.
 const VERSION: u32 = 1;
 const KEY_LEN: usize = 32;
@@ -77,6 +79,17 @@ pub enum SealError {
         /// The id of the key that we have.
         have: String,
     },
+    /// Vault has not opened the key yet.
+    #[error(
+        "the CA's keys are sealed with a key that Vault's transit engine opens ({place}), and it \
+         has not: {reason}; it is asked again"
+    )]
+    Closed {
+        /// The engine's mount and key.
+        place: String,
+        /// What Vault said, or what kept us from asking.
+        reason: String,
+    },
     /// The envelope is of a newer kind.
     #[error("{what} is in an envelope of version {version}, newer than this program knows")]
     Version {
@@ -113,6 +126,8 @@ pub struct Sealed {
 pub struct SealingKey {
     bytes: Zeroizing<[u8; KEY_LEN]>,
     id: String,
+    /// How it stands in the state, where Vault opens it.
+    wrapped: Option<Wrapped>,
 }
 
 impl SealingKey {
@@ -231,6 +246,31 @@ impl SealingKey {
         Self {
             id: id.collect(),
             bytes,
+            wrapped: None,
+        }
+    }
+
+    /// A data key that Vault has opened.
+    pub(crate) fn of_vault(bytes: &[u8], wrapped: Wrapped) -> Option<Self> {
+        let right: &[u8; KEY_LEN] = bytes.try_into().ok()?;
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        bytes.copy_from_slice(right);
+        Some(Self {
+            wrapped: Some(wrapped),
+            ..Self::new(bytes)
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// What a state says that is sealed with it.
+    #[must_use]
+    pub fn sealed_with(&self) -> SealedWith {
+        SealedWith {
+            id: self.id.clone(),
+            transit: self.wrapped.clone(),
         }
     }
 

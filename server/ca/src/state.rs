@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CaError;
 use crate::key::KeyType;
+use crate::keyring::SealedWith;
 use crate::rotation::Rotation;
 use crate::seal::Sealed;
 use crate::x509;
@@ -54,6 +55,9 @@ pub struct CaState {
     /// Within how many seconds leaves of other roots than the active one are to be replaced.
     #[serde(default)]
     pub reissue_seconds: u64,
+    /// What all private keys here are sealed with.
+    #[serde(default)]
+    pub sealing: SealedWith,
 }
 
 impl CaState {

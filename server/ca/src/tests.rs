@@ -6,6 +6,7 @@
 mod builtin;
 mod cluster;
 mod import;
+mod keyring;
 mod malformed;
 mod rotation;
 mod seal;

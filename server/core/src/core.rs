@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesh_ca::SealingKey;
 use mesh_model::Version;
 use mesh_nomad::Servers;
 use mesh_raft::{Peer, RaftNode};
@@ -32,7 +31,6 @@ pub(crate) struct Core {
     pub(crate) raft: RaftNode,
     /// Each version of the state.
     pub(crate) versions: watch::Receiver<Version>,
-    pub(crate) sealing: Arc<SealingKey>,
     pub(crate) ca: Ca,
     pub(crate) facts: Facts,
     pub(crate) registry: Registry,

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     pub(crate) ca_roots: IntGauge,
     pub(crate) ca_rotating: IntGauge,
     pub(crate) ca_sign_seconds: Histogram,
+    /// 1: this server has the key that opens the CA's keys.
+    pub(crate) ca_opens: IntGauge,
     /// Nothing where this server has no Vault.
     pub(crate) ca_vault_up: IntGaugeVec,
     pub(crate) ca_vault_token_seconds: IntGaugeVec,
@@ -75,6 +77,10 @@ impl Metrics {
             )?,
             ca_roots: make.gauge("ca_roots", "Roots that the mesh trusts")?,
             ca_rotating: make.gauge("ca_rotating", "1: a change of the root waits for proxies")?,
+            ca_opens: make.gauge(
+                "ca_opens",
+                "1: this server has the key that the CA's private keys are sealed with",
+            )?,
             ca_sign_seconds: make.histogram("ca_sign_seconds", "Time for a leaf to be signed")?,
             ca_vault_up: make.gauges(
                 "ca_vault_up",

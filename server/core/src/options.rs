@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_ca::{CaConfig, KeyType, SealingKey, VaultAuth, VaultOptions, VaultPlace};
+use mesh_ca::{
+    CaConfig, KeyType, SealBy, SealingKey, SealingOptions, TransitPlace, VaultAuth, VaultOptions,
+    VaultPlace,
+};
 use mesh_model::Action;
 use mesh_model::config::{
     self as model, CaImport, CaKeyType, CaProvider, NomadConfig, ServerConfig,
@@ -37,8 +40,8 @@ pub struct ServerOptions {
     pub nomad: NomadConfig,
     /// The cluster's certificates.
     pub tls: Arc<ClusterTls>,
-    /// What opens the CA's keys.
-    pub sealing: Arc<SealingKey>,
+    /// What seals and opens the CA's keys.
+    pub sealing: SealingOptions,
     /// What the CA is to be: in Vault where it says where in Vault, else built in.
     pub ca: CaConfig,
     /// What a new mesh takes over in place of a CA of its own.
@@ -181,7 +184,7 @@ impl ServerOptions {
         config: &ServerConfig,
         host: &str,
         tls: Arc<ClusterTls>,
-        sealing: Arc<SealingKey>,
+        sealing: Vec<Arc<SealingKey>>,
     ) -> Self {
         let formation = match (config.bootstrap, config.bootstrap_expect) {
             (true, _) => Formation::Bootstrap,
@@ -234,13 +237,30 @@ impl ServerOptions {
                 instances_per_agent: limits.instances_per_agent as usize,
                 sign_per_second: config.ca.sign_per_second,
             },
-            ..Self::loopback(name, tls, sealing)
+            sealing: SealingOptions {
+                files: sealing,
+                transit: config.sealing.transit.as_ref().map(|transit| TransitPlace {
+                    mount: transit.mount.clone(),
+                    key: transit.key.clone(),
+                }),
+                by: match config.sealing.transit_first {
+                    true => SealBy::Transit,
+                    false => SealBy::File,
+                },
+            },
+            ..Self::alone(name, tls)
         }
     }
 
     /// A server alone on free loopback ports, with nothing kept: for `meshctl
     /// dev` and tests. Change what should be different.
     pub fn loopback(name: &str, tls: Arc<ClusterTls>, sealing: Arc<SealingKey>) -> Self {
+        let mut options = Self::alone(name, tls);
+        options.sealing.files.push(sealing);
+        options
+    }
+
+    fn alone(name: &str, tls: Arc<ClusterTls>) -> Self {
         let any = || Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0)));
         Self {
             name: name.to_owned(),
@@ -252,7 +272,7 @@ impl ServerOptions {
             retry_join: Vec::new(),
             nomad: NomadConfig::default(),
             tls,
-            sealing,
+            sealing: SealingOptions::default(),
             ca: CaConfig::default(),
             import: None,
             allow_short_ttl: false,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_ca::Vault;
+use mesh_ca::{Keyring, Vault};
 use mesh_nomad::Servers;
 use mesh_raft::grpc::{GrpcTransport, RaftService};
 use mesh_raft::{Peer, RaftConfig, RaftNode};
@@ -111,12 +111,11 @@ impl Server {
             raft,
             versions,
             ca: Ca::new(
-                options.sealing.clone(),
+                Keyring::new(options.sealing, vault.clone()),
                 vault.clone(),
                 &options.clock,
                 settings.limits.sign_per_second,
             ),
-            sealing: options.sealing,
             options: settings,
             local: options.local,
             facts: Default::default(),
@@ -136,6 +135,7 @@ impl Server {
         tasks.spawn(crate::ca::keep(core.clone()));
         tasks.spawn(crate::local::keep(core.clone()));
         tasks.spawn(crate::ca::record(core.clone()));
+        tasks.spawn(crate::ca::reseal::keep_open(core.clone()));
         if let Some(vault) = vault {
             let stop = core.stop.clone();
             tasks.spawn(async move {

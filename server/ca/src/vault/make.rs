@@ -62,6 +62,7 @@ pub async fn create_in_vault(
         config,
         rotation: None,
         reissue_seconds: 0,
+        sealing: sealing.sealed_with(),
     };
     with_intermediate(vault, &state, above, sealing).await
 }

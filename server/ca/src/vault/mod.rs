@@ -22,6 +22,7 @@ mod leaves;
 mod login;
 mod make;
 mod policy;
+mod transit;
 mod words;
 
 use std::fmt;
@@ -38,7 +39,7 @@ use vaultrs::error::ClientError;
 pub use health::{VaultFailures, VaultHealth, VaultState};
 pub use leaves::VaultLeaves;
 pub use make::{create_in_vault, renew_in_vault};
-pub use policy::vault_policy;
+pub use policy::{transit_policy, vault_policy};
 
 use crate::authority::AuthorityError;
 use connection::Connection;

@@ -1,6 +1,22 @@
 //! What our token must be allowed in Vault, and nothing more.
 
+use crate::keyring::TransitPlace;
 use crate::state::{LeafSigning, VaultPlace};
+
+/// The rules for sealing with a key of the transit engine, to be added to a policy.
+#[must_use]
+pub fn transit_policy(place: &TransitPlace) -> String {
+    let (mount, key) = (&place.mount, &place.key);
+    let rules = [
+        Rule::new(
+            "the key that seals the CA's keys is wrapped, and opened",
+            format!("{mount}/encrypt/{key}"),
+            "update",
+        ),
+        Rule::new("", format!("{mount}/decrypt/{key}"), "update"),
+    ];
+    rules.iter().map(Rule::hcl).collect()
+}
 
 /// The policy for a CA at this place, as HCL for `vault policy write`. With `managed` the mounts
 /// and the root may be made; without, they must be there, with a root.

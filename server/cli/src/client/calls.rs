@@ -219,14 +219,15 @@ impl Client {
         self.ask(Method::PUT, question).await
     }
 
-    /// Has a CA taken over.
-    pub(crate) async fn import_ca(
+    /// Has a CA taken over, or its keys sealed with another key.
+    pub(crate) async fn change_ca(
         &self,
+        name: &'static str,
         body: Value,
         cas: Option<u64>,
         dry_run: bool,
     ) -> Result<Answer<Value>, CliError> {
-        let question = Question::to(&["v1", "ca", "import"])
+        let question = Question::to(&["v1", "ca", name])
             .maybe("cas", cas)
             .maybe("dry_run", dry_run.then_some(true))
             .wait(MAKING)

@@ -26,6 +26,7 @@ pub(crate) enum CaCommand {
     Config(CaConfigCommand),
     Rotate(RotateArgs),
     Import(ImportArgs),
+    Reseal(ResealArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +122,29 @@ pub(crate) struct ImportArgs {
     connection: Connection,
 }
 
+/// Seal the CA's private keys with another key
+///
+/// With the first key file of the server that is asked, or with a key that
+/// Vault's transit engine opens. First every server is asked whether it can open
+/// what would be written; where one cannot, nothing is changed.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ResealArgs {
+    /// file or transit
+    #[arg(long, value_name = "KIND")]
+    to: String,
+    /// Only when the CA has not changed since this index
+    #[arg(long, value_name = "INDEX")]
+    cas: Option<u64>,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RootsArgs {
     /// Print the certificates themselves
@@ -165,6 +189,9 @@ pub(crate) struct VaultPolicyArgs {
     /// The mounts and the root are there already: they need not be made
     #[arg(long)]
     existing: bool,
+    /// What sealing needs, too; of the configuration, or of transit/meshctl
+    #[arg(long)]
+    transit: bool,
 }
 
 pub(crate) async fn run(command: &CaCommand, console: &mut Console<'_>) -> Result<u8, CliError> {
@@ -176,6 +203,7 @@ pub(crate) async fn run(command: &CaCommand, console: &mut Console<'_>) -> Resul
         CaCommand::Config(CaConfigCommand::Write(args)) => config_write(args, console).await,
         CaCommand::Rotate(args) => rotate(args, console).await,
         CaCommand::Import(args) => import(args, console).await,
+        CaCommand::Reseal(args) => reseal(args, console).await,
     }
 }
 
@@ -232,6 +260,13 @@ async fn rotate(args: &RotateArgs, console: &mut Console<'_>) -> Result<u8, CliE
     changed(&json, args.dry_run, &args.output, console)
 }
 
+async fn reseal(args: &ResealArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
+    let client = Client::new(&args.connection, Freshness::default(), console)?;
+    let body = json!({"to": args.to});
+    let json = client.change_ca("reseal", body, args.cas, args.dry_run);
+    changed(&json.await?.json, args.dry_run, &args.output, console)
+}
+
 async fn import(args: &ImportArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
     let certificates = files::text(&args.cert, console)?;
     let key = files::text(&args.key, console)?;
@@ -245,7 +280,10 @@ async fn import(args: &ImportArgs, console: &mut Console<'_>) -> Result<u8, CliE
         "root_key": root_key.as_ref().map(|key| key.as_str()),
     });
     let client = Client::new(&args.connection, Freshness::default(), console)?;
-    let json = client.import_ca(body, args.cas, args.dry_run).await?.json;
+    let json = client
+        .change_ca("import", body, args.cas, args.dry_run)
+        .await?
+        .json;
     changed(&json, args.dry_run, &args.output, console)
 }
 
@@ -312,9 +350,17 @@ fn vault_policy(args: &VaultPolicyArgs, console: &mut Console<'_>) -> Result<u8,
             "`ca { vault { … } }` says where in Vault the CA is; or give the flags alone.",
         )
     })?;
-    console
-        .text(&mesh_ca::vault_policy(&vault, !args.existing))
-        .map(|()| 0)
+    let mut policy = mesh_ca::vault_policy(&vault, !args.existing);
+    if args.transit {
+        let usual = || ("transit".to_owned(), "meshctl".to_owned());
+        let place = config.sealing.transit.map(|one| (one.mount, one.key));
+        let (mount, key) = place.unwrap_or_else(usual);
+        policy.push_str(&mesh_ca::transit_policy(&mesh_ca::TransitPlace {
+            mount,
+            key,
+        }));
+    }
+    console.text(&policy).map(|()| 0)
 }
 
 async fn roots(args: &RootsArgs, console: &mut Console<'_>) -> Result<u8, CliError> {
@@ -355,6 +401,7 @@ async fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<u8, CliE
             field("Problem", text("problem")),
             field("Leaves signed by", text("leaf_signing")),
             field("Root's key", text("root_key")),
+            field("Sealed with", sealing(&json["sealing"])),
             field("Vault", vault(&json["vault"])),
             field("Vault says", shown(&json["vault"]["reason"])),
             field("Leaf lifetime", text("leaf_ttl")),
@@ -409,6 +456,23 @@ fn more(json: &Value, console: &mut Console<'_>) -> Result<(), CliError> {
         console.line(format!("  {proxy} on {node}: {}", shown(&one["reason"])))?;
     }
     Ok(())
+}
+
+/// What the keys are sealed with, on one line.
+fn sealing(json: &Value) -> String {
+    let text = |name: &str| json[name].as_str().unwrap_or_default();
+    if json.is_null() {
+        return String::new();
+    }
+    let opens = match json["opens"].as_bool().unwrap_or(false) {
+        true => "",
+        false => ", which this server cannot open",
+    };
+    let place = match text("transit") {
+        "" => String::new(),
+        place => format!(" of {place}"),
+    };
+    format!("{} key {}{place}{opens}", text("by"), text("key_id"))
 }
 
 /// How Vault does, on one line; empty where there is none.

@@ -167,7 +167,7 @@ async fn local(config: &ServerConfig) -> Result<Arc<LocalCatalog>, CliError> {
 
 fn options(config: &ServerConfig) -> Result<ServerOptions, CliError> {
     let tls = running::tls(config.tls.as_ref(), Role::Server)?;
-    let sealing = sealing(config.sealing_key_file.as_deref())?;
+    let sealing = sealing(config)?;
     folder(&config.data_dir)?;
     way_in(config)?;
     let mut options = ServerOptions::from_config(config, &host_name(), tls, sealing);
@@ -177,17 +177,22 @@ fn options(config: &ServerConfig) -> Result<ServerOptions, CliError> {
     Ok(options)
 }
 
-fn sealing(file: Option<&Path>) -> Result<Arc<SealingKey>, CliError> {
+fn sealing(config: &ServerConfig) -> Result<Vec<Arc<SealingKey>>, CliError> {
+    let others = &config.sealing.other_key_files;
+    let files = config.sealing_key_file.iter().chain(others);
     let advice = "`meshctl operator sealing-key create FILE` makes one; every server has the same.";
-    let Some(file) = file else {
+    if config.sealing_key_file.is_none() && config.sealing.transit.is_none() {
         return Err(CliError::refused(
             "there is no sealing_key_file: private keys are kept only sealed",
             advice,
         ));
+    }
+    let read = |file: &PathBuf| {
+        let key = SealingKey::from_file(file);
+        key.map(Arc::new)
+            .map_err(|error| CliError::refused(error, advice))
     };
-    let key = SealingKey::from_file(file);
-    key.map(Arc::new)
-        .map_err(|error| CliError::refused(error, advice))
+    files.map(read).collect()
 }
 
 fn folder(path: &Path) -> Result<(), CliError> {
@@ -268,8 +273,11 @@ mod tests {
     fn what_is_missing_is_named_with_what_makes_it() {
         let none = config("");
         assert!(refused(options(&none)).contains("tls cert create -server"));
-        assert!(refused(sealing(None)).contains("sealing-key create"));
-        assert!(refused(sealing(Some(Path::new("/nowhere/key")))).contains("/nowhere/key"));
+        assert!(refused(sealing(&config(""))).contains("sealing-key create"));
+        assert!(
+            refused(sealing(&config("sealing_key_file = \"/nowhere/key\"")))
+                .contains("/nowhere/key")
+        );
         assert!(refused(folder(Path::new("/proc/nowhere"))).contains("-data-dir"));
     }
 

@@ -16,8 +16,10 @@ use super::args::Args;
 use super::ca_settings;
 use super::error::ApiError;
 use super::route::{Access, Body, Call, Content, Reply, Route, Shape};
-use crate::ca::rotate::{Absent, Refused, Standing, Wish, change, differences, look};
+use crate::ca::reseal::seal_with;
+use crate::ca::rotate::{Absent, Plan, Refused, Standing, Wish, change, differences, look};
 use crate::ca::{read_state, warnings};
+use crate::core::Core;
 
 /// How long a new CA may take to be made, where Vault takes its time.
 const MAKING: Duration = Duration::from_secs(60);
@@ -85,6 +87,18 @@ pub(crate) fn routes() -> Vec<Route> {
         .query("cas", "Only when the CA's modify index is this")
         .query("dry_run", "Says what it would do, changes nothing"),
         Route::act(
+            Method::POST,
+            "/v1/ca/reseal",
+            "resealCa",
+            "Seals the CA's private keys with another key, once every server can open it",
+            Shape::One("CaChange"),
+            |call| seal_again(call).boxed(),
+        )
+        .body(Body::Json("CaSealing"))
+        .time_limit(MAKING)
+        .query("cas", "Only when the CA's modify index is this")
+        .query("dry_run", "Says what it would do, changes nothing"),
+        Route::act(
             Method::DELETE,
             "/v1/ca/rotation",
             "abortRotation",
@@ -112,7 +126,16 @@ async fn take_over(mut call: Call) -> Result<Reply, ApiError> {
 
 async fn rotate(call: Call, wish: Wish) -> Result<Reply, ApiError> {
     let (cas, dry_run) = (call.args.number("cas")?, call.args.flag("dry_run")?);
-    let plan = change(&call.core, wish, cas, dry_run).await;
+    answer(change(&call.core, wish, cas, dry_run).await)
+}
+
+async fn seal_again(call: Call) -> Result<Reply, ApiError> {
+    let (cas, dry_run) = (call.args.number("cas")?, call.args.flag("dry_run")?);
+    let by = ca_settings::sealing(&call.body).map_err(ApiError::invalid)?;
+    answer(seal_with(&call.core, by, cas, dry_run).await)
+}
+
+fn answer(plan: Result<Plan, Refused>) -> Result<Reply, ApiError> {
     let plan = plan.map_err(|refused| match refused {
         Refused::NoCa => ApiError::unavailable("not_ready", refused),
         Refused::Wrong(reason) => ApiError::new(StatusCode::CONFLICT, "conflict", reason),
@@ -217,6 +240,7 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         "roots": ca.map(|ca| roots_json(ca, standing.as_ref())),
         "leaf_signing": leaf_signing(ca),
         "root_key": ca.map(root_key),
+        "sealing": ca.map(|ca| sealing_json(&call.core, ca)),
         "vault": call.core.ca.vault.as_ref().map(|vault| vault_json(&vault.health())),
         "root_not_after": ca.and_then(CaState::active_root).map(|root| time_text(root.not_after)),
         "intermediate_not_after": intermediate.map(|one| time_text(one.not_after)),
@@ -242,6 +266,19 @@ fn roots_json(ca: &CaState, standing: Option<&Standing>) -> Vec<Value> {
         })
     };
     ca.roots.iter().map(root).collect()
+}
+
+/// What the private keys are sealed with, and whether this server can open them.
+fn sealing_json(core: &Core, ca: &CaState) -> Value {
+    let transit = ca.sealing.transit.as_ref();
+    let problem = core.ca.keyring.of(ca).err();
+    json!({
+        "by": ca.sealing.by().as_str(),
+        "key_id": ca.sealing.id,
+        "transit": transit.map(|one| format!("{}/{}", one.mount, one.key)),
+        "opens": problem.is_none(),
+        "problem": problem.map(|error| error.to_string()),
+    })
 }
 
 /// Where the private key of the root is.

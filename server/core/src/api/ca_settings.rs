@@ -1,7 +1,7 @@
 //! The CA's settings as the API has them, with names and units as in the configuration.
 
 use bytes::Bytes;
-use mesh_ca::{BUILT_IN, CaConfig, Import, KeyType, LeafSigning, VAULT, VaultPlace};
+use mesh_ca::{BUILT_IN, CaConfig, Import, KeyType, LeafSigning, SealBy, VAULT, VaultPlace};
 use mesh_model::Duration;
 use mesh_model::config::check_leaf_ttl;
 use serde::Deserialize;
@@ -68,6 +68,18 @@ pub(super) fn import(body: Bytes) -> Result<Import, String> {
     let root_key = root_key.as_ref().map(|key| key.as_bytes());
     Import::from_pem(given.certificates.as_bytes(), key.as_bytes(), root_key)
         .map_err(|error| error.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct To {
+    to: SealBy,
+}
+
+/// Reads what is to seal.
+pub(super) fn sealing(body: &[u8]) -> Result<SealBy, String> {
+    let to: To = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    Ok(to.to)
 }
 
 /// Reads settings. `short`: leaves may live for seconds.

@@ -502,12 +502,17 @@ fn authority() -> Value {
         "CaImport": object(&["certificates", "key"], json!({
             "certificates": text(), "key": text(), "root_key": or_null(text()),
         })),
+        "CaSealing": object(&["to"], json!({"to": words(&["file", "transit"])})),
         "CaStatus": object(&["provider", "ready", "problem"], json!({
             "provider": or_null(text()), "ready": boolean(), "problem": or_null(text()),
             "leaf_ttl": or_null(of("Duration")), "root_not_after": or_null(time()),
             "intermediate_not_after": or_null(time()),
             "leaf_signing": or_null(words(&["vault", "cluster"])),
             "root_key": or_null(words(&["sealed", "vault", "elsewhere"])),
+            "sealing": or_null(object(&["by", "key_id", "opens", "problem"], json!({
+                "by": words(&["file", "transit"]), "key_id": text(), "transit": or_null(text()),
+                "opens": boolean(), "problem": or_null(text()),
+            }))),
             "warnings": list(text()), "configured_otherwise": list(text()),
             "rotation": or_null(object(&["to", "proxies", "trusting", "waits", "waiting"], json!({
                 "to": text(), "provider": text(), "began": time(), "proxies": number(),

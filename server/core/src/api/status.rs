@@ -147,6 +147,7 @@ fn refresh(core: &Core) {
         metrics.ca_intermediate_expiry.set(number(intermediate));
         metrics.ca_roots.set(ca.roots.len() as i64);
         metrics.ca_rotating.set(ca.rotation.is_some().into());
+        metrics.ca_opens.set(core.ca.keyring.of(ca).is_ok().into());
     }
     if let Some(vault) = &core.ca.vault {
         vault_metrics(metrics, &vault.health());

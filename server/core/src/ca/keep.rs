@@ -218,10 +218,11 @@ async fn due(core: &Core, state: &State) -> Result<Option<(CaState, u64)>, Strin
         return Ok(None);
     };
     let now = UNIX_EPOCH + Duration::from_millis(core.clock.unix_millis());
-    let sealing = &core.sealing;
+    let keyring = &core.ca.keyring;
     let text = |error: CaError| error.to_string();
     let wanted = &core.options.ca;
     let Some(row) = state.ca() else {
+        let sealing = &*keyring.fresh(keyring.by()).await.map_err(text)?;
         let cluster = &cluster.value;
         let domain = cluster.trust_domain.parse();
         let domain = domain.map_err(|error| format!("trust domain: {error}"))?;
@@ -243,6 +244,7 @@ async fn due(core: &Core, state: &State) -> Result<Option<(CaState, u64)>, Strin
     let ca = read_state(&row.value)?;
     if let Some(why) = renewal_due(&ca, now) {
         tracing::info!(%why, "a new intermediate is made");
+        let sealing = &*keyring.open(&ca.sealing).await.map_err(text)?;
         let renewed = match ca.config.vault {
             None => renew_intermediate(&ca, sealing, now),
             Some(_) => renew_in_vault(vault(core)?, &ca, sealing).await,

@@ -8,6 +8,7 @@ mod keep;
 mod rate;
 mod record;
 pub(crate) mod revoke;
+pub(crate) mod reseal;
 pub(crate) mod rotate;
 mod sign;
 
@@ -18,7 +19,7 @@ pub(crate) use sign::{SignFailure, sign, spiffe_id};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mesh_ca::{Authority, BuiltIn, CaError, CaState, SealingKey, VAULT, Vault, VaultLeaves};
+use mesh_ca::{Authority, BuiltIn, CaError, CaState, Keyring, VAULT, Vault, VaultLeaves};
 use mesh_state::State;
 use tokio::sync::Semaphore;
 
@@ -30,7 +31,7 @@ const AT_ONCE: usize = 16;
 
 /// See the module.
 pub(crate) struct Ca {
-    sealing: Arc<SealingKey>,
+    pub(crate) keyring: Keyring,
     /// Vault, where this server's configuration says how it is reached.
     pub(crate) vault: Option<Arc<Vault>>,
     clock: mesh_ca::Clock,
@@ -46,8 +47,9 @@ pub(crate) struct Ca {
 /// The CA of a state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Opening {
-    /// The epoch and the modify index of the row that it is of; 0: no row.
-    of: (String, u64),
+    /// The epoch and the modify index of the row that it is of, 0: no row; and how many keys Vault
+    /// had opened.
+    of: (String, u64, usize),
     /// What the row says.
     pub(crate) state: Option<Arc<CaState>>,
     /// What signs.
@@ -58,13 +60,13 @@ pub(crate) struct Opening {
 
 impl Ca {
     pub(crate) fn new(
-        sealing: Arc<SealingKey>,
+        keyring: Keyring,
         vault: Option<Arc<Vault>>,
         clock: &Arc<dyn Clock>,
         per_second: u32,
     ) -> Self {
         Self {
-            sealing,
+            keyring,
             vault,
             clock: for_ca(clock),
             open: Mutex::default(),
@@ -78,7 +80,8 @@ impl Ca {
     /// The CA of this state.
     pub(crate) fn of(&self, state: &State) -> Arc<Opening> {
         let row = state.ca();
-        let of = (state.version().epoch, row.map_or(0, |row| row.modify_index));
+        let index = row.map_or(0, |row| row.modify_index);
+        let of = (state.version().epoch, index, self.keyring.opened());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.of != of {
             *open = Arc::new(self.read(of, row.map(|row| &row.value)));
@@ -107,7 +110,7 @@ impl Ca {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(opening);
     }
 
-    fn read(&self, of: (String, u64), value: Option<&serde_json::Value>) -> Opening {
+    fn read(&self, of: (String, u64, usize), value: Option<&serde_json::Value>) -> Opening {
         let mut opening = Opening {
             of,
             ..Opening::default()
@@ -137,7 +140,11 @@ impl Ca {
         let intermediate = state.intermediate.as_ref();
         let in_vault = intermediate.is_some_and(|one| one.key.is_none());
         if state.provider != VAULT || !in_vault {
-            let open = BuiltIn::open(state, &self.sealing, self.clock.clone());
+            let sealing = self
+                .keyring
+                .of(state)
+                .map_err(|error| format!("ca: {error}"))?;
+            let open = BuiltIn::open(state, &sealing, self.clock.clone());
             return Ok(Arc::new(open.map_err(text)?));
         }
         let vault = self.vault.clone().ok_or_else(no_vault)?;

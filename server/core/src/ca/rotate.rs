@@ -55,7 +55,7 @@ pub(crate) enum Wish {
 }
 
 /// What a wish comes to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Plan {
     /// What is changed, for people.
     pub(crate) changes: Vec<String>,
@@ -151,7 +151,9 @@ async fn take_over(
     let wrong = |error: CaError| Refused::Wrong(error.to_string());
     rotation::idle(ca).map_err(wrong)?;
     let domain = ca.domain().map_err(|e| Refused::Failed(e.to_string()))?;
-    let (sealing, config) = (&core.sealing, ca.config.clone());
+    let sealing = core.ca.keyring.open(&ca.sealing).await;
+    let sealing = &*sealing.map_err(|e| Refused::Failed(e.to_string()))?;
+    let config = ca.config.clone();
     let next = import(&domain, &ca.dc, config, given, sealing, now(core)).map_err(wrong)?;
     plan.changes = differences(&ca.config, &next.config);
     let (Some(root), Some(intermediate)) = (next.active_root(), &next.intermediate) else {
@@ -193,7 +195,7 @@ async fn take_over(
     finish(core, plan, next, cas, dry_run).await
 }
 
-async fn finish(
+pub(crate) async fn finish(
     core: &Core,
     mut plan: Plan,
     next: CaState,
@@ -243,7 +245,8 @@ async fn all_reach_vault(core: &Core) -> Result<(), String> {
 async fn make(core: &Core, ca: &CaState, config: CaConfig) -> Result<CaState, Refused> {
     let failed = |error: CaError| Refused::Failed(error.to_string());
     let domain = ca.domain().map_err(|e| Refused::Failed(e.to_string()))?;
-    let (sealing, now) = (&core.sealing, now(core));
+    let sealing = &*core.ca.keyring.open(&ca.sealing).await.map_err(failed)?;
+    let now = now(core);
     // Where the place stays, the root that is there is the one to leave.
     let path = |config: &CaConfig| Some(config.vault.as_ref()?.root_pki_path.clone());
     let stays = path(&ca.config) == path(&config);

@@ -14,6 +14,8 @@ use mesh_tls::{ClusterTls, Expect, Role};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+/// How long a server may take to ask Vault.
+const OPEN: Duration = Duration::from_secs(20);
 /// How long a call may take.
 const LIMIT: Duration = Duration::from_secs(3);
 /// How long a join may take: the newcomer catches up first.
@@ -57,6 +59,16 @@ impl PeerClients {
             client.identify(wire::IdentifyRequest {}).await
         };
         Ok(limited(LIMIT, call).await?.into_inner())
+    }
+
+    /// Whether the server at an address can open what a sealing key seals.
+    pub(crate) async fn can_open(
+        &self,
+        address: &str,
+        request: wire::CanOpenRequest,
+    ) -> Result<wire::CanOpenResponse, Status> {
+        let call = async move { self.client(address)?.can_open(request).await };
+        Ok(limited(OPEN, call).await?.into_inner())
     }
 
     /// Asks a server of a cluster to take this one in.

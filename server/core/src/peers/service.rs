@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_ca::{SealedWith, Wrapped};
 use mesh_proto::servers::v1 as wire;
 use mesh_proto::servers::v1::peers_server::{Peers, PeersServer};
 use mesh_raft::grpc::Authorize;
@@ -114,6 +115,30 @@ impl Peers for PeerService {
     ) -> Result<Response<wire::IdentifyResponse>, Status> {
         certified(&request, Role::Server)?;
         Ok(Response::new(crate::bootstrap::identity(&self.0).await))
+    }
+
+    async fn can_open(
+        &self,
+        request: Request<wire::CanOpenRequest>,
+    ) -> Result<Response<wire::CanOpenResponse>, Status> {
+        certified(&request, Role::Server)?;
+        let request = request.into_inner();
+        let wrapped = (!request.data_key.is_empty()).then_some(Wrapped {
+            mount: request.mount,
+            key: request.key,
+            data_key: request.data_key,
+        });
+        let with = SealedWith {
+            id: request.key_id,
+            transit: wrapped,
+        };
+        let opened = self.0.ca.keyring.open(&with).await;
+        Ok(Response::new(wire::CanOpenResponse {
+            problem: opened
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default(),
+        }))
     }
 
     async fn join(

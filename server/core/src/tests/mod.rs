@@ -21,5 +21,6 @@ mod restore;
 mod revoke;
 mod rotation;
 mod schema;
+mod sealing;
 mod sign;
 mod streams;

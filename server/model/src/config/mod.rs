@@ -16,7 +16,8 @@ use std::path::PathBuf;
 pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig};
 pub use nomad::NomadConfig;
 pub use server::{
-    CaConfig, CaImport, CaKeyType, CaProvider, ServerConfig, ServerLimits, check_leaf_ttl,
+    CaConfig, CaImport, CaKeyType, CaProvider, SealingConfig, ServerConfig, ServerLimits,
+    TransitConfig, check_leaf_ttl,
 };
 pub use vault::{LeafSigning, VaultAuth, VaultConfig, is_vault_mount};
 

@@ -43,6 +43,8 @@ pub struct ServerConfig {
     /// The key that seals private keys in the state. Default: none, which only
     /// `meshctl dev` takes.
     pub sealing_key_file: Option<PathBuf>,
+    /// What else seals and opens them.
+    pub sealing: SealingConfig,
     /// Its certificate. Default: none, which only loopback addresses take.
     pub tls: Option<TlsFiles>,
     /// The mesh's own CA.
@@ -182,6 +184,60 @@ impl Default for CaConfig {
     }
 }
 
+/// The `sealing` block: keys beside `sealing_key_file`, and which one seals a new mesh's keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SealingConfig {
+    /// Files of keys that open what is sealed with them, and seal nothing. Default: none.
+    pub other_key_files: Vec<PathBuf>,
+    /// A key of Vault's transit engine. Default: none.
+    pub transit: Option<TransitConfig>,
+    /// Whether `type` is `transit`: that key seals the CA of a new mesh. Default: `file`.
+    pub transit_first: bool,
+}
+
+/// The `transit` block of `sealing`. How Vault is reached says the `vault` block of `ca`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransitConfig {
+    /// Where the engine is mounted. Default `transit`.
+    pub mount: String,
+    /// The key. Default `meshctl`.
+    pub key: String,
+}
+
+impl SealingConfig {
+    fn read(&mut self, mut fields: Fields<'_>) {
+        set(
+            &mut self.transit_first,
+            fields.word("type", &["file", "transit"], |text| match text {
+                "file" => Some(false),
+                "transit" => Some(true),
+                _ => None,
+            }),
+        );
+        let files = fields.strings("other_key_files");
+        if !files.is_empty() {
+            self.other_key_files = files.into_iter().map(PathBuf::from).collect();
+        }
+        if let Some(mut inner) = fields.block("transit") {
+            let transit = self.transit.get_or_insert_with(|| TransitConfig {
+                mount: "transit".to_owned(),
+                key: "meshctl".to_owned(),
+            });
+            set(&mut transit.mount, inner.parsed("mount", vault_path));
+            set(&mut transit.key, inner.parsed("key", vault_path));
+            inner.finish();
+        }
+        fields.finish();
+    }
+}
+
+fn vault_path(text: &str) -> Result<String, &'static str> {
+    match super::is_vault_mount(text) {
+        true => Ok(text.to_owned()),
+        false => Err("must be a path such as `transit`, without a slash at its ends"),
+    }
+}
+
 /// The `limits` block of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -221,6 +277,7 @@ impl Default for ServerConfig {
             http_addr: None,
             grpc_addr: None,
             sealing_key_file: None,
+            sealing: SealingConfig::default(),
             tls: None,
             ca: CaConfig::default(),
             default_intention: Action::Deny,
@@ -289,6 +346,9 @@ impl Readable for ServerConfig {
         some(&mut self.http_addr, fields.address("http_addr", HTTP_PORT));
         some(&mut self.grpc_addr, fields.address("grpc_addr", GRPC_PORT));
         some(&mut self.sealing_key_file, path(fields, "sealing_key_file"));
+        if let Some(inner) = fields.block("sealing") {
+            self.sealing.read(inner);
+        }
         tls(&mut self.tls, fields);
         if let Some(inner) = fields.block("ca") {
             self.ca.read(inner);
@@ -356,6 +416,16 @@ impl Readable for ServerConfig {
             let message = "ca: provider is \"vault\", and there is no `vault` block that says where \
                            it is";
             wrong.push(("ca", message.to_owned()));
+        }
+        if self.sealing.transit_first && self.sealing.transit.is_none() {
+            let message = "sealing: type is \"transit\", and there is no `transit` block that says \
+                           which key";
+            wrong.push(("sealing", message.to_owned()));
+        }
+        if self.sealing.transit.is_some() && ca.vault.is_none() {
+            let message = "sealing: transit: `ca` has no `vault` block, which says how Vault is \
+                           reached; it may stand there with provider = \"built_in\" too";
+            wrong.push(("sealing", message.to_owned()));
         }
         if let Some(import) = &ca.import {
             if ca.provider != CaProvider::BuiltIn {
