@@ -20,7 +20,7 @@ use crate::error::CaError;
 use crate::key::CaKey;
 use crate::seal::SealingKey;
 use crate::state::{
-    BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry, VAULT, short,
+    AWS_PCA, BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry, VAULT, short,
 };
 use crate::x509::{self, END_OF_TIME, Validity};
 
@@ -149,7 +149,7 @@ impl fmt::Display for Renewal {
 /// build does not know, nor where nobody here can make one ([`CaState::renews`]).
 #[must_use]
 pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
-    if ![BUILT_IN, VAULT].contains(&state.provider.as_str()) {
+    if ![BUILT_IN, VAULT, AWS_PCA].contains(&state.provider.as_str()) {
         return None;
     }
     let Some(intermediate) = &state.intermediate else {
@@ -195,7 +195,7 @@ pub fn renewal_due(state: &CaState, now: SystemTime) -> Option<Renewal> {
 }
 
 /// A CA whose intermediate's key is sealed in the state, open: it can sign. Any server can have it.
-/// The root may be the built-in one, or Vault's.
+/// The root may be the built-in one, Vault's, or one in AWS.
 pub struct BuiltIn {
     provider: &'static str,
     domain: TrustDomain,
@@ -219,7 +219,7 @@ impl BuiltIn {
     /// together. An intermediate that has expired is not an error here, so that a server can
     /// start and renew it; until then [`Authority::sign_leaf`] says so.
     pub fn open(state: &CaState, sealing: &SealingKey, clock: Clock) -> Result<Self, CaError> {
-        let known = [BUILT_IN, VAULT].into_iter();
+        let known = [BUILT_IN, VAULT, AWS_PCA].into_iter();
         let provider = known.into_iter().find(|known| *known == state.provider);
         let provider = provider.ok_or_else(|| {
             let reason = format!("{:?} is none that this server knows", state.provider);

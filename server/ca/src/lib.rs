@@ -2,8 +2,8 @@
 //!
 //! The control plane asks an [`Authority`] for two things: the roots that the mesh trusts, and a
 //! leaf for a public key. Who answers is the operator's choice: the built-in CA of this crate
-//! ([`create`], [`BuiltIn`]) or HashiCorp Vault ([`Vault`]), and later AWS Private CA. So the trait supposes the worst of
-//! them: an answer may be slow, refused, or asked for too often.
+//! ([`create`], [`BuiltIn`]), HashiCorp Vault ([`Vault`]) or AWS Private CA ([`AwsPca`]). So the trait
+//! supposes the worst of them: an answer may be slow, refused, or asked for too often.
 //!
 //! The built-in CA lives in the servers' replicated state, as a [`CaState`], so that any server
 //! can sign. Its private keys stand there, in the log and in snapshots only as [`Sealed`]
@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod aws;
 mod builtin;
 pub mod cluster;
 mod error;
@@ -38,6 +39,7 @@ mod tests;
 pub use authority::{
     Authority, AuthorityError, AuthorityStatus, Clock, DEFAULT_BACKDATE, IssuedLeaf, LeafRequest,
 };
+pub use aws::{AwsFailures, AwsHealth, AwsOptions, AwsPca, AwsState, create_in_aws, renew_in_aws};
 pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
 pub use error::CaError;
 pub use import::{Import, import};
@@ -46,8 +48,8 @@ pub use keyring::{Keyring, SealBy, SealedWith, SealingOptions, TransitPlace, Wra
 pub use rotation::Rotation;
 pub use seal::{SealError, Sealed, SealingKey};
 pub use state::{
-    BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry, VAULT, VaultPlace,
-    VaultRole,
+    AWS_PCA, AwsPlace, BUILT_IN, CaConfig, CaState, IntermediateEntry, LeafSigning, RootEntry,
+    VAULT, VaultPlace, VaultRole,
 };
 pub use vault::{
     Vault, VaultAuth, VaultFailures, VaultHealth, VaultLeaves, VaultOptions, VaultState,

@@ -23,6 +23,9 @@ pub const BUILT_IN: &str = "built_in";
 /// The provider's name of HashiCorp Vault, and of what speaks as it does.
 pub const VAULT: &str = "vault";
 
+/// The provider's name of AWS Private CA.
+pub const AWS_PCA: &str = "aws_pca";
+
 /// The shortest and the longest life of a leaf that a configuration can ask for.
 const LEAF_TTL: (u64, u64) = (1, 365 * DAY);
 pub(crate) const DAY: u64 = 24 * 3600;
@@ -30,7 +33,7 @@ pub(crate) const DAY: u64 = 24 * 3600;
 /// A CA of the mesh, as it is replicated. Private keys are sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaState {
-    /// Who signs: `built_in`, `vault`.
+    /// Who signs: `built_in`, `vault`, `aws_pca`.
     pub provider: String,
     /// The trust domain; never changes.
     pub trust_domain: String,
@@ -116,6 +119,17 @@ pub struct CaConfig {
     /// Where in Vault it is; only of a CA in Vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<VaultPlace>,
+    /// Which CA in AWS it is; only of one in AWS Private CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_pca: Option<AwsPlace>,
+}
+
+/// Which CA in AWS Private CA the mesh's is below. How a server reaches AWS is no part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwsPlace {
+    /// Its ARN.
+    pub existing_arn: String,
 }
 
 /// Where in Vault a CA is, and who signs its leaves. How a server reaches Vault is no part of it:
@@ -172,11 +186,22 @@ impl Default for CaConfig {
             root_ttl_seconds: 3653 * DAY,
             key_type: KeyType::default(),
             vault: None,
+            aws_pca: None,
         }
     }
 }
 
 impl CaConfig {
+    /// Who signs: `built_in`, `vault`, `aws_pca`.
+    #[must_use]
+    pub fn provider(&self) -> &'static str {
+        match (&self.vault, &self.aws_pca) {
+            (Some(_), _) => VAULT,
+            (None, Some(_)) => AWS_PCA,
+            (None, None) => BUILT_IN,
+        }
+    }
+
     /// How long a leaf lives: what is set, but at least a second and at most a year.
     #[must_use]
     pub fn leaf_ttl(&self) -> Duration {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod aws;
 mod builtin;
 mod cluster;
 mod import;

@@ -215,6 +215,7 @@ impl ServerOptions {
                     CaProvider::BuiltIn => None,
                     CaProvider::Vault => config.ca.vault.as_ref().map(vault_place),
                 },
+                aws_pca: None,
             },
             import: config.ca.import.clone(),
             allow_short_ttl: config.ca.allow_short_ttl,

@@ -354,6 +354,7 @@ fn a_configuration_without_sense_makes_no_panic() {
         root_ttl_seconds: u64::MAX,
         key_type: KeyType::EcP256,
         vault: None,
+        aws_pca: None,
     };
     let domain = "test.mesh".parse().unwrap();
     let (sealing, now) = (sealing(), SystemTime::now());

@@ -45,6 +45,7 @@ use crate::authority::AuthorityError;
 use connection::Connection;
 use login::Logins;
 use words::Trouble;
+pub(crate) use words::line;
 
 /// How long Vault may take for an answer.
 const ANSWER: Duration = Duration::from_secs(8);

@@ -101,7 +101,7 @@ fn said(error: &ClientError, took: Duration) -> String {
 }
 
 /// On one line, not without end, and without the counting of Go's errors.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let text = words.join(" ");
     let text = text.strip_prefix("1 error occurred: * ").unwrap_or(&text);

@@ -107,6 +107,7 @@ pub(super) fn read(bytes: &[u8], short: bool) -> Result<CaConfig, String> {
                 return Err("vault: is missing; it says where in Vault the CA is".to_owned());
             }
         },
+        aws_pca: None,
     };
     check_leaf_ttl(Duration::from_secs(config.leaf_ttl_seconds), short)?;
     let order = [
