@@ -40,7 +40,9 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::ServerError;
 pub use local::{Local, LocalChange};
 pub use mesh_raft::make_dir;
-pub use options::{ApiListener, Formation, Limits, Listen, ServerOptions, Timing, vault_place};
+pub use options::{
+    ApiListener, Formation, Limits, Listen, ServerOptions, Timing, aws_place, vault_place,
+};
 pub use server::{Addresses, Server};
 
 #[cfg(test)]

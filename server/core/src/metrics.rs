@@ -34,6 +34,10 @@ pub(crate) struct Metrics {
     pub(crate) ca_vault_token_seconds: IntGaugeVec,
     /// By kind: unavailable, limited, denied.
     pub(crate) ca_vault_failures: IntCounterVec,
+    /// Nothing where the CA is not in AWS.
+    pub(crate) ca_aws_up: IntGaugeVec,
+    /// By kind: unavailable, limited, denied.
+    pub(crate) ca_aws_failures: IntCounterVec,
     /// By state: alive, silent.
     pub(crate) nodes: IntGaugeVec,
     pub(crate) leases: IntGauge,
@@ -95,6 +99,16 @@ impl Metrics {
             ca_vault_failures: make.counters(
                 "ca_vault_failures_total",
                 "Requests to Vault that failed",
+                &["kind"],
+            )?,
+            ca_aws_up: make.gauges(
+                "ca_aws_up",
+                "1: AWS answers, and the CA there is active",
+                &["arn"],
+            )?,
+            ca_aws_failures: make.counters(
+                "ca_aws_failures_total",
+                "Requests to AWS Private CA that failed",
                 &["kind"],
             )?,
             nodes: make.gauges("nodes", "Nodes in the catalog", &["state"])?,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_ca::{
-    CaConfig, KeyType, SealBy, SealingKey, SealingOptions, TransitPlace, VaultAuth, VaultOptions,
-    VaultPlace,
+    AwsOptions, AwsPlace, CaConfig, KeyType, SealBy, SealingKey, SealingOptions, TransitPlace,
+    VaultAuth, VaultOptions, VaultPlace,
 };
 use mesh_model::Action;
 use mesh_model::config::{
@@ -42,7 +42,8 @@ pub struct ServerOptions {
     pub tls: Arc<ClusterTls>,
     /// What seals and opens the CA's keys.
     pub sealing: SealingOptions,
-    /// What the CA is to be: in Vault where it says where in Vault, else built in.
+    /// What the CA is to be: in Vault where it says where in Vault, below one in AWS where it says
+    /// which, else built in.
     pub ca: CaConfig,
     /// What a new mesh takes over in place of a CA of its own.
     pub import: Option<CaImport>,
@@ -50,6 +51,8 @@ pub struct ServerOptions {
     pub allow_short_ttl: bool,
     /// How this server reaches Vault; `None`: it does not.
     pub vault: Option<VaultOptions>,
+    /// How this server reaches AWS.
+    pub aws: AwsOptions,
     /// Where the HTTP API is served (8700).
     pub api: Vec<ApiListener>,
     /// Where servers and agents are served (8701).
@@ -212,14 +215,24 @@ impl ServerOptions {
                     CaKeyType::Rsa4096 => KeyType::Rsa4096,
                 },
                 vault: match config.ca.provider {
-                    CaProvider::BuiltIn => None,
+                    CaProvider::BuiltIn | CaProvider::AwsPca => None,
                     CaProvider::Vault => config.ca.vault.as_ref().map(vault_place),
                 },
-                aws_pca: None,
+                aws_pca: match config.ca.provider {
+                    CaProvider::BuiltIn | CaProvider::Vault => None,
+                    CaProvider::AwsPca => config.ca.aws_pca.as_ref().map(aws_place),
+                },
             },
             import: config.ca.import.clone(),
             allow_short_ttl: config.ca.allow_short_ttl,
             vault: config.ca.vault.as_ref().map(reach),
+            aws: AwsOptions {
+                endpoint: config
+                    .ca
+                    .aws_pca
+                    .as_ref()
+                    .and_then(|aws| aws.endpoint.clone()),
+            },
             api: vec![ApiListener {
                 listen: Listen::Address(config.http_address()),
                 tls: config.tls.is_some(),
@@ -278,6 +291,7 @@ impl ServerOptions {
             import: None,
             allow_short_ttl: false,
             vault: None,
+            aws: AwsOptions::default(),
             api: vec![ApiListener {
                 listen: any(),
                 tls: false,
@@ -303,6 +317,13 @@ pub fn vault_place(vault: &model::VaultConfig) -> VaultPlace {
             model::LeafSigning::Vault => mesh_ca::LeafSigning::Vault,
             model::LeafSigning::Cluster => mesh_ca::LeafSigning::Cluster,
         },
+    }
+}
+
+/// Which CA in AWS it is.
+pub fn aws_place(aws: &model::AwsConfig) -> AwsPlace {
+    AwsPlace {
+        existing_arn: aws.existing_arn.clone(),
     }
 }
 

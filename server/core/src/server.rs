@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_ca::{Keyring, Vault};
+use mesh_ca::{AwsPca, Keyring, Vault};
 use mesh_nomad::Servers;
 use mesh_raft::grpc::{GrpcTransport, RaftService};
 use mesh_raft::{Peer, RaftConfig, RaftNode};
@@ -113,6 +113,7 @@ impl Server {
             ca: Ca::new(
                 Keyring::new(options.sealing, vault.clone()),
                 vault.clone(),
+                AwsPca::new(options.aws),
                 &options.clock,
                 settings.limits.sign_per_second,
             ),
@@ -145,6 +146,15 @@ impl Server {
                 }
             });
         }
+        let keeping = core.clone();
+        tasks.spawn(async move {
+            let state = || keeping.ca.of(&keeping.store.state()).state.clone();
+            let arn = || crate::ca::arn(state()?.as_ref());
+            tokio::select! {
+                () = keeping.stop.cancelled() => {}
+                () = keeping.ca.aws.keep(arn) => {}
+            }
+        });
         tracing::info!(name = %core.me.name, id = core.me.id, ?addresses, "the server started");
         Ok(Self {
             core,
@@ -219,6 +229,9 @@ fn check(options: &ServerOptions) -> Result<(), ServerError> {
         .map(str::parse::<TrustDomain>);
     if let Some(Err(error)) = domain {
         return wrong("trust_domain", &error);
+    }
+    if options.ca.aws_pca.is_some() && !AwsPca::new(options.aws.clone()).is_built() {
+        return wrong("ca: provider is \"aws_pca\"", &AwsPca::not_built());
     }
     match options.formation {
         Formation::Expect(0) => wrong("bootstrap_expect", &"is 0; give the number of servers"),

@@ -3,9 +3,8 @@
 
 /// Keys and words of our files that the field knows and that we will have:
 /// refused by name, so that nobody looks for the mistake in their spelling.
-const LATER: [&str; 40] = [
+const LATER: [&str; 39] = [
     "access_logs",
-    "aws_pca",
     "case_insensitive",
     "circuit_breaker",
     "circuit_breaking",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use mesh_model::config::{CaProvider, ServerConfig};
-use mesh_server::vault_place;
+use mesh_server::{aws_place, vault_place};
 use serde_json::{Value, json};
 
 use super::files;
@@ -50,8 +50,9 @@ pub(crate) struct ConfigReadArgs {
 ///
 /// The file has a `ca` block, as a server's configuration has: the whole of the
 /// settings, where what is left out has its default. Another provider, or
-/// another root in Vault, is changed to step by step, while traffic flows. How a
-/// server reaches Vault is its own configuration's, and not written here.
+/// another root in Vault, or another CA in AWS, is changed to step by step, while
+/// traffic flows. How a server reaches Vault or AWS is its own configuration's, and
+/// not written here.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct ConfigWriteArgs {
@@ -225,6 +226,7 @@ async fn config_read(args: &ConfigReadArgs, console: &mut Console<'_>) -> Result
         field("Root at", place("root_pki_path")),
         field("Intermediate at", place("intermediate_pki_path")),
         field("Leaves signed by", place("leaf_signing")),
+        field("CA in AWS", shown(&json["aws_pca"]["existing_arn"])),
     ]);
     console.text(&fields).map(|()| 0)
 }
@@ -238,13 +240,20 @@ async fn config_write(args: &ConfigWriteArgs, console: &mut Console<'_>) -> Resu
         .vault
         .as_ref()
         .filter(|_| config.provider == CaProvider::Vault);
+    let aws = config.aws_pca.as_ref();
+    let aws = aws.filter(|_| config.provider == CaProvider::AwsPca);
     let body = json!({
-        "provider": if vault.is_some() { mesh_ca::VAULT } else { mesh_ca::BUILT_IN },
+        "provider": match config.provider {
+            CaProvider::BuiltIn => mesh_ca::BUILT_IN,
+            CaProvider::Vault => mesh_ca::VAULT,
+            CaProvider::AwsPca => mesh_ca::AWS_PCA,
+        },
         "leaf_ttl": config.leaf_ttl,
         "intermediate_ttl": config.intermediate_ttl,
         "root_ttl": config.root_ttl,
         "key_type": config.key_type.as_str(),
         "vault": vault.map(vault_place),
+        "aws_pca": aws.map(aws_place),
     });
     let client = Client::new(&args.connection, Freshness::default(), console)?;
     let json = client
@@ -404,6 +413,8 @@ async fn status(args: &StatusArgs, console: &mut Console<'_>) -> Result<u8, CliE
             field("Sealed with", sealing(&json["sealing"])),
             field("Vault", vault(&json["vault"])),
             field("Vault says", shown(&json["vault"]["reason"])),
+            field("AWS", aws(&json["aws_pca"])),
+            field("AWS says", shown(&json["aws_pca"]["reason"])),
             field("Leaf lifetime", text("leaf_ttl")),
             field("Root valid to", text("root_not_after")),
             field("Intermediate to", text("intermediate_not_after")),
@@ -473,6 +484,15 @@ fn sealing(json: &Value) -> String {
         place => format!(" of {place}"),
     };
     format!("{} key {}{place}{opens}", text("by"), text("key_id"))
+}
+
+/// How the CA in AWS does, on one line; empty where there is none.
+fn aws(json: &Value) -> String {
+    let text = |name: &str| json[name].as_str().unwrap_or_default();
+    match json.is_null() {
+        true => String::new(),
+        false => format!("{}, {}", text("state"), text("existing_arn")),
+    }
 }
 
 /// How Vault does, on one line; empty where there is none.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Method, StatusCode};
-use mesh_ca::{CaState, RootEntry, VaultHealth};
+use mesh_ca::{AwsHealth, CaState, RootEntry, VaultHealth};
 use mesh_state::{RowKey, State, WatchKey};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -206,7 +206,9 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         Some(ca) => Some(look(&call.core, &state, ca, &mut Absent::new()).await),
         None => None,
     };
-    let mut told = ca.map(|ca| warnings(ca, now)).unwrap_or_default();
+    let mut told = ca
+        .map(|ca| warnings(ca, call.core.ca.aws.is_built(), now))
+        .unwrap_or_default();
     if let Some(late) = standing
         .as_ref()
         .map(|one| one.late)
@@ -242,6 +244,7 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
         "root_key": ca.map(root_key),
         "sealing": ca.map(|ca| sealing_json(&call.core, ca)),
         "vault": call.core.ca.vault.as_ref().map(|vault| vault_json(&vault.health())),
+        "aws_pca": call.core.ca.aws.health().map(|health| aws_json(&health)),
         "root_not_after": ca.and_then(CaState::active_root).map(|root| time_text(root.not_after)),
         "intermediate_not_after": intermediate.map(|one| time_text(one.not_after)),
     })))
@@ -303,6 +306,15 @@ fn vault_json(health: &VaultHealth) -> Value {
         "reason": health.reason,
         "since": time_text(health.since),
         "token_seconds": health.token_seconds,
+    })
+}
+
+fn aws_json(health: &AwsHealth) -> Value {
+    json!({
+        "existing_arn": health.arn,
+        "state": health.state,
+        "reason": health.reason,
+        "since": time_text(health.since),
     })
 }
 

@@ -1,9 +1,9 @@
 //! The CA's settings as the API has them, with names and units as in the configuration.
 
 use bytes::Bytes;
-use mesh_ca::{BUILT_IN, CaConfig, Import, KeyType, LeafSigning, SealBy, VAULT, VaultPlace};
+use mesh_ca::{AwsPlace, CaConfig, Import, KeyType, LeafSigning, SealBy, VaultPlace};
 use mesh_model::Duration;
-use mesh_model::config::check_leaf_ttl;
+use mesh_model::config::{check_leaf_ttl, is_pca_arn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -19,6 +19,7 @@ struct Settings {
     #[serde(default)]
     key_type: KeyType,
     vault: Option<Place>,
+    aws_pca: Option<AwsPlace>,
 }
 
 #[derive(Default, Deserialize, PartialEq)]
@@ -27,6 +28,7 @@ enum Provider {
     #[default]
     BuiltIn,
     Vault,
+    AwsPca,
 }
 
 #[derive(Deserialize)]
@@ -96,8 +98,8 @@ pub(super) fn read(bytes: &[u8], short: bool) -> Result<CaConfig, String> {
         ),
         root_ttl_seconds: seconds(settings.root_ttl, usual.root_ttl_seconds),
         key_type: settings.key_type,
-        vault: match (settings.provider, settings.vault) {
-            (Provider::BuiltIn, _) => None,
+        vault: match (&settings.provider, settings.vault) {
+            (Provider::BuiltIn | Provider::AwsPca, _) => None,
             (Provider::Vault, Some(place)) => Some(VaultPlace {
                 root_pki_path: mount("root_pki_path", place.root_pki_path)?,
                 intermediate_pki_path: mount("intermediate_pki_path", place.intermediate_pki_path)?,
@@ -107,7 +109,16 @@ pub(super) fn read(bytes: &[u8], short: bool) -> Result<CaConfig, String> {
                 return Err("vault: is missing; it says where in Vault the CA is".to_owned());
             }
         },
-        aws_pca: None,
+        aws_pca: match (&settings.provider, settings.aws_pca) {
+            (Provider::BuiltIn | Provider::Vault, _) => None,
+            (Provider::AwsPca, Some(place)) if is_pca_arn(&place.existing_arn) => Some(place),
+            (Provider::AwsPca, Some(_)) => {
+                return Err("aws_pca: existing_arn: is not the ARN of a CA".to_owned());
+            }
+            (Provider::AwsPca, None) => {
+                return Err("aws_pca: is missing; it says which CA in AWS it is".to_owned());
+            }
+        },
     };
     check_leaf_ttl(Duration::from_secs(config.leaf_ttl_seconds), short)?;
     let order = [
@@ -135,11 +146,12 @@ fn mount(key: &str, text: String) -> Result<String, String> {
 pub(super) fn json(config: &CaConfig) -> Value {
     let duration = |seconds: u64| json!(Duration::from_secs(seconds));
     json!({
-        "provider": if config.vault.is_some() { VAULT } else { BUILT_IN },
+        "provider": config.provider(),
         "leaf_ttl": duration(config.leaf_ttl_seconds),
         "intermediate_ttl": duration(config.intermediate_ttl_seconds),
         "root_ttl": duration(config.root_ttl_seconds),
         "key_type": config.key_type,
         "vault": config.vault,
+        "aws_pca": config.aws_pca,
     })
 }

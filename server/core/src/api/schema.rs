@@ -468,13 +468,14 @@ fn authority() -> Value {
             }))),
         })),
         "CaConfig": object(&["provider"], json!({
-            "provider": words(&["built_in", "vault"]), "leaf_ttl": of("Duration"),
+            "provider": words(&["built_in", "vault", "aws_pca"]), "leaf_ttl": of("Duration"),
             "intermediate_ttl": of("Duration"), "root_ttl": of("Duration"),
             "key_type": words(&["ec-p256", "ec-p384", "rsa-2048", "rsa-4096"]),
             "vault": or_null(object(&["root_pki_path", "intermediate_pki_path"], json!({
                 "root_pki_path": text(), "intermediate_pki_path": text(),
                 "leaf_signing": words(&["vault", "cluster"]),
             }))),
+            "aws_pca": or_null(object(&["existing_arn"], json!({"existing_arn": text()}))),
         })),
         "CaChange": object(&["changes", "rotates", "root", "index"], json!({
             "changes": list(text()), "rotates": boolean(), "root": or_null(text()),
@@ -530,6 +531,10 @@ fn authority() -> Value {
                 "address": text(), "reason": or_null(text()), "since": time(),
                 "state": words(&["unknown", "ok", "sealed", "down", "denied"]),
                 "token_seconds": or_null(number()),
+            }))),
+            "aws_pca": or_null(object(&["existing_arn", "state", "reason"], json!({
+                "existing_arn": text(), "reason": or_null(text()), "since": time(),
+                "state": words(&["unknown", "ok", "unusable", "throttled", "down", "denied"]),
             }))),
         })),
     })

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Method, StatusCode};
-use mesh_ca::{VaultHealth, VaultState};
+use mesh_ca::{AwsHealth, AwsState, VaultHealth, VaultState};
 use mesh_model::NodeState;
 use mesh_raft::{Health, Peer};
+use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
@@ -152,6 +153,7 @@ fn refresh(core: &Core) {
     if let Some(vault) = &core.ca.vault {
         vault_metrics(metrics, &vault.health());
     }
+    aws_metrics(metrics, core.ca.aws.health().as_ref());
     let silent = state
         .nodes()
         .filter(|row| row.value.state != NodeState::Alive);
@@ -159,6 +161,28 @@ fn refresh(core: &Core) {
     let alive = state.nodes().count() as i64 - silent;
     metrics.nodes.with_label_values(&["alive"]).set(alive);
     metrics.nodes.with_label_values(&["silent"]).set(silent);
+}
+
+fn aws_metrics(metrics: &Metrics, health: Option<&AwsHealth>) {
+    // One CA, and none when the mesh's is elsewhere.
+    metrics.ca_aws_up.reset();
+    let Some(health) = health else { return };
+    let up = health.state == AwsState::Ok;
+    let arn = [health.arn.as_str()];
+    metrics.ca_aws_up.with_label_values(&arn).set(up.into());
+    let failures = &health.failures;
+    count(
+        &metrics.ca_aws_failures,
+        [failures.unavailable, failures.limited, failures.denied],
+    );
+}
+
+/// Failures by kind, of which there are so many by now.
+fn count(counters: &IntCounterVec, found: [u64; 3]) {
+    for (kind, count) in ["unavailable", "limited", "denied"].into_iter().zip(found) {
+        let counter = counters.with_label_values(&[kind]);
+        counter.inc_by(count.saturating_sub(counter.get()));
+    }
 }
 
 fn vault_metrics(metrics: &Metrics, health: &VaultHealth) {
@@ -176,12 +200,8 @@ fn vault_metrics(metrics: &Metrics, health: &VaultHealth) {
         None => drop(token.remove_label_values(&address)),
     }
     let failures = &health.failures;
-    for (kind, count) in [
-        ("unavailable", failures.unavailable),
-        ("limited", failures.limited),
-        ("denied", failures.denied),
-    ] {
-        let counter = metrics.ca_vault_failures.with_label_values(&[kind]);
-        counter.inc_by(count.saturating_sub(counter.get()));
-    }
+    count(
+        &metrics.ca_vault_failures,
+        [failures.unavailable, failures.limited, failures.denied],
+    );
 }

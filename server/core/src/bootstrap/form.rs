@@ -29,6 +29,7 @@ pub(crate) async fn identity(core: &Core) -> IdentifyResponse {
         address: core.me.addr.clone(),
         level: core.options.level,
         reaches_vault: core.ca.vault.is_some(),
+        reaches_aws: core.ca.aws.is_built(),
     }
 }
 

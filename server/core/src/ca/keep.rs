@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use mesh_ca::{
-    CaError, CaState, Import, Vault, create, create_in_vault, import, renew_in_vault,
-    renew_intermediate, renewal_due,
+    AWS_PCA, CaError, CaState, Import, VAULT, Vault, create, create_in_aws, create_in_vault, import,
+    renew_in_aws, renew_in_vault, renew_intermediate, renewal_due,
 };
 use mesh_state::{Command, State};
 
@@ -205,7 +205,7 @@ impl Warned {
         let now = core.clock.monotonic();
         if leads && self.at.is_none_or(|at| now.saturating_sub(at) > WARNINGS) {
             self.at = Some(now);
-            for warning in warnings(&ca, core.clock.unix_millis() / 1000) {
+            for warning in warnings(&ca, core.ca.aws.is_built(), core.clock.unix_millis() / 1000) {
                 tracing::warn!("{warning}");
             }
         }
@@ -232,12 +232,13 @@ async fn due(core: &Core, state: &State) -> Result<Option<(CaState, u64)>, Strin
             let root_key = files.root_key_file.as_deref();
             Import::from_files(&files.cert_file, &files.key_file, root_key)
         });
-        let ca = match &config.vault {
-            None if let Some(given) = files.transpose().map_err(text)? => {
+        let ca = match config.provider() {
+            VAULT => create_in_vault(vault(core)?, &domain, dc, config, None, sealing, now).await,
+            AWS_PCA => create_in_aws(&core.ca.aws, &domain, dc, config, sealing, now).await,
+            _ if let Some(given) = files.transpose().map_err(text)? => {
                 import(&domain, dc, config, &given, sealing, now)
             }
-            None => create(&domain, dc, config, sealing, now),
-            Some(_) => create_in_vault(vault(core)?, &domain, dc, config, None, sealing, now).await,
+            _ => create(&domain, dc, config, sealing, now),
         };
         return Ok(Some((ca.map_err(text)?, 0)));
     };
@@ -245,9 +246,10 @@ async fn due(core: &Core, state: &State) -> Result<Option<(CaState, u64)>, Strin
     if let Some(why) = renewal_due(&ca, now) {
         tracing::info!(%why, "a new intermediate is made");
         let sealing = &*keyring.open(&ca.sealing).await.map_err(text)?;
-        let renewed = match ca.config.vault {
-            None => renew_intermediate(&ca, sealing, now),
-            Some(_) => renew_in_vault(vault(core)?, &ca, sealing).await,
+        let renewed = match ca.config.provider() {
+            VAULT => renew_in_vault(vault(core)?, &ca, sealing).await,
+            AWS_PCA => renew_in_aws(&core.ca.aws, &ca, sealing, now).await,
+            _ => renew_intermediate(&ca, sealing, now),
         };
         return Ok(Some((renewed.map_err(text)?, row.modify_index)));
     }

@@ -19,7 +19,9 @@ pub(crate) use sign::{SignFailure, sign, spiffe_id};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mesh_ca::{Authority, BuiltIn, CaError, CaState, Keyring, VAULT, Vault, VaultLeaves};
+use mesh_ca::{
+    Authority, AwsPca, BuiltIn, CaError, CaState, Keyring, VAULT, Vault, VaultLeaves,
+};
 use mesh_state::State;
 use tokio::sync::Semaphore;
 
@@ -34,6 +36,8 @@ pub(crate) struct Ca {
     pub(crate) keyring: Keyring,
     /// Vault, where this server's configuration says how it is reached.
     pub(crate) vault: Option<Arc<Vault>>,
+    /// AWS Private CA, where this build has it.
+    pub(crate) aws: Arc<AwsPca>,
     clock: mesh_ca::Clock,
     open: Mutex<Arc<Opening>>,
     /// Why this server, as leader, could not keep the CA the last time.
@@ -62,12 +66,14 @@ impl Ca {
     pub(crate) fn new(
         keyring: Keyring,
         vault: Option<Arc<Vault>>,
+        aws: AwsPca,
         clock: &Arc<dyn Clock>,
         per_second: u32,
     ) -> Self {
         Self {
             keyring,
             vault,
+            aws: Arc::new(aws),
             clock: for_ca(clock),
             open: Mutex::default(),
             trouble: Mutex::default(),
@@ -158,6 +164,14 @@ pub(crate) fn no_vault() -> String {
     "the mesh's CA is in Vault, and this server's configuration does not say how it is reached; \
      give it `ca { vault { address = …, auth … } }` and start it again"
         .to_owned()
+}
+
+/// The CA in AWS that the state's CA is below, or is on its way to.
+pub(crate) fn arn(ca: &CaState) -> Option<String> {
+    let next = ca.rotation.as_ref().map(|rotation| &rotation.config);
+    let configs = next.into_iter().chain([&ca.config]);
+    let mut places = configs.filter_map(|config| config.aws_pca.as_ref());
+    places.next().map(|place| place.existing_arn.clone())
 }
 
 /// What the CA's row says.

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
-use mesh_ca::{CaConfig, CaError, CaState, Import, create, create_in_vault, import, rotation};
+use mesh_ca::{
+    AWS_PCA, AwsPca, CaConfig, CaError, CaState, Import, VAULT, create, create_in_aws,
+    create_in_vault, import, rotation,
+};
 use mesh_model::{NodeState, Version};
-use mesh_proto::servers::v1::{AgentStatus, ProxyStatus};
+use mesh_proto::servers::v1::{AgentStatus, IdentifyResponse, ProxyStatus};
 use mesh_raft::Peer;
 use mesh_state::{Command, State};
 use serde::Serialize;
@@ -108,6 +111,9 @@ pub(crate) async fn change(
             config
         }
         Wish::NewRoot => {
+            if ca.config.aws_pca.is_some() {
+                return Err(Refused::Wrong(in_aws()));
+            }
             plan.changes.push("another root is made".to_owned());
             ca.config.clone()
         }
@@ -115,9 +121,9 @@ pub(crate) async fn change(
     };
     plan.rotates = true;
     rotation::idle(&ca).map_err(wrong)?;
-    if wanted.vault.is_some() {
-        all_reach_vault(core).await.map_err(Refused::Wrong)?;
-    }
+    all_reach(core, wanted.provider())
+        .await
+        .map_err(Refused::Wrong)?;
     if dry_run {
         return Ok(plan);
     }
@@ -216,23 +222,45 @@ async fn put(core: &Core, next: &CaState, cas: u64) -> Result<u64, Refused> {
     Ok(applied.version.index)
 }
 
-/// A server that does not know how Vault is reached could sign nothing; its agents would not know.
-async fn all_reach_vault(core: &Core) -> Result<(), String> {
-    if core.ca.vault.is_none() {
-        return Err(no_vault());
-    }
+/// A new root where a CA in AWS has it.
+fn in_aws() -> String {
+    "the root is a CA in AWS, and a CA there has one root; make another CA there, and change to it \
+     with `meshctl ca config write`"
+        .to_owned()
+}
+
+/// A server that does not know how Vault is reached could sign nothing, and its agents would not
+/// know; one that is built without AWS could not renew when it leads.
+async fn all_reach(core: &Core, provider: &str) -> Result<(), String> {
+    type Reaches = fn(&IdentifyResponse) -> bool;
+    let (here, reaches, why_not): (_, Reaches, _) = match provider {
+        VAULT => (
+            core.ca.vault.as_ref().map(drop).ok_or_else(no_vault),
+            |answer| answer.reaches_vault,
+            "its configuration does not say how Vault is reached; give it \
+             `ca { vault { address = …, auth … } }` and start it again",
+        ),
+        AWS_PCA => (
+            match core.ca.aws.is_built() {
+                true => Ok(()),
+                false => Err(format!("server {}: {}", core.me.name, AwsPca::not_built())),
+            },
+            |answer| answer.reaches_aws,
+            AwsPca::not_built(),
+        ),
+        _ => return Ok(()),
+    };
+    here?;
     let status = core.raft.status();
     let members = status.voters.iter().chain(&status.learners);
     let others: Vec<&Peer> = members.filter(|peer| peer.id != core.me.id).collect();
     let answers = join_all(others.iter().map(|peer| core.peers.identify(&peer.addr))).await;
     for (peer, answer) in others.iter().zip(answers) {
         let why = match answer {
-            Ok(answer) if answer.reaches_vault => continue,
-            Ok(_) => "its configuration does not say how Vault is reached; give it \
-                      `ca { vault { address = …, auth … } }` and start it again"
-                .to_owned(),
+            Ok(answer) if reaches(&answer) => continue,
+            Ok(_) => why_not.to_owned(),
             Err(status) => format!(
-                "it does not answer whether it can reach Vault: {}",
+                "it does not answer whether it can reach {provider}: {}",
                 status.message()
             ),
         };
@@ -252,15 +280,18 @@ async fn make(core: &Core, ca: &CaState, config: CaConfig) -> Result<CaState, Re
     let stays = path(&ca.config) == path(&config);
     let not = ca.active_root().map(|root| root.id.as_str());
     let not = not.filter(|_| stays);
-    match config.vault {
-        None => create(&domain, &ca.dc, config, sealing, now).map_err(failed),
-        Some(_) => {
+    match config.provider() {
+        AWS_PCA => create_in_aws(&core.ca.aws, &domain, &ca.dc, config, sealing, now)
+            .await
+            .map_err(failed),
+        VAULT => {
             let vault = core.ca.vault.as_deref();
             let vault = vault.ok_or_else(|| Refused::Wrong(no_vault()))?;
             create_in_vault(vault, &domain, &ca.dc, config, not, sealing, now)
                 .await
                 .map_err(failed)
         }
+        _ => create(&domain, &ca.dc, config, sealing, now).map_err(failed),
     }
 }
 
@@ -271,6 +302,7 @@ pub(crate) fn other_root(is: &CaConfig, wanted: &CaConfig) -> bool {
         (Some(is), Some(wanted)) => is.root_pki_path != wanted.root_pki_path,
         (None, Some(_)) | (Some(_), None) => true,
     };
+    let moves = moves || is.aws_pca != wanted.aws_pca;
     moves || is.key_type != wanted.key_type
 }
 
@@ -282,10 +314,7 @@ pub(crate) fn differences(is: &CaConfig, wanted: &CaConfig) -> Vec<String> {
             found.push(format!("{what}: {is} -> {wanted}"));
         }
     };
-    let provider = |config: &CaConfig| match config.vault {
-        Some(_) => mesh_ca::VAULT.to_owned(),
-        None => mesh_ca::BUILT_IN.to_owned(),
-    };
+    let provider = |config: &CaConfig| config.provider().to_owned();
     let seconds = |seconds: u64| mesh_model::Duration::from_secs(seconds).to_string();
     compare("provider", provider(is), provider(wanted));
     let key = |config: &CaConfig| config.key_type.as_str().to_owned();
@@ -318,6 +347,11 @@ pub(crate) fn differences(is: &CaConfig, wanted: &CaConfig) -> Vec<String> {
             a.leaf_signing.as_str().to_owned(),
             b.leaf_signing.as_str().to_owned(),
         );
+    }
+    if let (Some(is), Some(wanted)) = (&is.aws_pca, &wanted.aws_pca) {
+        let arns = [&is.existing_arn, &wanted.existing_arn].map(String::clone);
+        let [is, wanted] = arns;
+        compare("existing_arn", is, wanted);
     }
     found
 }

@@ -74,7 +74,11 @@ async fn settings_are_the_clusters_and_a_dry_run_writes_nothing() {
             "must be less",
         ),
         (json!({"provider": "vault"}), "vault: is missing"),
-        (json!({"provider": "aws_pca"}), "aws_pca"),
+        (json!({"provider": "aws_pca"}), "aws_pca: is missing"),
+        (
+            json!({"provider": "aws_pca", "aws_pca": {"existing_arn": "arn:aws:s3:::b"}}),
+            "existing_arn",
+        ),
         (json!({"tokn": "x"}), "tokn"),
         (
             json!({"provider": "vault",
@@ -91,6 +95,15 @@ async fn settings_are_the_clusters_and_a_dry_run_writes_nothing() {
     let refused = write(&client, "", json!({"provider": "vault", "vault": place})).await;
     assert_eq!(refused.code(), "conflict");
     assert!(refused.text.contains("does not say how it is reached"));
+    // Nor does one below a CA in AWS that is built without it.
+    #[cfg(not(feature = "aws"))]
+    {
+        let arn = "arn:aws:acm-pca:eu-west-1:1:certificate-authority/a";
+        let wanted = json!({"provider": "aws_pca", "aws_pca": {"existing_arn": arn}});
+        let refused = write(&client, "", wanted).await;
+        assert_eq!(refused.code(), "conflict");
+        assert!(refused.text.contains("--features aws"), "{}", refused.text);
+    }
     server.shutdown().await;
 }
 

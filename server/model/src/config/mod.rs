@@ -6,6 +6,7 @@
 //! quietly ignored is found on the day on which it mattered.
 
 mod agent;
+mod aws;
 mod nomad;
 mod server;
 mod vault;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use agent::{AgentConfig, AgentLimits, Attestation, DnsConfig};
+pub use aws::{AwsConfig, is_pca_arn};
 pub use nomad::NomadConfig;
 pub use server::{
     CaConfig, CaImport, CaKeyType, CaProvider, SealingConfig, ServerConfig, ServerLimits,

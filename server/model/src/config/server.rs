@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{
-    GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, NomadConfig, Readable, TlsFiles, VaultConfig, load,
-    log, name, node_name, path, servers, set, some, tls,
+    AwsConfig, GRPC_PORT, HTTP_PORT, LogFormat, LogLevel, NomadConfig, Readable, TlsFiles,
+    VaultConfig, load, log, name, node_name, path, servers, set, some, tls,
 };
 use crate::fields::Fields;
 use crate::{Action, Diagnostics, Duration};
@@ -75,14 +75,19 @@ pub enum CaProvider {
     BuiltIn,
     /// HashiCorp Vault, or what speaks as it does.
     Vault,
+    /// The servers, below a CA in AWS Private CA.
+    AwsPca,
 }
 
 impl CaProvider {
-    /// Reads `built_in` or `vault`.
+    const WORDS: [&str; 3] = ["built_in", "vault", "aws_pca"];
+
+    /// Reads `built_in`, `vault` or `aws_pca`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "built_in" => Some(Self::BuiltIn),
             "vault" => Some(Self::Vault),
+            "aws_pca" => Some(Self::AwsPca),
             _ => None,
         }
     }
@@ -132,6 +137,8 @@ pub struct CaConfig {
     pub vault: Option<VaultConfig>,
     /// What a new mesh takes over in place of a CA of its own. Default: nothing.
     pub import: Option<CaImport>,
+    /// Which CA in AWS it is. Needed with `provider = "aws_pca"`.
+    pub aws_pca: Option<AwsConfig>,
     /// How long a proxy's certificate is valid. Default 24h; 5m to 2160h.
     pub leaf_ttl: Duration,
     /// It may be shorter, down to a second. For tests. Default false.
@@ -174,6 +181,7 @@ impl Default for CaConfig {
             provider: CaProvider::default(),
             vault: None,
             import: None,
+            aws_pca: None,
             leaf_ttl: Duration::from_secs(24 * 3600),
             allow_short_ttl: false,
             intermediate_ttl: Duration::from_secs(8760 * 3600),
@@ -448,6 +456,12 @@ impl Readable for ServerConfig {
         if let Some(message) = vault.and_then(VaultConfig::check) {
             wrong.push(("ca", format!("ca: vault: {message}")));
         }
+        let arn = ca.aws_pca.as_ref().map(|aws| aws.existing_arn.as_str());
+        if ca.provider == CaProvider::AwsPca && arn.unwrap_or_default().is_empty() {
+            let message = "ca: provider is \"aws_pca\", and there is no CA; write \
+                           aws_pca { existing_arn = \"arn:aws:acm-pca:…\" }";
+            wrong.push(("ca", message.to_owned()));
+        }
         wrong
     }
 }
@@ -456,13 +470,16 @@ impl CaConfig {
     fn read(&mut self, mut fields: Fields<'_>) {
         set(
             &mut self.provider,
-            fields.word("provider", &["built_in", "vault"], CaProvider::parse),
+            fields.word("provider", &CaProvider::WORDS, CaProvider::parse),
         );
         if let Some(inner) = fields.block("vault") {
             self.vault.get_or_insert_default().read(inner);
         }
         if let Some(inner) = fields.block("import") {
             self.import.get_or_insert_default().read(inner);
+        }
+        if let Some(inner) = fields.block("aws_pca") {
+            self.aws_pca.get_or_insert_default().read(inner);
         }
         set(&mut self.leaf_ttl, fields.duration("leaf_ttl"));
         set(&mut self.allow_short_ttl, fields.bool("allow_short_ttl"));

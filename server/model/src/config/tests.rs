@@ -101,6 +101,30 @@ fn a_ca_in_vault() {
 }
 
 #[test]
+fn a_ca_in_aws() {
+    let arn = "arn:aws-cn:acm-pca:cn-north-1:111122223333:certificate-authority/0f-1";
+    let text = format!(
+        "ca {{\n  provider = \"aws_pca\"\n  aws_pca {{\n    existing_arn = \"{arn}\"\n    \
+         endpoint = \"https://vpce-1.acm-pca.cn-north-1.vpce.amazonaws.com\"\n  }}\n}}\n"
+    );
+    let ca = ServerConfig::parse(&[("s", &text)]).unwrap().ca;
+    assert_eq!(ca.provider, CaProvider::AwsPca);
+    let aws = ca.aws_pca.unwrap();
+    assert_eq!(aws.existing_arn, arn);
+    assert!(aws.endpoint.unwrap().starts_with("https://vpce-1"));
+    for wrong in [
+        "",
+        "arn:aws:acm-pca:eu-west-1:1:certificate-authority/",
+        "arn:aws:acm-pca::1:certificate-authority/a",
+        "arn:aws:acm:eu-west-1:1:certificate/a",
+        "arn:aws:acm-pca:eu-west-1:1:certificate-authority/a/certificate/b",
+        "arn:aws:acm-pca:eu-west-1/:1:certificate-authority/a",
+    ] {
+        assert!(!is_pca_arn(wrong), "{wrong}");
+    }
+}
+
+#[test]
 fn what_is_said_of_mistakes() {
     let servers = [
         "datacentre = \"x\"\nbootstrap = \"yes\"\nbootstrap_expect = 0\nlog_level = \"verbose\"\nfoo {}",
@@ -111,6 +135,7 @@ fn what_is_said_of_mistakes() {
         "node_ttl = \"1s\"\nca { leaf_ttl = \"1ms\" }",
         "ca { leaf_ttl = \"10000h\" }",
         "ca {\n  provider = \"aws_pca\"\n  aws_pca {}\n}",
+        "ca {\n  provider = \"aws_pca\"\n  aws_pca {\n    existing_arn = \"arn:aws:s3:::b\"\n    endpoint = \"x\"\n    access_key = \"AKIA\"\n  }\n}",
         "ca { provider = \"vault\" }",
         "ca {\n  provider = \"vault\"\n  vault {\n    address = \"vault:8200\"\n    root_pki_path = \"/pki/\"\n    leaf_signing = \"both\"\n    token = \"s.1234\"\n  }\n}",
         "ca {\n  vault {\n    address = \"https://v\"\n    auth \"approle\" { role_id = \"a b\" }\n    auth \"jwt\" {}\n  }\n}",
