@@ -338,7 +338,7 @@ impl Control {
             tracing::error!(proxy = self.proxy, %error, "there is no other key");
             return;
         }
-        held.renew = Some(Instant::now());
+        held.renewal.by(Instant::now());
     }
 
     async fn leaf(&self, leaf: wire::Leaf, held: &mut Held) {

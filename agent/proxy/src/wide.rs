@@ -5,7 +5,7 @@
 //! is held while there is nothing left.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};

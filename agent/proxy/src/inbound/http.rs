@@ -87,7 +87,9 @@ impl Connection {
         let mut sending = pin!(self.send(&view, call, path, authority, upgrade, exchange));
         poll_fn(|cx| {
             match exchange.cut_cell().poll(cx) {
-                Poll::Ready(Cut::Denied | Cut::Revoked) => return Poll::Ready(Err(Refusal::Denied)),
+                Poll::Ready(Cut::Denied | Cut::Revoked) => {
+                    return Poll::Ready(Err(Refusal::Denied));
+                }
                 Poll::Ready(why) => {
                     return Poll::Ready(Err(Trouble::unavailable(why.why()).into()));
                 }

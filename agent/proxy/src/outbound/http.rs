@@ -47,7 +47,7 @@ impl Handler for Outgoing {
 
     fn refused(&self, status: StatusCode) {
         if let Some(view) = self.listening.outbound() {
-            view.cluster.http.count(status.as_u16());
+            view.cluster.http().count(status.as_u16());
         }
     }
 }

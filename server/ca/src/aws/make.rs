@@ -67,6 +67,7 @@ pub async fn create_in_aws(
         config,
         rotation: None,
         reissue_seconds: 0,
+        sealing: sealing.sealed_with(),
     };
     with_intermediate(aws, &state, above, sealing, now).await
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use mesh_ca::{
-    AWS_PCA, CaError, CaState, Import, VAULT, Vault, create, create_in_aws, create_in_vault, import,
-    renew_in_aws, renew_in_vault, renew_intermediate, renewal_due,
+    AWS_PCA, CaError, CaState, Import, VAULT, Vault, create, create_in_aws, create_in_vault,
+    import, renew_in_aws, renew_in_vault, renew_intermediate, renewal_due,
 };
 use mesh_state::{Command, State};
 

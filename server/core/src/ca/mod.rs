@@ -7,8 +7,8 @@ mod expiry;
 mod keep;
 mod rate;
 mod record;
-pub(crate) mod revoke;
 pub(crate) mod reseal;
+pub(crate) mod revoke;
 pub(crate) mod rotate;
 mod sign;
 
@@ -19,9 +19,7 @@ pub(crate) use sign::{SignFailure, sign, spiffe_id};
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mesh_ca::{
-    Authority, AwsPca, BuiltIn, CaError, CaState, Keyring, VAULT, Vault, VaultLeaves,
-};
+use mesh_ca::{Authority, AwsPca, BuiltIn, CaError, CaState, Keyring, VAULT, Vault, VaultLeaves};
 use mesh_state::State;
 use tokio::sync::Semaphore;
 
