@@ -7,6 +7,7 @@
 //! is decided before anybody comes here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,8 +23,10 @@ use crate::uplink::{SignError, Signer};
 
 /// How long a renewal may hold up somebody who wants what there is.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// Between two tries to renew while somebody waits.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Before the second try to renew while somebody waits; then twice as long each time,
+const AGAIN: Duration = Duration::from_secs(2);
+/// up to this.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A certificate and its key.
 pub(crate) struct Given {
@@ -32,7 +35,17 @@ pub(crate) struct Given {
     /// Another one has another index, also after a restart of the agent: the time at which it was
     /// made, in milliseconds since 1970.
     pub(crate) index: u64,
-    renew_at: SystemTime,
+    renew: End,
+    late: End,
+    end: End,
+    told_late: AtomicBool,
+}
+
+/// A moment by the clock and by what has passed: whichever comes first counts, so that a clock that
+/// is set back makes nothing last longer.
+struct End {
+    clock: SystemTime,
+    passed: Instant,
 }
 
 /// Those of this node, by the instance's id.
@@ -72,9 +85,10 @@ impl Leaves {
         let slot = self.held().entry(instance.to_owned()).or_default().clone();
         let mut changed = slot.given.subscribe();
         let mut facts = self.facts.watch();
+        let mut again = AGAIN;
         loop {
             let given = changed.borrow_and_update().clone();
-            let given = given.filter(|it| self.left(it.leaf.not_after) > Duration::ZERO);
+            let given = given.filter(|it| self.left(&it.end) > Duration::ZERO);
             // One that is revoked is none: there is another key with the next.
             let given = given.filter(|it| !self.is_revoked(it));
             let Some(given) = given else {
@@ -85,7 +99,8 @@ impl Leaves {
                     Err(_) => Err(SignError::new("no server signed in time; ask again")),
                 };
             };
-            let fresh = self.left(given.renew_at);
+            let fresh = self.left(&given.renew);
+            self.tell_late(&given, instance);
             if known != Some(given.index) {
                 if fresh > Duration::ZERO {
                     return Ok(given);
@@ -112,7 +127,9 @@ impl Leaves {
                 Ok(Ok(made)) => return Ok(made),
                 Ok(Err(error)) => {
                     tracing::warn!(instance, %error, "a native service's certificate is not renewed");
-                    tokio::time::sleep_until(deadline.min(Instant::now() + AGAIN)).await;
+                    let wait = again.mul_f64(rand::random_range(0.5..=1.0));
+                    again = (again * 2).min(LONGEST);
+                    tokio::time::sleep_until(deadline.min(Instant::now() + wait)).await;
                 }
                 Err(_) => return Ok(given),
             }
@@ -155,8 +172,16 @@ impl Leaves {
         let now = self.clock.now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let index = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let end = |clock: SystemTime| End {
+            clock,
+            passed: Instant::now() + clock.duration_since(now).unwrap_or_default(),
+        };
+        let life = leaf.not_after.duration_since(now).unwrap_or_default();
         let given = Arc::new(Given {
-            renew_at: leaf.renew_at(now, rand::random()),
+            renew: end(leaf.renew_at(now, rand::random())),
+            late: end(now + life / 3 * 2),
+            end: end(leaf.not_after),
+            told_late: AtomicBool::new(false),
             // Two within one millisecond are two all the same.
             index: before.map_or(index, |before| index.max(before + 1)).max(1),
             key,
@@ -171,8 +196,22 @@ impl Leaves {
         Ok(given)
     }
 
-    fn left(&self, until: SystemTime) -> Duration {
-        until.duration_since(self.clock.now()).unwrap_or_default()
+    /// Tells once of one whose last third has begun.
+    fn tell_late(&self, given: &Given, instance: &str) {
+        if self.left(&given.late) == Duration::ZERO && !given.told_late.swap(true, Relaxed) {
+            tracing::error!(
+                instance,
+                serial = given.leaf.serial,
+                "a native service's certificate is in the last third of its life, and is not \
+                 renewed yet"
+            );
+        }
+    }
+
+    fn left(&self, until: &End) -> Duration {
+        let by_clock = until.clock.duration_since(self.clock.now());
+        let passed = until.passed.saturating_duration_since(Instant::now());
+        by_clock.unwrap_or_default().min(passed)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
