@@ -49,7 +49,7 @@ pub use id::{ClusterId, IdError, Role, SpiffeId, TrustDomain};
 pub use mesh::{MeshTls, peer_cluster_id, peer_identity, peer_leaf};
 pub use refusal::explain_here;
 pub use revoked::{PeerLeaf, Revocations, RevokedBy};
-pub use trust::{Expect, Trust, VerifyError, fingerprint};
+pub use trust::{Expect, Trust, VerifyError, fingerprint, fuzz_certificate};
 
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;

@@ -430,3 +430,36 @@ pub(crate) fn unix(time: SystemTime) -> UnixTime {
             .unwrap_or(Duration::ZERO),
     )
 }
+
+/// The fuzz target of certificates: any bytes as a leaf, as an intermediate and as a root are
+/// refused, or are what the rest of the mesh relies on.
+///
+/// # Panics
+/// When that does not hold: that is the bug it looks for.
+pub fn fuzz_certificate(data: &[u8]) {
+    let der = CertificateDer::from(data);
+    let leaf = crate::Leaf::parse("fuzz", vec![der.clone().into_owned()]);
+    let named = only_uri(&der);
+    if let (Ok(leaf), Ok(named)) = (&leaf, &named) {
+        assert_eq!(leaf.uri.as_ref(), Some(named));
+    }
+    if let Ok(id) = named.and_then(|uri| uri.parse::<SpiffeId>().map_err(VerifyError::Identity)) {
+        assert_eq!(id.to_string().parse().as_ref(), Ok(&id));
+    }
+    let _ = (leaf_usage(&der), signer_usage(&der));
+    let Ok(domain) = "fuzz.mesh".parse::<TrustDomain>() else {
+        return;
+    };
+    let Ok(trust) = Trust::new(domain, "fuzz", std::slice::from_ref(&der)) else {
+        return;
+    };
+    // A root of itself signs for nobody else, and shown as a leaf it is no service of that domain
+    // unless it says so in every way; whoever it then is, the leaf says it as well.
+    let chain = [der.clone(), der];
+    for chain in [&chain[..1], &chain[..]] {
+        if let Ok(id) = trust.verify(chain, SystemTime::now()) {
+            assert_eq!(id.trust_domain(), "fuzz.mesh");
+            assert_eq!(leaf.as_ref().ok().and_then(crate::Leaf::spiffe), Some(id));
+        }
+    }
+}

@@ -113,6 +113,28 @@ fn the_corpus_of_requests_is_replayed() {
     assert_eq!(good, ["ed25519", "p256", "p384-with-names", "rsa2048"]);
 }
 
+#[test]
+fn the_corpus_of_certificates_is_replayed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/certificate");
+    let mut read = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let data = std::fs::read(&path).unwrap();
+        crate::fuzz_certificate(&data);
+        for end in 0..data.len() {
+            crate::fuzz_certificate(&data[..end]);
+        }
+        if Leaf::parse("corpus", vec![data.into()]).is_ok() {
+            read.push(path.file_stem().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    read.sort();
+    assert_eq!(
+        read,
+        ["dns-and-uri", "intermediate", "leaf", "root", "two-uris"]
+    );
+}
+
 /// A CA, a leaf with its chain, and a request, made once.
 struct Good {
     root: Ca,
@@ -192,6 +214,7 @@ proptest! {
         let mut chain = good.chain.clone();
         chain[which] = damaged(&chain[which], &changes, cut).into();
         let _ = Leaf::parse("leaf", chain.clone());
+        crate::fuzz_certificate(&chain[which]);
         if let Ok(id) = good.root.trust().verify(&chain, SystemTime::now()) {
             prop_assert_eq!(id.to_string(), service("a"));
         }
