@@ -109,6 +109,13 @@ impl DialError {
         }
     }
 
+    fn peer_expired() -> Self {
+        Self {
+            kind: DialKind::Tls,
+            what: "the peer's certificate has expired".to_owned(),
+        }
+    }
+
     fn timeout(limit: Duration) -> Self {
         Self {
             kind: DialKind::Timeout,
@@ -165,6 +172,11 @@ pub(super) async fn tls(
     let socket = Wide::new(socket);
     let handshake = TlsConnector::from(config).connect(dialing.name.clone(), socket);
     let mut tls = in_time(began, dialing.limit, handshake).await?;
+    let leaf = peer_leaf(tls.get_ref().1);
+    if leaf.is_some_and(|leaf| leaf.not_after <= SystemTime::now()) {
+        // To TLS it is good until its last second is over; the peer has cut all by now.
+        return Err(DialError::peer_expired());
+    }
     tls.get_mut().1.set_buffer_limit(Some(wide::WRITE));
     match dialing.worker.link(&mut tls) {
         true => Ok(tls),
