@@ -235,6 +235,25 @@ impl Client {
         self.ask(Method::POST, question).await
     }
 
+    pub(crate) async fn leaves(&self, service: Option<&Key>) -> Result<Answer<Value>, CliError> {
+        let question = Question::to(&["v1", "ca", "leaves"]);
+        self.read(question.maybe("service", service)).await
+    }
+
+    pub(crate) async fn revocations(&self) -> Result<Answer<Value>, CliError> {
+        self.read(Question::to(&["v1", "ca", "revocations"])).await
+    }
+
+    pub(crate) async fn revoke(&self, body: Value) -> Result<Answer<Value>, CliError> {
+        let question = Question::to(&["v1", "ca", "revoke"]).body(Body::Json(body));
+        self.ask(Method::POST, question).await
+    }
+
+    pub(crate) async fn unrevoke(&self, body: Value) -> Result<Answer<Value>, CliError> {
+        let question = Question::to(&["v1", "ca", "unrevoke"]).body(Body::Json(body));
+        self.ask(Method::POST, question).await
+    }
+
     /// Begins a change of the root, or undoes one.
     pub(crate) async fn rotate_ca(
         &self,

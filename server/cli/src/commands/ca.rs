@@ -7,6 +7,7 @@ use mesh_model::config::{CaProvider, ServerConfig};
 use mesh_server::{aws_place, vault_place};
 use serde_json::{Value, json};
 
+use super::ca_revoked::{self, LeavesArgs, RevocationsArgs, RevokeArgs, UnrevokeArgs};
 use super::files;
 use crate::args::{Connection, Freshness, Output};
 use crate::client::Client;
@@ -27,6 +28,11 @@ pub(crate) enum CaCommand {
     Rotate(RotateArgs),
     Import(ImportArgs),
     Reseal(ResealArgs),
+    Leaves(LeavesArgs),
+    Revoke(RevokeArgs),
+    Unrevoke(UnrevokeArgs),
+    /// List the services and leaves that are revoked
+    Revocations(RevocationsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -205,6 +211,10 @@ pub(crate) async fn run(command: &CaCommand, console: &mut Console<'_>) -> Resul
         CaCommand::Rotate(args) => rotate(args, console).await,
         CaCommand::Import(args) => import(args, console).await,
         CaCommand::Reseal(args) => reseal(args, console).await,
+        CaCommand::Leaves(args) => ca_revoked::leaves(args, console).await,
+        CaCommand::Revoke(args) => ca_revoked::revoke(args, console).await,
+        CaCommand::Unrevoke(args) => ca_revoked::unrevoke(args, console).await,
+        CaCommand::Revocations(args) => ca_revoked::revocations(args, console).await,
     }
 }
 
@@ -329,7 +339,7 @@ fn changed(
     Ok(0)
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

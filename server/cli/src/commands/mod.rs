@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod ca;
+mod ca_revoked;
 pub(crate) mod catalog;
 pub(crate) mod completion;
 pub(crate) mod config;

@@ -170,6 +170,55 @@ async fn ca_status_and_members() {
 }
 
 #[tokio::test]
+async fn leaves_and_revocations() {
+    let fake = Fake::start().await;
+    let mut all = Transcript::default();
+    let leaf = json!({"serial": "5f0a3b9c1d2e4f60718293a4b5c6d7e8", "namespace": "default",
+        "service": "web", "node": "n1", "proxy": "web-1-sidecar-proxy",
+        "signed": "2026-11-25T12:00:00Z", "not_after": "2026-11-26T12:00:00Z", "revoked": true});
+    fake.on("GET /v1/ca/leaves?service=web", json!([leaf]))
+        .on("GET /v1/ca/leaves?service=team%2Fdb", json!([]))
+        .on("GET /v1/ca/revocations", json!([
+            {"kind": "service", "namespace": "team", "service": "db", "reason": "odd calls",
+             "created_at": "2026-11-25T13:00:00.000Z"},
+            {"kind": "leaf", "serial": "5f0a3b9c1d2e4f60718293a4b5c6d7e8", "namespace": "default",
+             "service": "web", "proxy": "web-1-sidecar-proxy", "reason": "",
+             "until": "2026-11-26T12:00:30Z", "created_at": "2026-11-25T13:00:00.000Z"}]))
+        .on("POST /v1/ca/revoke", json!({"change": "created", "index": 7, "epoch": "e", "warnings": []}))
+        .on("POST /v1/ca/revoke", json!({"change": "created", "index": 8, "epoch": "e", "warnings": [
+            {"key": null, "message": "service team/db: no instance of it is registered; is the name right?"}]}))
+        .fails("POST /v1/ca/revoke", 400, json!({"code": "invalid", "message":
+            "revocation of service x: 1024 revocations stand already"}))
+        .on("POST /v1/ca/unrevoke", json!({"change": "deleted", "index": 9, "epoch": "e", "warnings": []}))
+        .on("GET /v1/proxies/wait?index=7&timeout=30s", json!({"live": true, "index": 7, "agents": 2,
+            "proxies": 5, "lagging": [], "not_connected": [], "unreachable_servers": []}));
+    for (line, code) in [
+        (&["ca", "leaves", "web"][..], 0),
+        (&["ca", "leaves", "db", "-namespace", "team"], 0),
+        (&["ca", "leaves", "web", "-o", "json"], 0),
+        (&["ca", "revocations"], 0),
+        (
+            &[
+                "ca", "revoke", "-serial", "5F:0A:3B", "-reason", "stolen", "-wait",
+            ],
+            0,
+        ),
+        (&["ca", "revoke", "-service", "team/db"], 0),
+        (&["ca", "revoke", "-service", "x"], 1),
+        (&["ca", "revoke", "-serial", "web"], 1),
+        (&["ca", "revoke", "-service", "*"], 1),
+        (
+            &["ca", "unrevoke", "-service", "db", "-namespace", "team"],
+            0,
+        ),
+    ] {
+        let ran = all.run(&fake, line).await;
+        assert_eq!(ran.code, code, "{line:?}: {} {}", ran.out, ran.err);
+    }
+    insta::assert_snapshot!(all.0);
+}
+
+#[tokio::test]
 async fn servers_that_answer_badly() {
     let fake = Fake::start().await;
     let mut all = Transcript::default();
