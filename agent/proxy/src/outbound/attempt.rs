@@ -205,7 +205,7 @@ impl Attempt<'_> {
             self.exchange.set_pick(pick);
             let left = deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
             let dialing = Dialing {
-                worker: &self.worker,
+                worker: self.worker,
                 name: &config.sni,
                 limit: left.map_or(config.connect_timeout, |left| {
                     left.min(config.connect_timeout)
