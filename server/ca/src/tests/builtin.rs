@@ -245,7 +245,7 @@ fn when_the_intermediate_is_renewed() {
     state.intermediate = intermediate;
     state.roots[0].id = "another".into();
     assert_eq!(renewal_due(&state, now), Some(Renewal::OtherRoot));
-    state.provider = "aws_pca".into();
+    state.provider = "of_a_later_version".into();
     assert_eq!(renewal_due(&state, now), None);
 }
 
@@ -303,7 +303,7 @@ fn rows_that_do_not_fit_together_do_not_open() {
     state.trust_domain = "Not A Domain".into();
     assert!(refused(&state).contains("trust domain"));
     let mut state = good.clone();
-    state.provider = "aws_pca".into();
+    state.provider = "of_a_later_version".into();
     assert!(refused(&state).contains("provider"));
 
     let stranger = SealingKey::generate().unwrap();
