@@ -24,16 +24,19 @@ impl Rate {
         }
     }
 
-    /// Whether there is one more; it is taken then.
-    pub(crate) fn take(&self) -> bool {
+    /// Takes one: after this time it may be used. `None` where that would be longer than `longest`;
+    /// then nothing is taken.
+    pub(crate) fn take(&self, longest: Duration) -> Option<Duration> {
         let now = self.clock.monotonic();
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         let (left, since) = *level;
         let gained = now.saturating_sub(since).as_secs_f64() * self.per_second;
         let full = (left + gained).min(self.per_second);
-        let some = full >= 1.0;
+        // Below zero it is owed to those who wait.
+        let wait = Duration::from_secs_f64((1.0 - full).max(0.0) / self.per_second);
+        let some = wait <= longest;
         *level = (if some { full - 1.0 } else { full }, now);
-        some
+        some.then_some(wait)
     }
 }
 
@@ -43,14 +46,21 @@ mod tests {
     use crate::clock::ManualClock;
 
     #[test]
-    fn a_second_has_so_many_and_no_more() {
+    fn a_second_has_so_many_and_who_comes_later_waits_its_turn() {
         let clock = ManualClock::default();
         let rate = Rate::new(Arc::new(clock.clone()), 10);
-        let taken = |tries: usize| (0..tries).filter(|_| rate.take()).count();
-        assert_eq!(taken(20), 10);
-        clock.advance(Duration::from_millis(500));
-        assert_eq!(taken(20), 5);
+        let longest = Duration::from_secs(1);
+        let mut waits = (0..25).map(|_| rate.take(longest));
+        for _ in 0..10 {
+            assert_eq!(waits.next(), Some(Some(Duration::ZERO)));
+        }
+        let then: Vec<u128> = waits.by_ref().flatten().map(|it| it.as_millis()).collect();
+        assert_eq!(then, [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]);
+        // Nobody has taken what was refused.
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(rate.take(longest), Some(Duration::from_millis(100)));
         clock.advance(Duration::from_secs(60));
-        assert_eq!(taken(20), 10);
+        let at_once = (0..20).filter(|_| rate.take(Duration::ZERO).is_some());
+        assert_eq!(at_once.count(), 10);
     }
 }

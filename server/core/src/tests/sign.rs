@@ -54,6 +54,27 @@ async fn a_leaf_has_the_identity_of_the_registration() {
     server.shutdown().await;
 }
 
+/// A thousand sidecars that start at once ask for more than a second's worth: they wait their turn.
+#[tokio::test]
+async fn a_herd_gets_its_leaves() {
+    let (server, _) = one().await;
+    let mut agent = Agent::connect(&server, "n1").await;
+    agent.put(&instance("n1", "web", "web-1")).await;
+    let herd = (0..1_000).map(|_| {
+        let mut client = agent.client.clone();
+        async move { client.sign(request("web-1-sidecar-proxy")).await }
+    });
+    let signed = futures::future::join_all(herd).await;
+    let refused: Vec<_> = signed.into_iter().filter_map(Result::err).collect();
+    assert!(
+        refused.is_empty(),
+        "{} of them: {:?}",
+        refused.len(),
+        refused[0]
+    );
+    server.shutdown().await;
+}
+
 /// By the agent's certificate and the native instance that its node has registered.
 #[tokio::test]
 async fn a_native_instance_is_signed_for_by_its_own_id() {
