@@ -112,11 +112,12 @@ class InVault(unittest.TestCase):
 
     def test_the_cluster_signs_with_an_intermediate_of_vault(self):
         with Mesh("vault-cluster", servers=3, default="allow") as mesh:
-            vault = Vault(mesh, tls=True)
+            # Reached by its address, while its certificate has a name only.
+            vault = Vault(mesh, tls="vault.corp.internal")
             vault.policy("-leaf-signing", "cluster")
             file = mesh.folder / "vault-token"
             vault.new_token(file)
-            mesh.ca = block(vault, TOKEN.format(file), leaf_signing="cluster",
+            mesh.ca = block(vault, TOKEN.format(file), leaf_signing="cluster", tls_server_name="vault.corp.internal",
                             ca_file=mesh.folder / "tls" / "cluster-ca.pem")
             mesh.servers()
             pair(mesh)
@@ -185,6 +186,26 @@ class InVault(unittest.TestCase):
             states(mesh, "ok")
             renewed(mesh)
             self.assertEqual(load.stop(), [])
+            self.no_leaks(vault, file)
+
+    def test_root_and_intermediate_in_namespaces_of_their_own(self):
+        with Mesh("vault-namespaces", default="allow") as mesh:
+            vault = Vault(mesh)
+            for name in ("corp", "team"):
+                vault.do("POST", f"sys/namespaces/{name}")
+                vault.do("POST", "sys/mounts/pki", {"type": "pki", "config": {"max_lease_ttl": "87600h"}}, namespace=name)
+            vault.do("POST", "pki/root/generate/internal", {"common_name": "corp", "ttl": "80000h"}, namespace="corp")
+            places = {"root_pki_path": "corp/pki", "intermediate_pki_path": "team/pki"}
+            vault.policy("-leaf-signing", "vault", "-existing", "-root-pki-path", "corp/pki",
+                         "-intermediate-pki-path", "team/pki")
+            file = mesh.folder / "vault-token"
+            vault.new_token(file)
+            mesh.ca = block(vault, TOKEN.format(file), leaf_signing="vault", **places)
+            mesh.servers()
+            pair(mesh)
+            root = vault.do("GET", "pki/cert/ca", namespace="corp")["data"]["certificate"]
+            self.assertIn(root.strip(), mesh.command("ca", "roots", "-pem"))
+            self.assertTrue(vault.do("GET", "pki/roles?list=true", namespace="team")["data"]["keys"])
             self.no_leaks(vault, file)
 
     def test_approle_logs_in_again(self):

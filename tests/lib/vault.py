@@ -51,7 +51,8 @@ def bao():
 
 
 class Vault:
-    """One OpenBao, with its data in the mesh's folder, unsealed. `tls`: with a certificate of the cluster CA."""
+    """One OpenBao, with its data in the mesh's folder, unsealed. `tls`: with a certificate of the cluster CA,
+    for its address or for this name."""
 
     def __init__(self, mesh, tls=False, number=200):
         self.mesh = mesh
@@ -66,9 +67,10 @@ class Vault:
         if tls:
             keys = mesh.folder / "tls"
             mesh.command("tls", "cert", "create", "-server", "-id", "vault", "-dir", keys,
-                         "-additional-ipaddress", self.host)
+                         *(["-additional-dnsname", tls] if isinstance(tls, str) else ["-additional-ipaddress", self.host]))
             certificate = f'tls_cert_file = "{keys}/server-vault.pem"\n  tls_key_file = "{keys}/server-vault.key"'
             self.context = ssl.create_default_context(cafile=str(keys / "cluster-ca.pem"))
+            self.context.check_hostname = not isinstance(tls, str)
         config = mesh.folder / "vault.hcl"
         config.write_text(
             f'storage "raft" {{\n  path = "{folder}"\n  node_id = "v1"\n}}\ncluster_addr = "{self.scheme}://{self.host}:8201"\n'

@@ -333,6 +333,7 @@ fn reach(vault: &model::VaultConfig) -> VaultOptions {
         address: vault.address.clone(),
         namespace: vault.namespace.clone(),
         ca_file: vault.ca_file.clone(),
+        server_name: vault.tls_server_name.clone(),
         identity: vault.cert_file.clone().zip(vault.key_file.clone()),
         auth: match vault.auth.clone() {
             model::VaultAuth::Token { token_file } => VaultAuth::Token { file: token_file },

@@ -14,16 +14,35 @@ const MAX_FILE: u64 = 1 << 20;
 
 pub(super) struct Connection {
     http: reqwest::Client,
+    /// As it is asked: with the name that Vault's certificate must have.
     address: url::Url,
+    /// As the operator wrote it.
+    shown: String,
     namespace: Option<String>,
+}
+
+/// Finds the one name that requests are made with where another host is.
+#[derive(Debug)]
+struct Elsewhere(String);
+
+impl reqwest::dns::Resolve for Elsewhere {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            // The port is the address'.
+            let found: Vec<_> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
 }
 
 impl Connection {
     pub(super) fn new(options: &VaultOptions) -> Result<Self, String> {
         let address = options.address.trim_end_matches('/');
-        let address: url::Url = address
+        let mut address: url::Url = address
             .parse()
             .map_err(|error| format!("address {address}: {error}"))?;
+        let shown = address.to_string();
         // Nothing that follows a redirect: it would be given the token.
         let mut builder = reqwest::Client::builder()
             .timeout(ANSWER)
@@ -59,22 +78,36 @@ impl Connection {
             })?;
             builder = builder.identity(identity);
         }
+        if let Some(name) = &options.server_name {
+            let host = match address.host() {
+                Some(url::Host::Domain(host)) => host.to_owned(),
+                Some(url::Host::Ipv4(address)) => address.to_string(),
+                Some(url::Host::Ipv6(address)) => address.to_string(),
+                None => return Err(format!("address {shown}: has no host")),
+            };
+            address
+                .set_host(Some(name))
+                .map_err(|error| format!("tls_server_name {name}: {error}"))?;
+            builder = builder.dns_resolver(Arc::new(Elsewhere(host)));
+        }
         let http = builder.build().map_err(|error| error.to_string())?;
         Ok(Self {
             http,
             address,
+            shown,
             namespace: options.namespace.clone(),
         })
     }
 
+    /// Where Vault is, as the operator wrote it.
     pub(super) fn address(&self) -> &str {
-        self.address.as_str()
+        &self.shown
     }
 
     /// A client with this token; it must be [`header`]-safe. Empty: none.
     pub(super) fn client(&self, token: &str) -> Arc<VaultClient> {
         Arc::new(VaultClient {
-            http: rustify::clients::reqwest::Client::new(self.address(), self.http.clone()),
+            http: rustify::clients::reqwest::Client::new(self.address.as_str(), self.http.clone()),
             middle: EndpointMiddleware {
                 token: token.to_owned(),
                 version: "v1".to_owned(),

@@ -63,6 +63,8 @@ pub struct VaultOptions {
     pub namespace: Option<String>,
     /// CA certificates for `https`, PEM; no others count then.
     pub ca_file: Option<PathBuf>,
+    /// The name that its certificate must have, where the address has another.
+    pub server_name: Option<String>,
     /// A client certificate and its key, PEM, where Vault asks for one.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// How it logs in.

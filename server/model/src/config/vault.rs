@@ -36,6 +36,9 @@ pub struct VaultConfig {
     pub namespace: Option<String>,
     /// CA certificates for `https`, PEM; no others count then. Default: the system's.
     pub ca_file: Option<PathBuf>,
+    /// The name that Vault's certificate must have, where it is reached by another. Default: the
+    /// address'.
+    pub tls_server_name: Option<String>,
     /// A client certificate, PEM, with `key_file`. Default: none.
     pub cert_file: Option<PathBuf>,
     /// Its key, PEM.
@@ -84,6 +87,7 @@ impl Default for VaultConfig {
             address: String::new(),
             namespace: None,
             ca_file: None,
+            tls_server_name: None,
             cert_file: None,
             key_file: None,
             root_pki_path: "pki_root".to_owned(),
@@ -99,6 +103,10 @@ impl VaultConfig {
         set(&mut self.address, fields.parsed("address", url));
         some(&mut self.namespace, fields.parsed("namespace", mount));
         some(&mut self.ca_file, path(&mut fields, "ca_file"));
+        some(
+            &mut self.tls_server_name,
+            fields.parsed("tls_server_name", host),
+        );
         some(&mut self.cert_file, path(&mut fields, "cert_file"));
         some(&mut self.key_file, path(&mut fields, "key_file"));
         set(
@@ -132,6 +140,9 @@ impl VaultConfig {
     pub(super) fn check(&self) -> Option<String> {
         if self.address.is_empty() {
             return Some("address is missing; write address = \"https://…:8200\"".to_owned());
+        }
+        if self.tls_server_name.is_some() && !self.address.starts_with("https:") {
+            return Some("tls_server_name is for an address with https".to_owned());
         }
         if self.cert_file.is_some() != self.key_file.is_some() {
             return Some("cert_file and key_file go together".to_owned());
@@ -191,6 +202,17 @@ fn mount(text: &str) -> Result<String, &'static str> {
     match is_vault_mount(text) {
         true => Ok(text.to_owned()),
         false => Err("must be a path such as `pki_mesh`, without a slash at its ends"),
+    }
+}
+
+/// A name that stands in a certificate.
+fn host(text: &str) -> Result<String, &'static str> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let part = |part: &str| (1..=63).contains(&part.len()) && part.chars().all(fine);
+    let name = text.len() <= 253 && text.split('.').all(part);
+    match name && text.parse::<std::net::IpAddr>().is_err() {
+        true => Ok(text.to_owned()),
+        false => Err("must be a DNS name, such as `vault.internal`"),
     }
 }
 
