@@ -195,11 +195,12 @@ async fn a_deny_cuts_live_byte_streams() {
         assert!(rest.is_empty());
     }
     assert!(denied.elapsed() < PROMISED, "{:?}", denied.elapsed());
-    // New ones are not begun.
-    let mut socket = TcpStream::connect(pair.address).await.unwrap();
-    let _ = socket.write_all(b"x").await;
+    // New ones are not begun; a quick reset may be seen as early as by who connects.
     let mut rest = Vec::new();
-    let _ = in_time(socket.read_to_end(&mut rest)).await;
+    if let Ok(mut socket) = TcpStream::connect(pair.address).await {
+        let _ = socket.write_all(b"x").await;
+        let _ = in_time(socket.read_to_end(&mut rest)).await;
+    }
     assert!(rest.is_empty());
 }
 
