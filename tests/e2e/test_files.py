@@ -148,7 +148,8 @@ class Files(unittest.TestCase):
         service = ("-kind", "service", "-name", "users")
         arguments = {
             "catalog instances": ("users",), "catalog nodes": (), "catalog services": (),
-            "ca config read": (), "ca roots": (), "config list": ("-kind", "service"), "config read": service,
+            "ca config read": (), "ca leaves": (), "ca revocations": (), "ca roots": (),
+            "config list": ("-kind", "service"), "config read": service,
             "intention check": ("web", "users"), "intention get": ("web", "users"), "intention list": (),
             "intention match": ("users",), "snapshot save": (self.mesh.folder / "stale.snap",),
         }
