@@ -82,12 +82,7 @@ pub(crate) async fn change(
     let ca = read_state(&row.value).map_err(Refused::Failed)?;
     let cas = cas.unwrap_or(row.modify_index);
     let wrong = |error: CaError| Refused::Wrong(error.to_string());
-    let mut plan = Plan {
-        changes: Vec::new(),
-        rotates: false,
-        root: None,
-        index: 0,
-    };
+    let mut plan = Plan::default();
     let wanted = match wish {
         Wish::Abort => {
             let next = rotation::abort(&ca).map_err(wrong)?;
