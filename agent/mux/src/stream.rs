@@ -51,6 +51,18 @@ impl Stream {
         self.id
     }
 
+    /// How many bytes the next write takes, at least one; waits while there is
+    /// no room. Who asks first need not hold what was not taken. It takes the
+    /// stream's turn: ask only when there is something to write.
+    ///
+    /// # Errors
+    ///
+    /// As those of a write.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let room = self.shared.with(|state| state.room(self.id, cx.waker()));
+        room.map_err(io::Error::from)
+    }
+
     /// Ends the stream at once, in both directions, with a reason for the other
     /// side.
     pub fn reset(self, code: ResetCode) {

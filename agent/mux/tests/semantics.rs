@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -467,4 +468,34 @@ fn handles_can_be_sent() {
     is_send(&driver);
     is_send(&opener.open("m".into()));
     assert!(size_of::<mesh_mux::Stream>() <= 64);
+}
+
+/// Who asks for room gets what the next write takes, and is called when there
+/// is some again.
+#[test]
+fn room_is_what_a_write_takes() {
+    run(async {
+        let mut pair = default_pair();
+        let mut near = pair.opener.open("m".into()).await.unwrap();
+        let mut far = pair.acceptor.accept().await.unwrap().stream;
+        let room = poll_fn(|cx| near.poll_room(cx)).await.unwrap();
+        assert_eq!(room, 32 * 1024);
+        let written = near.write(&vec![1; room + 1]).await.unwrap();
+        assert_eq!(written, room);
+
+        let waiting = tokio::spawn(async move {
+            let room = poll_fn(|cx| near.poll_room(cx)).await.unwrap();
+            let written = near.write(&vec![2; 1 << 20]).await.unwrap();
+            assert_eq!(written, room);
+            near.shutdown().await.unwrap();
+            let error = poll_fn(|cx| near.poll_room(cx)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+            written
+        });
+        settle().await;
+        assert!(!waiting.is_finished());
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got.len(), room + waiting.await.unwrap());
+    });
 }

@@ -17,6 +17,10 @@ use crate::wire::{self, Frame, MAX_CREDIT};
 /// that the other side makes us write what it does not read.
 const MAX_ANSWERS: usize = 1024 * 1024;
 
+/// A stream's buffer grows by this factor: what it holds is at most this often
+/// what is unread, and a large read is not copied again and again as it grows.
+const GROWTH: usize = 4;
+
 impl State {
     /// Takes one frame of the other side.
     pub(crate) fn frame(&mut self, frame: Frame<'_>) -> Result<(), Violation> {
@@ -107,6 +111,10 @@ impl State {
                 }
                 slot.granted -= length;
                 slot.unread += length;
+                let have = slot.received.len();
+                if slot.received.capacity() - have < length {
+                    slot.received.reserve(length.max(have * (GROWTH - 1)));
+                }
                 slot.received.extend_from_slice(bytes);
                 self.wakes.extend(slot.reader.take());
                 self.unread += length;

@@ -1,7 +1,7 @@
 //! Writers put data in, the driver takes everything out at once.
 
 use std::io::IoSlice;
-use std::task::{Poll, Waker};
+use std::task::{Poll, Waker, ready};
 
 use super::{End, State};
 use crate::error::StreamError;
@@ -15,36 +15,14 @@ impl State {
         pieces: &[IoSlice<'_>],
         waker: &Waker,
     ) -> Poll<Result<usize, StreamError>> {
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if wanted == 0 {
+            return Poll::Ready(self.may_write(id).map(|()| 0));
+        }
+        let allowed = ready!(self.room(id, waker))?;
         let Some(slot) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(self.stream_error(End::Connection)));
         };
-        if slot.fin_sent {
-            return Poll::Ready(Err(StreamError::AfterShutdown));
-        }
-        if let Some(end) = slot.ended {
-            return Poll::Ready(Err(self.stream_error(end)));
-        }
-        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if wanted == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        let space = self.outbox.space().min(self.credit);
-        let allowed = if slot.credit == 0 {
-            0
-        } else {
-            self.turns.allowance(&slot.turn, space).min(slot.credit)
-        };
-        if allowed == 0 {
-            match &mut slot.writer {
-                Some(writer) => writer.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
-            if slot.credit > 0 {
-                self.turns.wait(id, &mut slot.turn);
-                self.wake_driver = true;
-            }
-            return Poll::Pending;
-        }
         let mut left = allowed;
         for piece in pieces {
             let now = &piece[..piece.len().min(left)];
@@ -57,6 +35,42 @@ impl State {
         self.credit -= written;
         self.wake_driver = true;
         Poll::Ready(Ok(written))
+    }
+
+    /// How many bytes credit and the stream's turn allow; the stream waits while
+    /// it is none.
+    pub(crate) fn room(&mut self, id: u32, waker: &Waker) -> Poll<Result<usize, StreamError>> {
+        self.may_write(id)?;
+        let Some(slot) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(self.stream_error(End::Connection)));
+        };
+        let space = self.outbox.space().min(self.credit);
+        let allowed = if slot.credit == 0 {
+            0
+        } else {
+            self.turns.allowance(&slot.turn, space).min(slot.credit)
+        };
+        if allowed > 0 {
+            return Poll::Ready(Ok(allowed));
+        }
+        match &mut slot.writer {
+            Some(writer) => writer.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        if slot.credit > 0 {
+            self.turns.wait(id, &mut slot.turn);
+            self.wake_driver = true;
+        }
+        Poll::Pending
+    }
+
+    /// Whether our half of a stream is open.
+    fn may_write(&self, id: u32) -> Result<(), StreamError> {
+        match self.streams.get(&id) {
+            None => Err(self.stream_error(End::Connection)),
+            Some(slot) if slot.fin_sent => Err(StreamError::AfterShutdown),
+            Some(slot) => slot.ended.map_or(Ok(()), |end| Err(self.stream_error(end))),
+        }
     }
 
     /// Ends our half of a stream.

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use mesh_mux::{Config, Connection as Mux, ResetCode};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
@@ -12,7 +11,7 @@ use crate::cut::Cut;
 use crate::flow::Flow;
 use crate::lifecycle::{Member, Phase, at, reaches};
 use crate::net::Break;
-use crate::relay::{Ended, relay};
+use crate::relay::{Ended, Side, relay};
 use crate::wide::Wide;
 
 /// Many streams over one connection.
@@ -97,7 +96,7 @@ pub(crate) async fn carry<S>(
     cut_at: Option<Instant>,
 ) -> Option<ResetCode>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Reset,
+    S: Side + Reset,
 {
     let Connection {
         worker,

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::{Break, Socket};
+use crate::relay::Side;
 
 /// How much is remembered.
 const REMEMBERED: usize = 16 * 1024;
@@ -112,6 +113,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Journal<T> {
         let this = self.get_mut();
         this.stop_keeping();
         Pin::new(&mut this.socket).poll_shutdown(cx)
+    }
+}
+
+impl<T: Side> Side for Journal<T> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.at < self.said.len() {
+            return Poll::Ready(());
+        }
+        self.socket.poll_readable(cx)
     }
 }
 

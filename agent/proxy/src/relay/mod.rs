@@ -1,8 +1,11 @@
 //! Bytes both ways between two connections.
 //!
-//! An idle relay holds no buffer: it reads into the worker's, and keeps only
-//! what the other side would not take at once. An end in one direction is
-//! passed on and the other direction goes on; an error in one ends both.
+//! An idle relay holds no buffer: it reads into the worker's, no more than the
+//! other side says that it takes, and keeps only what it then would not take.
+//! An end in one direction is passed on and the other direction goes on; an
+//! error in one ends both.
+
+mod side;
 
 use std::future::poll_fn;
 use std::io;
@@ -10,11 +13,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep};
 
 use crate::cut::{Cut, CutCell};
 use crate::scratch;
+
+pub(crate) use side::Side;
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -44,8 +49,8 @@ pub(crate) async fn relay<A, B>(
     meter: &impl Meter,
 ) -> Ended
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: Side,
+    B: Side,
 {
     let mut up = Half::default();
     let mut down = Half::default();
@@ -116,8 +121,8 @@ impl Half {
         count: impl Fn(usize),
     ) -> Poll<Result<(), Failure>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Side,
+        W: Side,
     {
         let writing = |error| (false, error);
         for _ in 0..TURNS {
@@ -131,7 +136,7 @@ impl Half {
                 }
                 State::Copying => {}
             }
-            if self.poll_read(cx, from, to, &count)?.is_pending() {
+            if self.poll_piece(cx, from, to, &count)?.is_pending() {
                 if self.must_flush {
                     ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(writing)?;
                     self.must_flush = false;
@@ -165,50 +170,74 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, and writes as much of it as is taken.
-    fn poll_read<R, W>(
+    /// Reads once what there is room for, and writes as much of it as is taken.
+    fn poll_piece<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
         count: &impl Fn(usize),
-    ) -> Result<Poll<()>, Failure>
+    ) -> Poll<Result<(), Failure>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Side,
+        W: Side,
     {
-        scratch::with_read_buffer(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            match Pin::new(from).poll_read(cx, &mut buffer) {
-                Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(Err(error)) => return Err((true, error)),
-                Poll::Ready(Ok(())) => {}
-            }
-            let mut rest = buffer.filled();
-            if rest.is_empty() {
+        // In this order: who waits for room without need takes others' turn.
+        ready!(from.poll_readable(cx));
+        let room = ready!(to.poll_room(cx)).map_err(|error| (false, error))?;
+        let mut outcome = Poll::Ready(Ok(()));
+        let polled = from.poll_piece(cx, room, &mut |cx, piece| {
+            if piece.is_empty() {
                 self.state = State::Closing;
-                return Ok(Poll::Ready(()));
+                return 0;
             }
-            count(rest.len());
-            while !rest.is_empty() {
-                match Pin::new(&mut *to).poll_write(cx, rest) {
-                    Poll::Ready(Ok(0)) => return Err((false, io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(bytes)) => {
-                        rest = rest.get(bytes..).unwrap_or_default();
-                        self.moved += bytes as u64;
-                        self.must_flush = true;
-                    }
-                    Poll::Ready(Err(error)) => return Err((false, error)),
-                    Poll::Pending => {
-                        self.left = scratch::write_buffer();
-                        self.left.extend_from_slice(rest);
-                        break;
-                    }
+            let written = write_all(cx, to, piece);
+            self.moved += written.bytes as u64;
+            self.must_flush |= written.bytes > 0;
+            let rest = piece.get(written.bytes..).unwrap_or_default();
+            let taken = if R::KEEPS || written.error.is_some() {
+                written.bytes
+            } else {
+                if !rest.is_empty() {
+                    self.left = scratch::write_buffer();
+                    self.left.extend_from_slice(rest);
                 }
-            }
-            Ok(Poll::Ready(()))
-        })
+                piece.len()
+            };
+            count(taken);
+            outcome = match written.error {
+                Some(error) => Poll::Ready(Err((false, error))),
+                None if taken < piece.len() => Poll::Pending,
+                None => Poll::Ready(Ok(())),
+            };
+            taken
+        });
+        ready!(polled).map_err(|error| (true, error))?;
+        outcome
     }
+}
+
+/// What became of a piece.
+struct Written {
+    bytes: usize,
+    error: Option<io::Error>,
+}
+
+/// Writes until all is written, or waits, or fails.
+fn write_all<W: AsyncWrite + Unpin>(cx: &mut Context<'_>, to: &mut W, piece: &[u8]) -> Written {
+    let mut bytes = 0;
+    let error = loop {
+        let Some(rest) = piece.get(bytes..).filter(|rest| !rest.is_empty()) else {
+            break None;
+        };
+        match Pin::new(&mut *to).poll_write(cx, rest) {
+            Poll::Ready(Ok(0)) => break Some(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(more)) => bytes += more,
+            Poll::Ready(Err(error)) => break Some(error),
+            Poll::Pending => break None,
+        }
+    };
+    Written { bytes, error }
 }
 
 use std::future::Future as _;
@@ -295,5 +324,88 @@ mod tests {
                 cut.cut(Cut::Denied)
             });
         assert!(matches!(ended, Ended::Cut(Cut::Denied)), "{ended:?}");
+    }
+
+    /// Two ends of one stream.
+    async fn streams() -> (mesh_mux::Stream, mesh_mux::Stream) {
+        let (near, far) = duplex(1 << 20);
+        let config = mesh_mux::Config {
+            keepalive_interval: None, // no end of quiet
+            ..mesh_mux::Config::default()
+        };
+        let (opener, client) = mesh_mux::Connection::client(near, config.clone());
+        let (mut acceptor, server) = mesh_mux::Connection::server(far, config);
+        tokio::spawn(client);
+        tokio::spawn(server);
+        let stream = opener.open("".into()).await.unwrap();
+        let incoming = acceptor.accept().await.unwrap();
+        tokio::spawn(async move {
+            let _open = (opener, acceptor);
+            std::future::pending::<()>().await
+        });
+        (stream, incoming.stream)
+    }
+
+    /// What a stream has no room for stays with the application; what the
+    /// application does not take stays in the stream.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_put_aside_for_a_stream() {
+        const SIZE: usize = 300_000;
+        let (mut near, mut caller) = duplex(SIZE);
+        let (mut stream, mut far) = streams().await;
+        let counts = Counts::default();
+        let cut = CutCell::default();
+        let sent: Vec<u8> = (0..SIZE).map(|it| (it % 251) as u8).collect();
+        let (ended, ()) = tokio::join!(
+            async {
+                let ended = relay(&mut caller, &mut stream, LONG, &cut, &counts).await;
+                drop((caller, stream));
+                ended
+            },
+            async {
+                near.write_all(&sent).await.unwrap();
+                near.shutdown().await.unwrap();
+                far.write_all(&sent[..20_000]).await.unwrap();
+                far.shutdown().await.unwrap();
+                // Time goes on when everything else waits.
+                tokio::time::sleep(LONG / 2).await;
+                assert_eq!(counts.0.get(), 32 * 1024, "a new stream's window");
+                let mut got = Vec::new();
+                far.read_to_end(&mut got).await.unwrap();
+                assert_eq!(got, sent);
+                let mut answer = Vec::new();
+                near.read_to_end(&mut answer).await.unwrap();
+                assert_eq!(answer, &sent[..20_000]);
+            }
+        );
+        assert!(matches!(ended, Ended::Whole), "{ended:?}");
+        assert_eq!((counts.0.get(), counts.1.get()), (SIZE, 20_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_application_holds_only_its_stream_up() {
+        let (mut near, mut caller) = duplex(1000);
+        let (mut stream, mut far) = streams().await;
+        let counts = Counts::default();
+        let cut = CutCell::default();
+        let sent = vec![7; 30_000];
+        let (ended, ()) = tokio::join!(
+            async {
+                let ended = relay(&mut caller, &mut stream, LONG, &cut, &counts).await;
+                drop((caller, stream));
+                ended
+            },
+            async {
+                far.write_all(&sent).await.unwrap();
+                far.shutdown().await.unwrap();
+                near.shutdown().await.unwrap();
+                tokio::time::sleep(LONG / 2).await;
+                assert_eq!(counts.1.get(), 1000, "what it has taken");
+                let mut got = Vec::new();
+                near.read_to_end(&mut got).await.unwrap();
+                assert_eq!(got, sent);
+            }
+        );
+        assert!(matches!(ended, Ended::Whole), "{ended:?}");
     }
 }
