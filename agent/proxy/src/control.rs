@@ -402,16 +402,25 @@ impl Control {
     }
 
     /// The id of the root that the leaf in use hangs on; empty: it is not known.
+    ///
+    /// A chain may go on beyond its root, to an older one that certifies it: the root is the one
+    /// that is reached first.
     fn leaf_root(&self, held: &Held) -> Vec<u8> {
         let chain = self.chain.load();
         let chain: Vec<CertificateDer<'_>> =
             chain.iter().map(|der| der.as_slice().into()).collect();
         let now = SystemTime::now();
-        let found = held
-            .roots
-            .iter()
-            .find(|(_, trust)| trust.verify(&chain, now).is_ok());
-        found.map(|(id, _)| id.clone()).unwrap_or_default()
+        // The same key may be in two roots; then it is the one that signs.
+        let (active, others): (Vec<_>, Vec<_>) =
+            held.roots.iter().partition(|(id, _)| *id == held.active);
+        for length in 1..=chain.len() {
+            let part = chain.get(..length).unwrap_or_default();
+            let mut roots = active.iter().chain(&others);
+            if let Some((id, _)) = roots.find(|(_, trust)| trust.verify(part, now).is_ok()) {
+                return id.clone();
+            }
+        }
+        Vec::new()
     }
 
     /// Another root signs now: the leaf is replaced early, at a moment of its own, since others are

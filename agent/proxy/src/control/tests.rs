@@ -240,6 +240,73 @@ async fn a_leaf_of_another_root_than_the_one_that_signs_is_replaced_early() {
     }
 }
 
+/// A root of a name, and what signs with it.
+fn root(name: &str) -> (Vec<u8>, CertificateParams, KeyPair) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().unwrap();
+    let der = params.self_signed(&key).unwrap().der().to_vec();
+    (der, params, key)
+}
+
+#[tokio::test]
+async fn a_leaf_hangs_on_the_root_that_signed_it_and_not_on_one_that_certifies_that() {
+    let mut side = Side::new().await;
+    while acked_leaf(&mut side).await.is_empty() {}
+    let (first, second, third) = (root("first"), root("second"), root("third"));
+    let certified =
+        |one: &CertificateParams, key: &KeyPair, by: CertificateParams, its: KeyPair| {
+            let by = Issuer::new(by, its);
+            one.signed_by(key, &by).unwrap().der().to_vec()
+        };
+    let id = |der: &Vec<u8>| mesh_tls::fingerprint(der);
+    let all = [&first.0, &second.0, &third.0].map(Clone::clone);
+    let by_first = certified(&second.1, &second.2, first.1, first.2);
+    // The second root's leaf leads to the first as well, by the end of its chain.
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_secs(60)).into();
+    params.not_after = (now + Duration::from_secs(3600)).into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.subject_alt_names = vec![SanType::URI(IDENTITY.try_into().unwrap())];
+    let public = SubjectPublicKeyInfo::from_der(&side.keys.wanted().public_key()).unwrap();
+    let signer = Issuer::new(second.1, second.2);
+    let signed = params.signed_by(&public, &signer).unwrap();
+    let mut roots = wire::Roots {
+        roots: all.to_vec(),
+        active: id(&all[1]),
+        reissue_seconds: 1,
+        ..side.roots.clone()
+    };
+    for (active, wishes) in [(&all[1], false), (&all[2], true)] {
+        roots.serial += 1;
+        roots.active = id(active);
+        side.events.send(Event::Roots(roots.clone())).await.unwrap();
+        acked_leaf(&mut side).await;
+        if !wishes {
+            let leaf = wire::Leaf {
+                chain: vec![signed.der().to_vec(), by_first.clone()],
+                error: String::new(),
+            };
+            side.events.send(Event::Leaf(leaf)).await.unwrap();
+            assert_eq!(acked_leaf(&mut side).await, id(&all[1]));
+            continue;
+        }
+        // Also when neither of the two signs any more, and the first is first in the list.
+        let asked = timeout(LONG, async {
+            while !matches!(side.wished.recv().await.unwrap(), Wish::Leaf) {}
+        });
+        asked.await.unwrap();
+    }
+    side.events.send(Event::Connected).await.unwrap();
+    assert_eq!(acked_leaf(&mut side).await, id(&all[1]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_leaf_is_asked_for_at_half_of_its_life_and_then_by_a_back_off() {
     let mut side = Side::new().await;
