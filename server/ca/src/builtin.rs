@@ -27,7 +27,7 @@ use crate::x509::{self, END_OF_TIME, Validity};
 pub(crate) const ROOT_KEY: &str = "root key";
 pub(crate) const INTERMEDIATE_KEY: &str = "intermediate key";
 /// CAs are valid from this long before they are made, in seconds: clocks differ.
-const BACKDATE: u64 = 60;
+pub(crate) const BACKDATE: u64 = 60;
 
 /// Makes a new CA: root, intermediate, and their keys, sealed.
 ///
@@ -44,8 +44,9 @@ pub fn create(
     let key = CaKey::generate(config.key_type)?;
     let validity = Validity::new(now_unix, BACKDATE, config.root_ttl_seconds, END_OF_TIME);
     let uri = authority_uri(domain.as_str());
-    let name = root_name(validity.not_before, domain.as_str());
-    let cert = x509::authority(&name, Some(&uri), 1, validity)?
+    let name = root_name(validity.not_before, domain.as_str())?;
+    // No path length: it may certify the root that follows it.
+    let cert = x509::authority(&name, Some(&uri), None, validity)?
         .self_signed(&key)
         .map_err(|e| CaError::make("the root", e))?;
     let root = RootEntry::from_der(cert.der(), true)?;
@@ -97,7 +98,7 @@ pub fn renew_intermediate(
     let validity = Validity::new(now, BACKDATE, ttl, root.not_after);
     let uri = authority_uri(&state.trust_domain);
     let name = intermediate_name(&state.dc, &state.trust_domain);
-    let cert = x509::authority(&name, Some(&uri), 0, validity)?
+    let cert = x509::authority(&name, Some(&uri), Some(0), validity)?
         .signed_by(&key, &issuer)
         .map_err(|e| CaError::make("the intermediate", e))?;
     let id = x509::fingerprint(cert.der());
@@ -239,7 +240,7 @@ impl BuiltIn {
         let key = CaKey::from_pkcs8(&what, &key)?;
         let open = Self {
             provider,
-            chain: entry.chain()?,
+            chain: state.chain()?,
             domain: state
                 .domain()
                 .map_err(|e| CaError::state("trust domain", e))?,
@@ -359,7 +360,7 @@ impl Authority for BuiltIn {
 }
 
 /// A CA certificate with its key, once the two are seen to belong together.
-fn issuer(
+pub(crate) fn issuer(
     what: &str,
     cert: &CertificateDer<'_>,
     key: CaKey,
@@ -403,9 +404,11 @@ fn issues(what: &str, cert: &CertificateDer<'_>) -> Result<(), CaError> {
 const UNWRITABLE: &str = ", which this CA cannot write as an issuer's; sign with an intermediate \
                           whose name has neither, such as CN and O alone";
 
-/// A root's name. The year tells two apart in a list.
-pub(crate) fn root_name(not_before: u64, domain: &str) -> String {
-    format!("meshctl root {} {domain}", year(not_before))
+/// A root's name, which no other has: where one certifies another, a program that finds issuers by
+/// their names alone would take it for self-signed. The year is for people.
+pub(crate) fn root_name(not_before: u64, domain: &str) -> Result<String, CaError> {
+    let mark = x509::random_hex::<4>()?;
+    Ok(format!("meshctl root {} {mark} {domain}", year(not_before)))
 }
 
 /// An intermediate's name.

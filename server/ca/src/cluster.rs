@@ -52,7 +52,7 @@ pub fn create_ca(name: &str, ttl: Duration, now: SystemTime) -> Result<Pair, CaE
     let key = CaKey::generate(KeyType::EcP256)?;
     let validity = Validity::new(x509::unix(now), BACKDATE, ttl.as_secs(), END_OF_TIME);
     let name = format!("meshctl cluster CA {name}");
-    let cert = x509::authority(name.trim(), None, 0, validity)?
+    let cert = x509::authority(name.trim(), None, Some(0), validity)?
         .self_signed(&key)
         .map_err(|e| CaError::make("the cluster CA", e))?;
     Ok(Pair {

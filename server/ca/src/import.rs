@@ -10,6 +10,8 @@
 
 mod chain;
 
+pub(crate) use chain::signed_by;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ mod authority;
 mod aws;
 mod builtin;
 pub mod cluster;
+mod cross;
 mod error;
 mod import;
 mod key;
@@ -41,6 +42,7 @@ pub use authority::{
 };
 pub use aws::{AwsFailures, AwsHealth, AwsOptions, AwsPca, AwsState, create_in_aws, renew_in_aws};
 pub use builtin::{BuiltIn, Renewal, create, renew_intermediate, renewal_due};
+pub use cross::{Cross, cross_obstacle, cross_sign};
 pub use error::CaError;
 pub use import::{Import, import};
 pub use key::{KeyType, SecretPem};

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cross::Cross;
 use crate::error::CaError;
 use crate::seal::Sealed;
 use crate::state::{CaConfig, CaState, IntermediateEntry, RootEntry, short};
@@ -43,6 +44,9 @@ pub struct Rotation {
     pub root_key: Option<Sealed>,
     /// What will sign leaves.
     pub intermediate: IntermediateEntry,
+    /// The new root, certified by the old one: for programs that trust only that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross: Option<Cross>,
 }
 
 impl CaState {
@@ -107,6 +111,7 @@ pub fn begin(state: &CaState, next: CaState, now: SystemTime) -> Result<CaState,
             config: next.config,
             root_key: next.root_key,
             intermediate,
+            cross: None,
         }),
         ..state.clone()
     })
@@ -128,6 +133,7 @@ pub fn switch(state: &CaState, spread: u64, now: SystemTime) -> Result<CaState, 
         let is_new = root.id == rotation.to;
         if is_new {
             root.retires = None;
+            root.cross.clone_from(&rotation.cross);
         } else if root.active {
             root.retires = Some(retires);
         }
@@ -156,7 +162,12 @@ pub fn retire(state: &CaState, used: &BTreeSet<String>, now: SystemTime) -> Opti
         let over = root.retires.is_some_and(|at| at <= now);
         !over || root.active || used.contains(&root.id) || next == Some(root.id.as_str())
     };
-    let roots: Vec<RootEntry> = state.roots.iter().filter(stays).cloned().collect();
+    let mut roots: Vec<RootEntry> = state.roots.iter().filter(stays).cloned().collect();
+    let left: BTreeSet<String> = roots.iter().map(|root| root.id.clone()).collect();
+    for root in &mut roots {
+        // With the root goes what it certified.
+        root.cross = root.cross.take().filter(|cross| left.contains(&cross.by));
+    }
     (roots.len() < state.roots.len()).then(|| CaState {
         roots,
         ..state.clone()

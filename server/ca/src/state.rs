@@ -10,6 +10,7 @@ use mesh_tls::{IdError, Trust, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
+use crate::cross::Cross;
 use crate::error::CaError;
 use crate::key::KeyType;
 use crate::keyring::SealedWith;
@@ -236,6 +237,9 @@ pub struct RootEntry {
     /// seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retires: Option<u64>,
+    /// The same root, certified by the one before it; for as long as that one is trusted too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross: Option<Cross>,
 }
 
 impl RootEntry {
@@ -258,6 +262,7 @@ impl RootEntry {
             active,
             issuer: None,
             retires: None,
+            cross: None,
         })
     }
 

@@ -6,6 +6,7 @@
 mod aws;
 mod builtin;
 mod cluster;
+mod cross;
 mod import;
 mod keyring;
 mod malformed;

@@ -39,19 +39,22 @@ pub(crate) fn unix(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// A root (`below`: 1) or an intermediate (`below`: 0) of a trust domain. `below` is how many
-/// CAs may stand under it.
+/// A root or an intermediate (`below`: 0) of a trust domain. `below` is how many CAs may stand
+/// under it; `None`: as many as there are.
 pub(crate) fn authority(
     common_name: &str,
     uri: Option<&str>,
-    below: u8,
+    below: Option<u8>,
     validity: Validity,
 ) -> Result<CertificateParams, CaError> {
     let mut params = base(validity)?;
     params
         .distinguished_name
         .push(DnType::CommonName, truncated(common_name));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.is_ca = IsCa::Ca(match below {
+        Some(below) => BasicConstraints::Constrained(below),
+        None => BasicConstraints::Unconstrained,
+    });
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     if let Some(uri) = uri {
         // X.509-SVID, section 4.1: a signing certificate names its trust domain, without a path.
@@ -94,12 +97,23 @@ fn base(validity: Validity) -> Result<CertificateParams, CaError> {
 
 /// 128 bits, of which 126 are random: never negative, and always 16 bytes long.
 fn serial() -> Result<SerialNumber, CaError> {
-    let mut bytes = [0_u8; 16];
-    rand::fill(&mut bytes).map_err(|_| CaError::make("a serial number", "no randomness"))?;
+    let mut bytes: [u8; 16] = random("a serial number")?;
     if let Some(first) = bytes.first_mut() {
         *first = (*first & 0x7f) | 0x40;
     }
     Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// Random bytes for `what`.
+fn random<const N: usize>(what: &'static str) -> Result<[u8; N], CaError> {
+    let mut bytes = [0_u8; N];
+    rand::fill(&mut bytes).map_err(|_| CaError::make(what, "no randomness"))?;
+    Ok(bytes)
+}
+
+/// Random bytes in hex, to tell two of a kind apart.
+pub(crate) fn random_hex<const N: usize>() -> Result<String, CaError> {
+    random::<N>("a name").map(|bytes| hex(&bytes))
 }
 
 fn date(unix: u64) -> Result<OffsetDateTime, CaError> {
@@ -137,6 +151,8 @@ pub(crate) struct Seen {
     pub(crate) not_before: u64,
     pub(crate) not_after: u64,
     pub(crate) is_ca: bool,
+    /// How many CAs may stand under it; `None`: that is not said.
+    pub(crate) path_length: Option<u32>,
 }
 
 /// Reads a certificate. `what` names it in errors.
@@ -144,6 +160,7 @@ pub(crate) fn read(what: &str, der: &CertificateDer<'_>) -> Result<Seen, CaError
     let (_, cert) = x509_parser::parse_x509_certificate(der)
         .map_err(|_| CaError::input(what, "it is not an X.509 certificate"))?;
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+    let basic = cert.basic_constraints().ok().flatten();
     Ok(Seen {
         fingerprint: fingerprint(der),
         subject: cert.subject().to_string(),
@@ -153,6 +170,7 @@ pub(crate) fn read(what: &str, der: &CertificateDer<'_>) -> Result<Seen, CaError
         not_before: seconds(cert.validity().not_before),
         not_after: seconds(cert.validity().not_after),
         is_ca: cert.is_ca(),
+        path_length: basic.and_then(|basic| basic.value.path_len_constraint),
     })
 }
 

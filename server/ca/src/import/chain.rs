@@ -98,7 +98,7 @@ fn order(links: &[Link<'_>]) -> Result<(), CaError> {
 
 /// Whether one signed another; `None`: by an algorithm that is not looked at here. What signs
 /// leaves is tried as a peer would in the end.
-fn signed_by(one: &X509Certificate<'_>, above: &X509Certificate<'_>) -> Option<bool> {
+pub(crate) fn signed_by(one: &X509Certificate<'_>, above: &X509Certificate<'_>) -> Option<bool> {
     let p256 = above.public_key().subject_public_key.data.len() == 65;
     let by: &dyn VerificationAlgorithm = match one.signature_algorithm.oid().to_id_string().as_str()
     {

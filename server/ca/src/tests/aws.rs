@@ -44,7 +44,7 @@ impl Played {
     fn new(life: Duration) -> Arc<Self> {
         let key = CaKey::generate(KeyType::EcP384).unwrap();
         let validity = Validity::new(unix(SystemTime::now()), 3600, life.as_secs(), u64::MAX);
-        let made = x509::authority("Example root", None, 1, validity).unwrap();
+        let made = x509::authority("Example root", None, Some(1), validity).unwrap();
         let made = made.self_signed(&key).unwrap();
         Arc::new(Self {
             root: Issuer::from_ca_cert_der(made.der(), key).unwrap(),
@@ -98,7 +98,7 @@ impl Pca for Arc<Played> {
             not_before: unix(SystemTime::now()) - 3600,
             not_after: wish.not_after + if script.longer { 86_400 } else { 0 },
         };
-        let mut params = x509::authority("", None, 0, validity).unwrap();
+        let mut params = x509::authority("", None, Some(0), validity).unwrap();
         params.distinguished_name = csr.params.distinguished_name.clone();
         params.subject_alt_names = csr.params.subject_alt_names.clone();
         if script.no_ca {

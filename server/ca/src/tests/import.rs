@@ -19,23 +19,23 @@ use crate::{
 const YEAR: u64 = 365 * 24 * 3600;
 
 /// A CA that somebody has: certificate and key.
-struct Theirs {
+pub(super) struct Theirs {
     der: CertificateDer<'static>,
     key: CaKey,
 }
 
 impl Theirs {
-    fn pem(&self) -> String {
+    pub(super) fn pem(&self) -> String {
         x509::certificate_pem(&self.der)
     }
 
-    fn key_pem(&self) -> String {
+    pub(super) fn key_pem(&self) -> String {
         self.key.to_pem().unwrap().as_str().to_owned()
     }
 }
 
 /// A CA with room for `below` CAs, changed as told.
-fn authority(
+pub(super) fn authority(
     name: &str,
     above: Option<&Theirs>,
     below: u8,
@@ -44,7 +44,7 @@ fn authority(
 ) -> Theirs {
     let key = CaKey::generate(kind).unwrap();
     let validity = Validity::new(unix(SystemTime::now()), 60, YEAR, x509::END_OF_TIME);
-    let mut params = x509::authority(name, None, below, validity).unwrap();
+    let mut params = x509::authority(name, None, Some(below), validity).unwrap();
     change(&mut params);
     let cert = match above {
         None => params.self_signed(&key),
@@ -60,13 +60,13 @@ fn authority(
     }
 }
 
-fn unchanged(_: &mut CertificateParams) {}
+pub(super) fn unchanged(_: &mut CertificateParams) {}
 
-fn ec(name: &str, above: Option<&Theirs>, below: u8) -> Theirs {
+pub(super) fn ec(name: &str, above: Option<&Theirs>, below: u8) -> Theirs {
     authority(name, above, below, KeyType::EcP256, unchanged)
 }
 
-fn take_at(
+pub(super) fn take_at(
     chain: &[&Theirs],
     key: &str,
     root_key: Option<&str>,
@@ -79,12 +79,12 @@ fn take_at(
     import(&domain, "dc1", config, &given, &sealing_of_test(), now)
 }
 
-fn take(chain: &[&Theirs], key: &str) -> Result<CaState, CaError> {
+pub(super) fn take(chain: &[&Theirs], key: &str) -> Result<CaState, CaError> {
     take_at(chain, key, None, SystemTime::now())
 }
 
 /// One for all of a thread, so that what was made can be opened.
-fn sealing_of_test() -> crate::SealingKey {
+pub(super) fn sealing_of_test() -> crate::SealingKey {
     crate::SealingKey::parse("test", &[b'7'; 64]).unwrap()
 }
 

@@ -64,7 +64,7 @@ impl VaultLeaves {
                 .map_err(|e| CaError::state("trust domain", e))?,
             roots: state.roots.clone(),
             trust: state.trust()?,
-            chain: entry.chain()?,
+            chain: state.chain()?,
             mount: signs.mount.clone(),
             role: signs.role.clone(),
             not_after: entry.not_after,

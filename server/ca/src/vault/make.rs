@@ -197,7 +197,7 @@ async fn generate_root(
 ) -> Result<(String, Vec<String>), CaError> {
     let path = place.root_pki_path.as_str();
     let what = format!("{path}: a root is to be made; POST {path}/root/generate/internal");
-    let name = root_name(x509::unix(now), domain.as_str());
+    let name = root_name(x509::unix(now), domain.as_str())?;
     let (name, uri) = (&x509::truncated(&name), &authority_uri(domain.as_str()));
     let (kind, bits) = config.key_type.kind_and_bits();
     let made = vault.ask(&what, |client| async move {
@@ -208,7 +208,6 @@ async fn generate_root(
             .uri_sans(uri)
             .key_type(kind)
             .key_bits(bits)
-            .max_path_length(1)
             .ttl(format!("{}s", config.root_ttl_seconds));
         ca::generate(&*client, path, "internal", Some(&mut options)).await
     });

@@ -17,6 +17,7 @@
 //! ends between Vault's answer and its own commit, Vault keeps an intermediate that nobody uses.
 
 mod connection;
+mod cross;
 mod health;
 mod leaves;
 mod login;

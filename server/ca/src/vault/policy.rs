@@ -38,6 +38,11 @@ pub fn vault_policy(place: &VaultPlace, managed: bool) -> String {
             "read",
         ),
         Rule::new("", format!("{root}/issuer/+/sign-intermediate"), "update"),
+        Rule::new(
+            "a new root is certified by the old one; it goes without, too",
+            format!("{root}/issuer/+/sign-self-issued"),
+            "update",
+        ),
     ];
     if managed {
         rules.push(Rule::new(
