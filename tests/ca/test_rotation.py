@@ -1,6 +1,8 @@
 """The root changes while traffic flows, and no request fails."""
 
 import json
+import socket
+import ssl
 import unittest
 
 from mesh import Load, Mesh, http_get, until
@@ -39,7 +41,85 @@ def leader(mesh):
     return until("a leader", probe)
 
 
+def pems(mesh):
+    """The roots, by id."""
+    _, roots = mesh.api("GET", "/v1/ca/roots")
+    return {root["id"]: root["pem"] for root in roots["roots"]}
+
+
+def certified(mesh, *arguments):
+    """Begins a change of the root, whose new root the old one must certify."""
+    change = json.loads(mesh.command("ca", *arguments, "-o", "json"))
+    cross = change["cross_signature"]
+    assert cross["made"] and not cross["reason"] and change["rotates"], change
+    return cross["by"], change["root"]
+
+
+def replaced(mesh, root, leaves=2):
+    """Waits until that root signs, and every sidecar has a leaf of it."""
+    until("leaves are replaced", lambda: any(
+        one["id"] == root and one["state"] == "active" and one["leaves"] == leaves for one in status(mesh)["roots"]), 60)
+
+
+class Program:
+    """One that is none of the mesh's, has OpenSSL, and calls a service's sidecar."""
+
+    def __init__(self, mesh, service):
+        entries = json.loads(mesh.agent_api("GET", f"/v1/health/connect/{service}?passing")[1])
+        service, node = entries[0]["Service"], entries[0]["Node"]
+        self.address = (service["Address"] or node["Address"], service["Port"])
+
+    def takes_it(self, pem):
+        """Whether it believes what answers there when it trusts only this root."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cadata=pem)
+        try:
+            with socket.create_connection(self.address, timeout=30) as raw:
+                # It shows no certificate itself: the sidecar refuses it, after it has shown its own.
+                context.wrap_socket(raw).close()
+        except ssl.SSLCertVerificationError:
+            return False
+        return True
+
+
 class Rotation(unittest.TestCase):
+    def test_a_program_that_trusts_one_root_only_is_not_cut_off(self):
+        with Mesh("rotate-cross", default="allow", leaf_ttl="20s") as mesh:
+            mesh.servers()
+            load = Load(*pair(mesh))
+            program = Program(mesh, "users")
+            first = active(mesh)
+            roots = pems(mesh)
+            self.assertTrue(program.takes_it(roots[first]))
+            self.assertIn("would be certified by root", mesh.command("ca", "rotate", "-dry-run"))
+            wanted = mesh.folder / "ca.hcl"
+            wanted.write_text("ca {\n" + SHORT.format("20s") + '  key_type = "rsa-2048"\n}\n')
+            by, second = certified(mesh, "config", "write", wanted)
+            self.assertEqual(by, first)
+            replaced(mesh, second)
+            roots.update(pems(mesh))
+            self.assertIn("is certified by root", mesh.command("ca", "status"))
+            for root in (first, second):
+                self.assertTrue(program.takes_it(roots[root]))
+            # And again, while the first one retires.
+            wanted.write_text("ca {\n" + SHORT.format("20s") + "}\n")
+            by, third = certified(mesh, "config", "write", wanted)
+            self.assertEqual(by, second)
+            replaced(mesh, third)
+            roots.update(pems(mesh))
+            self.assertEqual(len(roots), 3)
+            for root in (first, second, third):
+                self.assertTrue(program.takes_it(roots[root]))
+            # Nothing hangs on the old ones: they go, and with them what they certified.
+            self.assertEqual(settled(mesh), third)
+            until("the chain is short again", lambda: not program.takes_it(roots[second]), 60)
+            self.assertFalse(program.takes_it(roots[first]))
+            self.assertTrue(program.takes_it(roots[third]))
+            load.more(50)
+            self.assertEqual(load.stop(), [])
+
     def test_twice_in_a_row_under_load(self):
         with Mesh("rotate", servers=3, default="allow", leaf_ttl="20s") as mesh:
             mesh.servers()
@@ -174,20 +254,32 @@ class Rotation(unittest.TestCase):
             wanted.write_text('ca {\n  provider = "vault"\n' + SHORT.format("20s")
                               + '  vault {\n    leaf_signing = "vault"\n  }\n}\n')
             self.assertIn("provider: built_in -> vault", mesh.command("ca", "config", "write", "-dry-run", wanted))
-            mesh.command("ca", "config", "write", wanted)
-            second = settled(mesh)
-            self.assertNotEqual(second, first)
+            program, roots = Program(mesh, "users"), pems(mesh)
+
+            def old_root_leads_on(by, to):
+                """What the new root signs, who trusts only the old one takes."""
+                replaced(mesh, to)
+                roots.update(pems(mesh))
+                self.assertTrue(program.takes_it(roots[by]) and program.takes_it(roots[to]))
+
+            by, second = certified(mesh, "config", "write", wanted)
+            self.assertEqual(by, first)
+            old_root_leads_on(first, second)
+            self.assertEqual(settled(mesh), second)
             root = vault.do("GET", "pki_root/issuer/default/json")["data"]["certificate"].strip()
             _, roots = mesh.api("GET", "/v1/ca/roots")
             self.assertEqual([one["pem"].strip() for one in roots["roots"]], [root])
             self.assertIn("vault", mesh.command("ca", "config", "read"))
             # Another root in Vault; and back to the servers' own.
-            mesh.command("ca", "rotate")
-            third = settled(mesh)
-            self.assertNotEqual(third, second)
+            by, third = certified(mesh, "rotate")
+            self.assertEqual(by, second)
+            old_root_leads_on(second, third)
+            self.assertEqual(settled(mesh), third)
             wanted.write_text("ca {\n" + SHORT.format("20s") + "}\n")
-            mesh.command("ca", "config", "write", wanted)
-            self.assertNotIn(settled(mesh), (second, third))
+            by, fourth = certified(mesh, "config", "write", wanted)
+            self.assertEqual(by, third)
+            old_root_leads_on(third, fourth)
+            self.assertEqual(settled(mesh), fourth)
             self.assertEqual(status(mesh)["provider"], "built_in")
             load.more(50)
             self.assertEqual(load.stop(), [])
@@ -206,7 +298,8 @@ class Rotation(unittest.TestCase):
             vault.process.kill()
             wanted = mesh.folder / "ca.hcl"
             wanted.write_text('ca {\n  leaf_ttl = "10m"\n}\n')
-            mesh.command("ca", "config", "write", wanted)
+            # Vault certifies nothing any more: that is said, and holds nothing up.
+            self.assertIn("is not certified by root", mesh.command("ca", "config", "write", wanted))
             until("the servers sign by themselves", lambda: status(mesh)["provider"] == "built_in")
             until("leaves are replaced", lambda: all(
                 root["leaves"] == 2 for root in status(mesh)["roots"] if root["state"] == "active"), 60)

@@ -336,7 +336,10 @@ fn changed(
         (false, true) => console.line("\nNothing was changed.")?,
         (false, false) => {}
     }
-    Ok(0)
+    match cross_signature("It", &json["cross_signature"], dry_run) {
+        Some(line) => console.line(line).map(|()| 0),
+        None => Ok(0),
+    }
 }
 
 pub(super) fn shown(value: &Value) -> String {
@@ -449,7 +452,7 @@ fn more(json: &Value, console: &mut Console<'_>) -> Result<(), CliError> {
     let roots = rows("roots");
     if roots.len() > 1 {
         let mut table = Table::new(&["ROOT", "STATE", "KEY", "LEAVES", "DROPPED FROM"]);
-        for root in roots {
+        for root in &roots {
             table.row([
                 shortened(&shown(&root["id"]), 24),
                 shown(&root["state"]),
@@ -460,6 +463,12 @@ fn more(json: &Value, console: &mut Console<'_>) -> Result<(), CliError> {
         }
         console.line("")?;
         console.table(&table)?;
+        for root in &roots {
+            let id = format!("Root {}", shortened(&shown(&root["id"]), 24));
+            if let Some(line) = cross_signature(&id, &root["cross_signature"], false) {
+                console.line(line)?;
+            }
+        }
     }
     let rotation = &json["rotation"];
     if rotation.is_null() {
@@ -477,6 +486,26 @@ fn more(json: &Value, console: &mut Console<'_>) -> Result<(), CliError> {
         console.line(format!("  {proxy} on {node}: {}", shown(&one["reason"])))?;
     }
     Ok(())
+}
+
+/// Whether a new root is certified by an old one, for people; none where none was to be.
+fn cross_signature(root: &str, json: &Value, would_be: bool) -> Option<String> {
+    if json.is_null() {
+        return None;
+    }
+    let by = shortened(&shown(&json["by"]), 24);
+    let is = if would_be { "would be" } else { "is" };
+    let not = if would_be { "would not be" } else { "is not" };
+    Some(match json["made"].as_bool().unwrap_or(false) {
+        true => format!(
+            "{root} {is} certified by root\n{by} as well, for programs that trust only that one."
+        ),
+        false => format!(
+            "{root} {not} certified by root\n{by}; give programs that trust only that one\nthe new \
+             root in time:\n{}",
+            shown(&json["reason"])
+        ),
+    })
 }
 
 /// What the keys are sealed with, on one line.

@@ -128,7 +128,8 @@ async fn ca_status_and_members() {
             "roots": [{"id": "aa11bb22cc33dd44ee55ff6600112233445566778899", "state": "active",
                 "key_type": "EC P-256", "leaves": 2, "retires": null},
                 {"id": "bb11bb22cc33dd44ee55ff6600112233445566778899", "state": "next",
-                "key_type": "RSA 2048", "leaves": 0, "retires": null}],
+                "key_type": "RSA 2048", "leaves": 0, "retires": null, "cross_signature": {"made": true,
+                "by": "aa11bb22cc33dd44ee55ff6600112233445566778899", "reason": null}}],
             "rotation": {"to": "bb11bb22cc33dd44ee55ff6600112233445566778899", "proxies": 2, "trusting": 1,
                 "waits": 1, "waiting": [{"node": "n1", "proxy": "web-sidecar-proxy",
                 "reason": "it does not trust the new root yet"}]}}))
@@ -137,9 +138,12 @@ async fn ca_status_and_members() {
             "root_ttl": "87600h", "vault": {"root_pki_path": "pki_root", "intermediate_pki_path": "pki_mesh",
             "leaf_signing": "vault"}}))
         .on("POST /v1/ca/rotate?dry_run=true", json!({"changes": ["another root is made"], "rotates": true,
-            "root": null, "index": 0}))
+            "root": null, "index": 0, "cross_signature": {"made": true, "reason": null,
+            "by": "aa11bb22cc33dd44ee55ff6600112233445566778899"}}))
         .on("POST /v1/ca/rotate", json!({"changes": ["another root is made"], "rotates": true,
-            "root": "bb11bb22cc33dd44ee55ff6600112233445566778899", "index": 9}))
+            "root": "bb11bb22cc33dd44ee55ff6600112233445566778899", "index": 9, "cross_signature": {
+            "made": false, "by": "aa11bb22cc33dd44ee55ff6600112233445566778899",
+            "reason": "ca: root aa11bb22cc33dd44: its key is not here, so it certifies no other"}}))
         .on("DELETE /v1/ca/rotation", json!({"changes": ["the rotation is undone"], "rotates": false,
             "root": null, "index": 10}))
         .on("GET /v1/operator/raft/peers", json!([

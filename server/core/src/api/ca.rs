@@ -17,7 +17,9 @@ use super::ca_settings;
 use super::error::ApiError;
 use super::route::{Access, Body, Call, Content, Reply, Route, Shape};
 use crate::ca::reseal::seal_with;
-use crate::ca::rotate::{Absent, Plan, Refused, Standing, Wish, change, differences, look};
+use crate::ca::rotate::{
+    Absent, CrossSignature, Plan, Refused, Standing, Wish, change, differences, look,
+};
 use crate::ca::{read_state, warnings};
 use crate::core::Core;
 
@@ -252,6 +254,11 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
 
 /// The roots, and where leaves of one another are, how many hang on each.
 fn roots_json(ca: &CaState, standing: Option<&Standing>) -> Vec<Value> {
+    let comes = ca.rotation.as_ref();
+    let cross = |root: &RootEntry| match comes.filter(|one| one.to == root.id) {
+        Some(rotation) => rotation.cross.clone(),
+        None => root.cross.clone(),
+    };
     let root = |root: &RootEntry| {
         let state = match (root.active, root.retires) {
             (true, _) => "active",
@@ -266,6 +273,7 @@ fn roots_json(ca: &CaState, standing: Option<&Standing>) -> Vec<Value> {
             "not_after": time_text(root.not_after),
             "retires": root.retires.map(time_text),
             "leaves": standing.map(|standing| standing.leaves.get(&root.id).copied().unwrap_or(0)),
+            "cross_signature": cross(root).as_ref().map(CrossSignature::of),
         })
     };
     ca.roots.iter().map(root).collect()

@@ -479,7 +479,10 @@ fn authority() -> Value {
         })),
         "CaChange": object(&["changes", "rotates", "root", "index"], json!({
             "changes": list(text()), "rotates": boolean(), "root": or_null(text()),
-            "index": number(),
+            "cross_signature": or_null(of("CrossSignature")), "index": number(),
+        })),
+        "CrossSignature": object(&["by", "made", "reason"], json!({
+            "by": text(), "made": boolean(), "reason": or_null(text()),
         })),
         "Leaf": object(
             &["serial", "namespace", "service", "node", "proxy", "signed", "not_after", "revoked"],
@@ -526,6 +529,7 @@ fn authority() -> Value {
                 "id": text(), "subject": text(), "key_type": text(),
                 "state": words(&["active", "next", "retiring"]), "not_after": time(),
                 "retires": or_null(time()), "leaves": or_null(number()),
+                "cross_signature": or_null(of("CrossSignature")),
             })))),
             "vault": or_null(object(&["address", "state", "reason"], json!({
                 "address": text(), "reason": or_null(text()), "since": time(),

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use mesh_ca::{
-    AWS_PCA, AwsPca, CaConfig, CaError, CaState, Import, VAULT, create, create_in_aws,
-    create_in_vault, import, rotation,
+    AWS_PCA, AwsPca, CaConfig, CaError, CaState, Cross, Import, VAULT, create, create_in_aws,
+    create_in_vault, cross_obstacle, cross_sign, import, rotation,
 };
 use mesh_model::{NodeState, Version};
 use mesh_proto::servers::v1::{AgentStatus, IdentifyResponse, ProxyStatus};
@@ -66,8 +66,41 @@ pub(crate) struct Plan {
     pub(crate) rotates: bool,
     /// The id of the new root; in a dry run none is made.
     pub(crate) root: Option<String>,
+    /// Whether the new root is certified by the old one; null where none is changed.
+    pub(crate) cross_signature: Option<CrossSignature>,
     /// The index of the change; 0: nothing was written.
     pub(crate) index: u64,
+}
+
+/// Whether a new root is certified by the old one as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct CrossSignature {
+    /// The root that was asked to.
+    pub(crate) by: String,
+    /// Whether it did; in a dry run, whether nothing is known that forbids it.
+    pub(crate) made: bool,
+    /// Why not.
+    pub(crate) reason: Option<String>,
+}
+
+impl CrossSignature {
+    pub(crate) fn of(cross: &Cross) -> Self {
+        Self {
+            by: cross.by.clone(),
+            made: cross.pem.is_some(),
+            reason: cross.missing.clone(),
+        }
+    }
+
+    /// What can be told before there is a new root.
+    fn expected(core: &Core, ca: &CaState) -> Option<Self> {
+        let reason = cross_obstacle(ca, now(core));
+        Some(Self {
+            by: ca.active_root()?.id.clone(),
+            made: reason.is_none(),
+            reason,
+        })
+    }
 }
 
 /// Does what is wished, or with `dry_run` says what it would be.
@@ -120,6 +153,7 @@ pub(crate) async fn change(
         .await
         .map_err(Refused::Wrong)?;
     if dry_run {
+        plan.cross_signature = CrossSignature::expected(core, &ca);
         return Ok(plan);
     }
     let next = make(core, &ca, wanted).await?;
@@ -136,7 +170,8 @@ pub(crate) async fn change(
         return finish(core, plan, next, cas, dry_run).await;
     }
     plan.root = id;
-    let next = rotation::begin(&ca, next, now).map_err(wrong)?;
+    let begun = rotation::begin(&ca, next, now).map_err(wrong)?;
+    let next = crossed(core, begun, &mut plan).await;
     finish(core, plan, next, cas, dry_run).await
 }
 
@@ -168,7 +203,11 @@ async fn take_over(
         plan.changes
             .push(format!("the root {subject} is taken over"));
         plan.root = Some(root.id.clone());
-        let next = rotation::begin(ca, next, now(core)).map_err(wrong)?;
+        let mut next = rotation::begin(ca, next, now(core)).map_err(wrong)?;
+        match dry_run {
+            true => plan.cross_signature = CrossSignature::expected(core, ca),
+            false => next = crossed(core, next, &mut plan).await,
+        }
         return finish(core, plan, next, cas, dry_run).await;
     }
     if next.root_key.is_some() && ca.root_key.is_none() {
@@ -194,6 +233,21 @@ async fn take_over(
         ..ca.clone()
     };
     finish(core, plan, next, cas, dry_run).await
+}
+
+/// With the new root certified by the old one, where that can be done.
+async fn crossed(core: &Core, begun: CaState, plan: &mut Plan) -> CaState {
+    // Who made the new CA has it; else that would have failed.
+    let Ok(sealing) = core.ca.keyring.open(&begun.sealing).await else {
+        return begun;
+    };
+    let next = cross_sign(&begun, core.ca.vault.as_deref(), &sealing, now(core)).await;
+    let cross = next.rotation.as_ref().and_then(|one| one.cross.as_ref());
+    plan.cross_signature = cross.map(CrossSignature::of);
+    if let Some(reason) = cross.and_then(|cross| cross.missing.as_ref()) {
+        tracing::warn!(%reason, "the new root is not certified by the old one");
+    }
+    next
 }
 
 pub(crate) async fn finish(

@@ -1,15 +1,18 @@
 //! A change of the root: every proxy trusts the new one before it signs, and the old one goes last.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use mesh_ca::CaState;
 use mesh_proto::servers::v1 as wire;
+use mesh_tls::LeafKey;
 use reqwest::Method;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::agent::{Agent, instance};
 use super::harness::{Answer, Client, ok, one, options, soon, start};
-use crate::clock::ManualClock;
+use crate::clock::{Clock as _, ManualClock};
 
 async fn ask(client: &Client, method: Method, path: &str) -> Answer {
     client.send(client.request(method, path)).await
@@ -27,6 +30,16 @@ async fn roots(client: &Client, state: &str) -> Vec<String> {
     let of = rows.iter().filter(|row| row["state"] == state);
     of.map(|row| row["id"].as_str().unwrap().to_owned())
         .collect()
+}
+
+/// The chain of a leaf for web.
+async fn leaf(agent: &mut Agent) -> Vec<CertificateDer<'static>> {
+    let wish = wire::SignRequest {
+        proxy: "web-1-sidecar-proxy".into(),
+        csr: LeafKey::generate().unwrap().csr().unwrap(),
+    };
+    let signed = agent.client.sign(wish).await.unwrap().into_inner();
+    signed.chain.into_iter().map(Into::into).collect()
 }
 
 async fn until<F: Future<Output = bool>>(mut probe: impl FnMut() -> F) {
@@ -128,7 +141,13 @@ async fn a_new_root_signs_when_every_proxy_trusts_it_and_the_old_goes_when_its_l
     };
     agent.report(vec![says(&[&old[0]], &old[0])]).await;
 
+    let dry = ok(&ask(&client, Method::POST, "/v1/ca/rotate?dry_run=true").await);
     let plan = ok(&ask(&client, Method::POST, "/v1/ca/rotate").await);
+    let cross = json!({"by": old[0], "made": true, "reason": null});
+    assert_eq!(
+        (&dry["cross_signature"], &plan["cross_signature"]),
+        (&cross, &cross)
+    );
     let new = plan["root"].as_str().unwrap().to_owned();
     let index = plan["index"].as_u64().unwrap();
     let again = ask(&client, Method::POST, "/v1/ca/rotate").await;
@@ -160,6 +179,21 @@ async fn a_new_root_signs_when_every_proxy_trusts_it_and_the_old_goes_when_its_l
     };
     turned("active", vec![new.clone()]).await;
     assert_eq!(roots(&client, "retiring").await, old);
+    // Who trusts only the old one takes what the new one signs; as long as the old one is trusted.
+    let status = ok(&client.get("/v1/ca/status").await);
+    assert_eq!(status["roots"][1]["cross_signature"], cross);
+    let row = server.core.store.state().ca().unwrap().value.clone();
+    let both: CaState = serde_json::from_value(row).unwrap();
+    let only = |at: usize| CaState {
+        roots: vec![both.roots[at].clone()],
+        ..both.clone()
+    };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock.unix_millis());
+    let chain = leaf(&mut agent).await;
+    assert_eq!(chain.len(), 3);
+    for at in [0, 1] {
+        only(at).trust().unwrap().verify(&chain, now).unwrap();
+    }
 
     // The old one's time is over, but a leaf of it is shown.
     let index = server.core.store.state().ca().unwrap().modify_index;
@@ -172,6 +206,7 @@ async fn a_new_root_signs_when_every_proxy_trusts_it_and_the_old_goes_when_its_l
     .await;
     agent.report(vec![says(&[&old[0], &new], &new)]).await;
     turned("retiring", Vec::new()).await;
+    assert_eq!(leaf(&mut agent).await.len(), 2);
     assert_eq!(roots(&client, "active").await, [new]);
     server.shutdown().await;
 }
