@@ -20,7 +20,7 @@ pub(crate) struct Metrics {
     /// By kind: whole, unchanged.
     pub(crate) feed_facts: IntCounterVec,
     pub(crate) feed_marks: IntCounter,
-    /// By outcome: ok, refused, failed.
+    /// By outcome: ok, refused, failed; passed_on: another server signed.
     pub(crate) ca_signs: IntCounterVec,
     pub(crate) ca_root_expiry: IntGauge,
     pub(crate) ca_intermediate_expiry: IntGauge,

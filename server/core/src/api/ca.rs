@@ -20,7 +20,7 @@ use crate::ca::reseal::seal_with;
 use crate::ca::rotate::{
     Absent, CrossSignature, Plan, Refused, Standing, Wish, change, differences, look,
 };
-use crate::ca::{read_state, warnings};
+use crate::ca::{others, read_state, warnings};
 use crate::core::Core;
 
 /// How long a new CA may take to be made, where Vault takes its time.
@@ -220,6 +220,13 @@ async fn status(call: Call) -> Result<Reply, ApiError> {
             "{late} sidecars have a certificate in the last third of its life, which was not \
              renewed: `meshctl proxy status` names them"
         ));
+    }
+    if ca.is_some() && opening.authority.is_none() && !others(&call.core).is_empty() {
+        told.push(
+            "this server signs no certificates: it passes on to the other servers what its agents \
+             ask for"
+                .to_owned(),
+        );
     }
     let rotation = ca.and_then(|ca| Some((ca.rotation.as_ref()?, standing.as_ref()?)));
     let intermediate = ca.and_then(|ca| ca.intermediate.as_ref());

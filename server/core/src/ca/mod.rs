@@ -5,6 +5,7 @@
 
 mod expiry;
 mod keep;
+mod pass_on;
 mod rate;
 mod record;
 pub(crate) mod reseal;
@@ -14,8 +15,9 @@ mod sign;
 
 pub(crate) use expiry::warnings;
 pub(crate) use keep::keep;
+pub(crate) use pass_on::{others, sign_here, sign_or_pass_on};
 pub(crate) use record::{Unrecorded, record};
-pub(crate) use sign::{SignFailure, sign, spiffe_id};
+pub(crate) use sign::spiffe_id;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -134,7 +136,7 @@ impl Ca {
             }
         }
         if let Some(problem) = &opening.problem {
-            tracing::error!(%problem, "this server cannot sign");
+            tracing::error!(%problem, "this server cannot sign; where there are others it has them do it");
         }
         opening
     }

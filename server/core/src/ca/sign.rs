@@ -7,6 +7,7 @@ use mesh_ca::{AuthorityError, IssuedLeaf, LeafRequest};
 use mesh_model::{GatewayKind, Key};
 use mesh_state::State;
 use mesh_tls::SpiffeId;
+use tonic::Status;
 
 use super::record::signed as recorded;
 use super::revoke::refusal;
@@ -35,6 +36,18 @@ pub(crate) enum SignFailure {
     /// It will not work until somebody changes something.
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<SignFailure> for Status {
+    fn from(failure: SignFailure) -> Self {
+        let message = failure.to_string();
+        match failure {
+            SignFailure::NotRegistered { .. } => Self::not_found(message),
+            SignFailure::Request(_) => Self::invalid_argument(message),
+            SignFailure::Later(_) => Self::unavailable(message),
+            SignFailure::Refused(_) => Self::failed_precondition(message),
+        }
+    }
 }
 
 /// Signs a leaf for `proxy` of `node`, whose agent asks.

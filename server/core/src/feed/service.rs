@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::read::{read, write_config};
 use super::session::serve;
 use super::{MAX_FACT, MAX_MESSAGE};
-use crate::ca::{SignFailure, sign};
+use crate::ca::sign_or_pass_on;
 use crate::core::Core;
 use crate::listen::Caller;
 
@@ -68,19 +68,8 @@ impl Servers for FeedService {
         request: Request<wire::SignRequest>,
     ) -> Result<Response<wire::SignResponse>, Status> {
         let node = certified(&request, Role::Agent)?;
-        let request = request.into_inner();
-        let leaf = sign(&self.core, &node, &request.proxy, &request.csr).await;
-        let leaf = leaf.map_err(|failure| {
-            let message = failure.to_string();
-            match failure {
-                SignFailure::NotRegistered { .. } => Status::not_found(message),
-                SignFailure::Request(_) => Status::invalid_argument(message),
-                SignFailure::Later(_) => Status::unavailable(message),
-                SignFailure::Refused(_) => Status::failed_precondition(message),
-            }
-        })?;
-        let chain = leaf.chain.iter().map(|one| one.to_vec()).collect();
-        Ok(Response::new(wire::SignResponse { chain }))
+        let signed = sign_or_pass_on(&self.core, node, request.into_inner()).await?;
+        Ok(Response::new(signed))
     }
 
     async fn read(

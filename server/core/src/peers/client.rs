@@ -16,6 +16,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// How long a server may take to ask Vault.
 const OPEN: Duration = Duration::from_secs(20);
+/// How long a server may take to sign: requests may wait for their turn, and Vault takes its time.
+const SIGN: Duration = Duration::from_secs(24);
 /// How long a call may take.
 const LIMIT: Duration = Duration::from_secs(3);
 /// How long a join may take: the newcomer catches up first.
@@ -69,6 +71,16 @@ impl PeerClients {
     ) -> Result<wire::CanOpenResponse, Status> {
         let call = async move { self.client(address)?.can_open(request).await };
         Ok(limited(OPEN, call).await?.into_inner())
+    }
+
+    /// Has the server at an address sign for a proxy of a node, whose agent asks this one.
+    pub(crate) async fn sign_for(
+        &self,
+        address: &str,
+        request: wire::SignForRequest,
+    ) -> Result<wire::SignResponse, Status> {
+        let call = async move { self.client(address)?.sign_for(request).await };
+        Ok(limited(SIGN, call).await?.into_inner())
     }
 
     /// Asks a server of a cluster to take this one in.

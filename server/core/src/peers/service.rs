@@ -11,6 +11,7 @@ use mesh_raft::{Peer, RaftNode};
 use mesh_tls::Role;
 use tonic::{Request, Response, Status};
 
+use crate::ca::sign_here;
 use crate::core::Core;
 use crate::feed::certified;
 use crate::listen::Caller;
@@ -139,6 +140,17 @@ impl Peers for PeerService {
                 .map(|error| error.to_string())
                 .unwrap_or_default(),
         }))
+    }
+
+    async fn sign_for(
+        &self,
+        request: Request<wire::SignForRequest>,
+    ) -> Result<Response<wire::SignResponse>, Status> {
+        certified(&request, Role::Server)?;
+        let request = request.into_inner();
+        let wish = request.wish.unwrap_or_default();
+        let signed = sign_here(&self.0, &request.node, &wish).await?;
+        Ok(Response::new(signed))
     }
 
     async fn join(

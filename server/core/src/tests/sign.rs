@@ -1,7 +1,7 @@
 //! Leaves: for the proxies of the calling node, with the identity that the state says.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mesh_ca::{Authority, AuthorityError, AuthorityStatus, IssuedLeaf, LeafRequest, RootEntry};
 use mesh_proto::servers::v1 as wire;
@@ -10,7 +10,8 @@ use rustls::pki_types::CertificateDer;
 use tonic::Code;
 
 use super::agent::{Agent, client, instance};
-use super::harness::{cluster, one, soon};
+use super::harness::{cluster, one, soon, start, together};
+use crate::Formation;
 
 fn request(proxy: &str) -> wire::SignRequest {
     let key = LeafKey::generate().unwrap();
@@ -52,6 +53,77 @@ async fn a_leaf_has_the_identity_of_the_registration() {
         "{metrics}"
     );
     server.shutdown().await;
+}
+
+/// Its agents need not know: the others sign.
+#[tokio::test]
+async fn a_server_that_cannot_open_the_keys_has_another_one_sign() {
+    let closed = Arc::new(mesh_ca::SealingKey::generate().unwrap());
+    // The first makes the CA; the others have another key.
+    let mut servers = Vec::new();
+    for (place, mut options) in together(3).into_iter().enumerate() {
+        options.formation = match place {
+            0 => Formation::Bootstrap,
+            _ => Formation::Join,
+        };
+        if place > 0 {
+            options.sealing.files = vec![closed.clone()];
+        }
+        servers.push(start(options).await);
+        soon(async {
+            while servers[0].0.core.store.state().ca().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+    let (server, api) = servers.pop().unwrap();
+    let mut agent = Agent::connect(&server, "n1").await;
+    agent.put(&instance("n1", "web", "web-1")).await;
+    let wish = request("web-1-sidecar-proxy");
+    let signed = agent.client.sign(wish).await.unwrap().into_inner();
+    let chain: Vec<CertificateDer<'static>> = signed.chain.into_iter().map(Into::into).collect();
+    let roots = api.get("/v1/ca/roots?pem=true").await.text;
+    let domain = agent.welcome.trust_domain.parse().unwrap();
+    let trust = Trust::from_pem(domain, "roots", roots.as_bytes()).unwrap();
+    let id = trust.verify(&chain, SystemTime::now()).unwrap();
+    assert!(id.as_str().ends_with("/svc/web"), "{id}");
+    let metrics = api.get("/metrics").await.text;
+    assert!(metrics.contains("ca_signs_total{outcome=\"passed_on\"} 1"));
+    // A refusal is as it would be here, and of another node's proxy nothing is signed.
+    let unknown = agent.client.sign(request("nobody")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let mut other = client(&server, Role::Agent, "n2");
+    let foreign = other.sign(request("web-1-sidecar-proxy")).await;
+    assert_eq!(foreign.unwrap_err().code(), Code::NotFound);
+    // It says so.
+    let status = api.get("/v1/ca/status").await.json();
+    assert_eq!(status["ready"], false);
+    let told = status["warnings"].to_string();
+    assert!(told.contains("passes on to the other servers"), "{told}");
+    // Only a server may ask for another node.
+    let channel = super::agent::channel(&server, Role::Agent, "n1");
+    let mut peers = wire::peers_client::PeersClient::new(channel);
+    let wish = wire::SignForRequest {
+        node: "n1".into(),
+        wish: Some(request("web-1-sidecar-proxy")),
+    };
+    let refused = peers.sign_for(wish).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    // Without the one that can, the others say what each of them needs.
+    servers.remove(0).0.shutdown().await;
+    let refused = agent.client.sign(request("web-1-sidecar-proxy")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let words = refused.message();
+    assert!(
+        words.contains("server s2: ") && words.contains(closed.id()),
+        "{words}"
+    );
+    server.shutdown().await;
+    for (server, _) in servers {
+        server.shutdown().await;
+    }
 }
 
 /// A thousand sidecars that start at once ask for more than a second's worth: they wait their turn.
