@@ -135,6 +135,13 @@ impl Draft {
             }
             Some(_) => {}
         }
+        let id = |state: &State| state.cluster().map(|row| row.value.cluster_id.clone());
+        let same = id(&self.state) == id(&state);
+        // Sidecars of this cluster go from one policy to the other like after any write. Those of
+        // another one do not run here.
+        if same && let Some(why) = state.tls().nothing_in_common(&self.state.tls()) {
+            return Err(refuse(format!("the snapshot's mesh: {why}")));
+        }
         self.index = self.index.max(state.index + 1);
         let index = self.index;
         each_table_mut!(state, table => table.restamp(index));
@@ -147,8 +154,7 @@ impl Draft {
         let before = std::mem::replace(&mut self.state, state);
         self.everything = true;
         self.silence();
-        let id = |state: &State| state.cluster().map(|row| row.value.cluster_id.clone());
-        if id(&before) == id(&self.state) {
+        if same {
             self.keep_catalog(&before);
             self.keep_revocations(&before);
         }

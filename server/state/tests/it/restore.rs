@@ -1,6 +1,6 @@
 //! A snapshot in the place of everything.
 
-use mesh_model::{Action, Instance, NodeState};
+use mesh_model::{Action, Entry, Instance, KeyExchange, Mesh, NodeState, TlsPolicy};
 use mesh_state::{Command, Refusal, Restore, RowKey, State, TableName, Topic, WatchKey};
 
 use crate::make::*;
@@ -247,6 +247,53 @@ fn a_bad_restore_changes_nothing() {
 
     run(&mut state, begin("r2")).unwrap();
     refused(&mut state, piece(0, "x"));
+}
+
+#[test]
+fn a_tls_policy_that_has_nothing_in_common_is_not_restored() {
+    let policy = |names: &[KeyExchange]| {
+        let tls = TlsPolicy {
+            key_exchange: names.to_vec(),
+            ..TlsPolicy::default()
+        };
+        let entry = Entry::Mesh(Mesh {
+            tls,
+            ..Mesh::default()
+        });
+        write("cli", vec![put(entry)])
+    };
+    let (p384, hybrid) = (KeyExchange::P384, KeyExchange::Secp256r1MlKem768);
+    let mut state = cluster();
+    let with_default = text(&state);
+    run(&mut state, policy(&[p384, hybrid])).unwrap();
+    run(&mut state, policy(&[hybrid])).unwrap();
+    // Sidecars that have one of them and those that have the other could not speak.
+    let before = state.clone();
+    let refused = restore(&mut state, &with_default, "e2").unwrap_err();
+    let words = refused.to_string();
+    assert!(
+        words.contains("the snapshot's mesh: tls: key_exchange has nothing in common"),
+        "{words}"
+    );
+    assert_eq!(state.tls(), before.tls());
+    assert_eq!(state.version().epoch, before.version().epoch);
+    // By a step, as it says.
+    run(&mut state, policy(&[p384, hybrid])).unwrap();
+    restore(&mut state, &with_default, "e2").unwrap();
+    assert_eq!(state.tls(), TlsPolicy::default());
+    // Nobody of this cluster runs in another one.
+    let mut other = State::new();
+    let fresh = Command::Bootstrap {
+        cluster_id: "cluster-2".into(),
+        trust_domain: "cluster-2.mesh".into(),
+        datacenter: "dc1".into(),
+        epoch: "epoch-9".into(),
+        default_intention: Action::Allow,
+    };
+    run(&mut other, fresh).unwrap();
+    run(&mut other, policy(&[p384, hybrid])).unwrap();
+    run(&mut other, policy(&[hybrid])).unwrap();
+    restore(&mut other, &with_default, "e3").unwrap();
 }
 
 #[test]
