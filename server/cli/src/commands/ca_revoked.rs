@@ -1,5 +1,7 @@
 //! `meshctl ca leaves`, `revoke`, `unrevoke` and `revocations`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use mesh_model::{Key, serial_number};
 use serde_json::{Value, json};
@@ -7,16 +9,16 @@ use serde_json::{Value, json};
 use super::ca::shown;
 use super::live;
 use crate::args::{Connection, Freshness, Namespace, Output, Wait};
-use crate::client::Client;
+use crate::client::{Client, Proxy};
 use crate::console::Console;
 use crate::error::CliError;
-use crate::output::Table;
+use crate::output::{Table, when};
 
 /// List the leaves that were signed and have not ended
 ///
 /// Also those that no sidecar shows any more: whoever has one with its key can
 /// use it until its end, or until it is revoked. A leaf is listed within a
-/// second of its signing.
+/// second of its signing. One that a connected sidecar shows is in use.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct LeavesArgs {
@@ -116,19 +118,43 @@ pub(super) async fn leaves(args: &LeavesArgs, console: &mut Console<'_>) -> Resu
     if args.output.is_json() {
         return console.json(&json).map(|()| 0);
     }
-    let mut table = Table::new(&["SERIAL", "SERVICE", "NODE", "PROXY", "VALID TO", "REVOKED"]);
-    for leaf in rows(&json) {
+    let proxies = client.proxies(of.as_ref(), None).await?.value.proxies;
+    let rows = rows(&json);
+    let in_use = in_use(rows, &proxies);
+    let mut table = Table::new(&["SERIAL", "SERVICE", "NODE", "PROXY", "VALID TO", "STATE"]);
+    for (place, leaf) in rows.iter().enumerate() {
         let revoked = leaf["revoked"].as_bool().unwrap_or(false);
+        let words = [("in use", in_use.contains(&place)), ("revoked", revoked)];
+        let words = words.into_iter().filter(|(_, is)| *is);
         table.row([
             shown(&leaf["serial"]),
             service_of(leaf),
             shown(&leaf["node"]),
             shown(&leaf["proxy"]),
             shown(&leaf["not_after"]),
-            if revoked { "yes" } else { "" }.to_owned(),
+            words.map(|(word, _)| word).collect::<Vec<_>>().join(", "),
         ]);
     }
     console.table(&table).map(|()| 0)
+}
+
+/// The rows that connected sidecars show, by what they say of when their leaf ends; of two of one
+/// sidecar that end together, the one that was signed last.
+fn in_use(leaves: &[Value], proxies: &[Proxy]) -> BTreeSet<usize> {
+    let shows = |proxy: &Proxy| {
+        let ends = when(proxy.leaf_not_after.filter(|_| proxy.connected)?);
+        let is = |leaf: &Value| {
+            let text = |name: &str| leaf[name].as_str();
+            text("node") == Some(&proxy.node)
+                && text("proxy") == Some(&proxy.proxy)
+                && text("not_after") == Some(&ends)
+        };
+        let all = leaves.iter().enumerate().filter(|(_, leaf)| is(leaf));
+        let signed = |leaf: &Value| leaf["signed"].as_str().unwrap_or_default().to_owned();
+        all.max_by_key(|(_, leaf)| signed(leaf))
+            .map(|(place, _)| place)
+    };
+    proxies.iter().filter_map(shows).collect()
 }
 
 pub(super) async fn revocations(

@@ -180,7 +180,37 @@ async fn leaves_and_revocations() {
     let leaf = json!({"serial": "5f0a3b9c1d2e4f60718293a4b5c6d7e8", "namespace": "default",
         "service": "web", "node": "n1", "proxy": "web-1-sidecar-proxy",
         "signed": "2026-11-25T12:00:00Z", "not_after": "2026-11-26T12:00:00Z", "revoked": true});
-    fake.on("GET /v1/ca/leaves?service=web", json!([leaf]))
+    let other = |serial: &str, signed: &str, until: &str| {
+        let mut other = leaf.clone();
+        other["serial"] = serial.into();
+        other["signed"] = signed.into();
+        other["not_after"] = until.into();
+        other["revoked"] = false.into();
+        other
+    };
+    // The sidecar shows one; of two that end together the later. Who is not connected shows none.
+    let shown = "2026-11-26T12:30:00Z";
+    let older = other(
+        "5f0a3b9c1d2e4f60718293a4b5c6d7e9",
+        "2026-11-25T12:10:00Z",
+        shown,
+    );
+    let newer = other(
+        "5f0a3b9c1d2e4f60718293a4b5c6d7ea",
+        "2026-11-25T12:20:00Z",
+        shown,
+    );
+    let mut away = newer.clone();
+    away["proxy"] = "web-2-sidecar-proxy".into();
+    let proxy = |id: &str, connected: bool| {
+        json!({"proxy": id, "namespace": "default", "service": "web", "node": "n1",
+            "connected": connected, "leaf_not_after": 1_795_696_200})
+    };
+    let proxies = json!({"proxies": [proxy("web-1-sidecar-proxy", true),
+        proxy("web-2-sidecar-proxy", false)]});
+    fake.on("GET /v1/ca/leaves?service=web", json!([leaf, newer, older, away]))
+        .on("GET /v1/proxies?service=web", proxies)
+        .on("GET /v1/proxies?service=team%2Fdb", json!({"proxies": []}))
         .on("GET /v1/ca/leaves?service=team%2Fdb", json!([]))
         .on("GET /v1/ca/revocations", json!([
             {"kind": "service", "namespace": "team", "service": "db", "reason": "odd calls",
