@@ -154,6 +154,33 @@ fn readers_that_do_not_read_block_nobody_else() {
 }
 
 #[test]
+fn what_nobody_reads_leaves_the_others_what_is_free() {
+    run(async {
+        let mut pair = default_pair();
+        let mut stuck = Vec::new();
+        // More than half of the connection's window, which is 16 MiB.
+        for _ in 0..400 {
+            let mut near = pair.opener.open("stuck".into()).await.unwrap();
+            let far = pair.acceptor.accept().await.unwrap().stream;
+            near.write_all(&[1; 32 * 1024]).await.unwrap();
+            stuck.push((near, far));
+        }
+        settle().await;
+        assert_eq!(pair.acceptor.stats().unread, 400 * 32 * 1024);
+        let mut near = pair.opener.open("quick".into()).await.unwrap();
+        let mut far = pair.acceptor.accept().await.unwrap().stream;
+        let mut buffer = vec![0; 32 * 1024];
+        // All that was granted before it began, twice.
+        for turn in 0..1000 {
+            let writing = near.write_all(&[2; 32 * 1024]);
+            let both = async { tokio::try_join!(writing, far.read_exact(&mut buffer)) };
+            let passed = tokio::time::timeout(Duration::from_secs(1), both).await;
+            assert!(passed.is_ok(), "stopped after {turn} pieces of 32 KiB");
+        }
+    });
+}
+
+#[test]
 fn a_window_grows_for_a_reader_that_keeps_up_and_only_then() {
     run(async {
         let mut pair = default_pair();

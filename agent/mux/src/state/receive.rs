@@ -120,8 +120,10 @@ impl State {
                 self.unread += length;
             }
             // It was on its way when the stream ended: nobody will read it.
-            _ => self.check_connection_window(),
+            _ => {}
         }
+        // Here as well: what comes for a stream that nobody reads is never consumed.
+        self.check_connection_window();
         Ok(())
     }
 
@@ -197,9 +199,10 @@ impl State {
     }
 
     pub(super) fn check_connection_window(&mut self) {
-        let window = self.config.connection_window;
-        let used = self.granted + self.unread;
-        if !self.update_connection && used <= window / 2 {
+        // Half of what is not held by streams that nobody reads: with half of the whole, those
+        // that hold half of it would leave the others what was granted before, and no more.
+        let free = self.config.connection_window.saturating_sub(self.unread);
+        if !self.update_connection && self.granted <= free / 2 {
             self.update_connection = true;
             self.wake_driver = true;
         }
