@@ -60,6 +60,12 @@ impl Opener {
         state.closed().is_some() || state.is_draining()
     }
 
+    /// Whether what nobody reads, at either end, holds most of what the connection may have under
+    /// way: a new stream is better begun on another.
+    pub fn is_clogged(&self) -> bool {
+        self.inner.shared.lock().is_clogged()
+    }
+
     /// Waits until the connection has ended.
     pub async fn closed(&self) -> CloseReason {
         self.control().closed().await

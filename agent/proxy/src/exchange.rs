@@ -25,6 +25,7 @@ use crate::flow::intention_of;
 use crate::http::{Answer, BodyError, End, Side, Watcher};
 use crate::inbound::Caller;
 use crate::outbound::Pick;
+use crate::peer::Carried;
 use crate::telemetry::{HttpRecord, HttpSeries, TraceId};
 use crate::worker::Worker;
 
@@ -52,6 +53,8 @@ pub(crate) struct Exchange {
     asked: RefCell<Option<Rc<Asked>>>,
     /// The instance that has it, until it is over.
     pick: RefCell<Option<Pick>>,
+    /// The connection that carries it, where that carries others as well.
+    carried: RefCell<Option<Carried>>,
     /// Since when a connection to that instance is being made.
     connecting: Cell<Option<Instant>>,
     deadline: RefCell<Option<Pin<Box<Sleep>>>>,
@@ -102,6 +105,7 @@ impl Exchange {
             reason: RefCell::default(),
             asked: RefCell::default(),
             pick: RefCell::default(),
+            carried: RefCell::default(),
             connecting: Cell::new(None),
             deadline: RefCell::default(),
             cut: CutCell::default(),
@@ -188,6 +192,11 @@ impl Exchange {
         }
     }
 
+    /// It is sent on a connection that carries others as well.
+    pub(crate) fn set_carried(&self, carried: Carried) {
+        *self.carried.borrow_mut() = Some(carried);
+    }
+
     /// The time of the whole is over; gives back whether that was because the
     /// instance could not be connected to.
     pub(crate) fn timed_out(&self) -> bool {
@@ -245,6 +254,11 @@ impl Exchange {
         if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
             return answer; // what comes is the tunnel's
         }
+        if answer.body.is_bulk()
+            && let Some(carried) = &*self.carried.borrow()
+        {
+            carried.set_bulk(true);
+        }
         answer.body = answer.body.watched(self.clone(), Side::Response);
         answer
     }
@@ -271,6 +285,9 @@ impl Exchange {
             Side::Response => &self.response_bytes,
         };
         cell.set(cell.get() + bytes as u64);
+        if let Some(carried) = &*self.carried.borrow() {
+            carried.passed(bytes);
+        }
     }
 
     fn finish(&self, outcome: Outcome) {

@@ -209,6 +209,13 @@ impl State {
         (self.streams.len(), self.unread, self.outbox.unsent())
     }
 
+    /// Whether little of a connection's window is left, here or there. There it is known by the
+    /// credit, which is topped up when half of what is free is used.
+    pub(crate) fn is_clogged(&self) -> bool {
+        let here = self.unread > self.config.connection_window / 2;
+        here || self.greeted && self.credit < INITIAL_CONNECTION_WINDOW / 2
+    }
+
     /// Says to the other side that no more streams are wanted.
     pub(crate) fn drain(&mut self) {
         if self.goaway_sent.is_some() || self.closed.is_some() {

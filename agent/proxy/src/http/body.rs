@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::clean_trailers;
+use crate::peer::BULK;
 
 /// A body. Small ones and empty ones need no allocation.
 pub(crate) struct Body {
@@ -118,6 +119,11 @@ impl Body {
 
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)
+    }
+
+    /// Whether it is known to be long.
+    pub(crate) fn is_bulk(&self) -> bool {
+        http_body::Body::size_hint(self).lower() >= BULK
     }
 
     fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

@@ -22,9 +22,10 @@ use crate::config::{Address, Host};
 use crate::engine::SendErrorKind;
 use crate::engine::h1::client::{H1Client, IdlePool};
 use crate::engine::h2_client::H2Client;
+use crate::exchange::Exchange;
 use crate::http::{Answer, Body, Call, Trouble};
 use crate::net::{self, Socket};
-use crate::peer::{DialError, H2, HTTP_1, WarmPool, in_time};
+use crate::peer::{Carried, DialError, H2, HTTP_1, WarmPool, in_time};
 use crate::transparent::Transparency;
 
 /// From when on an idle connection may well be closing. Under load connections
@@ -138,17 +139,22 @@ impl Application {
         sent.map_err(|error| self.ended_early(error.kind, &error.what))
     }
 
-    /// Makes a call over HTTP/2.
+    /// Makes a call over HTTP/2; of which exchange, where what passes is counted.
     pub(crate) async fn send_h2(
         &self,
         call: Call,
+        exchange: Option<&Exchange>,
         limit: Duration,
         limits: &Limits,
     ) -> Result<Answer, Trouble> {
-        let client = match self.h2.ready() {
-            Some(client) => client,
-            None => Box::pin(self.connect_h2(limit, limits)).await?,
+        let bulk = call.body.is_bulk();
+        let (client, carried) = match self.h2.ready(bulk) {
+            Some(ready) => ready,
+            None => Box::pin(self.connect_h2(bulk, limit, limits)).await?,
         };
+        if let Some(exchange) = exchange {
+            exchange.set_carried(carried);
+        }
         let error = match client.send(call).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -158,21 +164,29 @@ impl Application {
         };
         // The connection had ended without our knowing.
         let again = async {
-            let client = self.connect_h2(limit, limits).await?;
+            let (client, carried) = self.connect_h2(bulk, limit, limits).await?;
+            if let Some(exchange) = exchange {
+                exchange.set_carried(carried);
+            }
             let sent = client.send(*call).await;
             sent.map_err(|error| self.ended_early(error.kind, &error.what))
         };
         Box::pin(again).await
     }
 
-    async fn connect_h2(&self, limit: Duration, limits: &Limits) -> Result<H2Client, Trouble> {
+    async fn connect_h2(
+        &self,
+        bulk: bool,
+        limit: Duration,
+        limits: &Limits,
+    ) -> Result<(H2Client, Carried), Trouble> {
         let dial = || async {
             let began = Instant::now();
             let socket = self.connect_as(limit, &[H2]).await?;
             let begin = H2Client::begin(socket, limits.header_bytes, None);
             in_time(began, limit, begin).await
         };
-        let connected = self.h2.get(dial).await;
+        let connected = self.h2.get(bulk, dial).await;
         connected.map_err(|error| self.unreachable(&error))
     }
 

@@ -140,7 +140,9 @@ impl Exposed {
                 let service = mesh_model::Key::of("exposed");
                 target::for_http2(head, path, authority, &service);
                 head.version = Version::HTTP_2;
-                application.send_h2(call, limits.handshake, limits).await?
+                application
+                    .send_h2(call, None, limits.handshake, limits)
+                    .await?
             }
             Protocol::Http | Protocol::Tcp => {
                 target::for_http1(head, path, authority, address);

@@ -166,8 +166,10 @@ impl Connection {
             }
             target::for_http2(&mut call.head, path, authority, &view.config.service);
             let limits = &self.worker.shared.options.limits;
-            let sent = application.send_h2(call, view.config.connect_timeout, limits);
-            sent.await?
+            let limit = view.config.connect_timeout;
+            application
+                .send_h2(call, Some(exchange), limit, limits)
+                .await?
         } else {
             target::for_http1(&mut call.head, path, authority, application.address());
             if let Some(upgrade) = upgrade {

@@ -47,6 +47,8 @@ pub(super) struct Attempt<'a> {
     pub(super) authority: Option<Authority>,
     /// What the request wants to become.
     pub(super) upgrade: Option<HeaderValue>,
+    /// Its body is known to be long.
+    pub(super) bulk: bool,
 }
 
 /// A try that has no answer.
@@ -128,7 +130,7 @@ impl Attempt<'_> {
                 let outcome = TryOutcome::Reset;
                 return Err(Failed { outcome, trouble });
             };
-            let sending = send(client, call);
+            let sending = self.send(client, call);
             let sent = match deadline {
                 None => sending.await,
                 Some((deadline, limit)) => match timeout_at(deadline, sending).await {
@@ -213,7 +215,7 @@ impl Attempt<'_> {
             };
             let connected = match self.upgrade {
                 Some(_) => instance.peer.http1(&dialing).await,
-                None => instance.peer.http(&dialing).await,
+                None => instance.peer.http(&dialing, self.bulk).await,
             };
             match connected {
                 Ok(client) => {
@@ -251,7 +253,7 @@ impl Attempt<'_> {
         let (mut head, body) = request.take()?;
         let (path, authority) = (self.path.clone(), self.authority.clone());
         match client {
-            HttpClient::H2(_) => target::for_http2(&mut head, path, authority, &config.service),
+            HttpClient::H2(..) => target::for_http2(&mut head, path, authority, &config.service),
             HttpClient::H1(..) => {
                 target::for_http1(&mut head, path, authority, &config.service);
                 if let Some(upgrade) = &self.upgrade {
@@ -268,6 +270,17 @@ impl Attempt<'_> {
         })
     }
 
+    async fn send(&self, client: HttpClient, call: Call) -> Result<Answer, SendError> {
+        match client {
+            HttpClient::H2(client, carried) => {
+                self.exchange.set_carried(carried);
+                client.send(call).await
+            }
+            // Boxed, since it is rare: what it needs is not held by all.
+            HttpClient::H1(client, pool) => Box::pin(client.send(call, pool)).await,
+        }
+    }
+
     /// An answer that the application gets.
     fn taken(&self, mut answer: Answer, grpc: Option<u32>) -> Answer {
         if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -275,14 +288,6 @@ impl Attempt<'_> {
         }
         self.exchange.set_grpc_status(grpc);
         answer
-    }
-}
-
-async fn send(client: HttpClient, call: Call) -> Result<Answer, SendError> {
-    match client {
-        HttpClient::H2(client) => client.send(call).await,
-        // Boxed, since it is rare: what it needs is not held by all.
-        HttpClient::H1(client, pool) => Box::pin(client.send(call, pool)).await,
     }
 }
 

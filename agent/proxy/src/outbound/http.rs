@@ -100,6 +100,7 @@ impl Outgoing {
             path,
             authority,
             upgrade,
+            bulk: call.body.is_bulk(),
         };
         let mut running = pin!(attempt.run(call));
         let mut answer = poll_fn(|cx| {

@@ -1,6 +1,6 @@
 //! Byte streams of the application.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -14,7 +14,7 @@ use crate::cut::Cut;
 use crate::flow::Flow;
 use crate::lifecycle::{Member, Phase, at, reaches};
 use crate::net::{Break, Socket};
-use crate::peer::{ByteStream, Dialing};
+use crate::peer::{ByteStream, Carried, Dialing};
 use crate::relay::{Ended, Meter, relay};
 use crate::worker::Worker;
 
@@ -36,10 +36,11 @@ pub(super) async fn serve(
     let mut meter = Counting {
         flow: &flow,
         again: Cell::new(0),
+        carried: RefCell::default(),
     };
     let (pick, ended) = loop {
         let found = tokio::select! {
-            found = connect(worker, &view.cluster, &flow, &mut tried) => found,
+            found = connect(worker, &view.cluster, &meter, &mut tried) => found,
             () = reaches(&mut watch, Phase::Ended) => None,
         };
         let Some((pick, stream)) = found else {
@@ -131,16 +132,28 @@ struct Counting<'a> {
     flow: &'a Flow,
     /// How many bytes come that were counted already.
     again: Cell<usize>,
+    /// Its part in the connection that carries it, where others share that.
+    carried: RefCell<Option<Carried>>,
+}
+
+impl Counting<'_> {
+    fn passed(&self, bytes: usize) {
+        if let Some(carried) = &*self.carried.borrow() {
+            carried.passed(bytes);
+        }
+    }
 }
 
 impl Meter for Counting<'_> {
     fn caller_sent(&self, bytes: usize) {
+        self.passed(bytes);
         let again = self.again.get().min(bytes);
         self.again.set(self.again.get() - again);
         self.flow.caller_sent(bytes - again);
     }
 
     fn caller_got(&self, bytes: usize) {
+        self.passed(bytes);
         self.flow.caller_got(bytes);
     }
 }
@@ -149,9 +162,10 @@ impl Meter for Counting<'_> {
 async fn connect(
     worker: &Worker,
     cluster: &Rc<ClusterState>,
-    flow: &Flow,
+    meter: &Counting<'_>,
     tried: &mut Vec<Token>,
 ) -> Option<(Pick, ByteStream)> {
+    let flow = meter.flow;
     let config = cluster.config();
     let dialing = Dialing {
         worker,
@@ -170,7 +184,8 @@ async fn connect(
         }
         tried.extend(token);
         flow.set_instance(pick.id());
-        match pick.instance().peer.stream(&dialing).await {
+        let peer = &pick.instance().peer;
+        match peer.stream(&dialing, &meter.carried).await {
             Ok(stream) => {
                 pick.connected();
                 return Some((pick, stream));

@@ -5,11 +5,12 @@
 //! new leaf of ours is used by the connections that are made from then on;
 //! those that live go on.
 
+mod carried;
 mod dial;
 mod mux;
 mod warm;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use rustls_pki_types::ServerName;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+pub(crate) use carried::{BULK, Carried};
 pub(crate) use dial::{DialError, DialKind, in_time, until};
 pub(crate) use mux::MuxClient;
 pub(crate) use warm::{Warm, WarmPool};
@@ -52,7 +54,7 @@ pub(crate) struct Peer {
 
 /// A connection to call on.
 pub(crate) enum HttpClient {
-    H2(H2Client),
+    H2(H2Client, Carried),
     H1(H1Client, Rc<IdlePool>),
 }
 
@@ -89,13 +91,17 @@ impl Peer {
         self.native.set(native);
     }
 
-    /// A connection for a call, warm if there is one.
-    pub(crate) async fn http(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
-        if let Some(client) = self.h2.ready() {
-            return Ok(HttpClient::H2(client));
+    /// A connection for a call, warm if there is one. `bulk`: its body is known to be that.
+    pub(crate) async fn http(
+        &self,
+        dialing: &Dialing<'_>,
+        bulk: bool,
+    ) -> Result<HttpClient, DialError> {
+        if let Some((client, carried)) = self.h2.ready(bulk) {
+            return Ok(HttpClient::H2(client, carried));
         }
         // Boxed, as each rare way below: what it needs is not held by all.
-        Box::pin(self.new_http(dialing)).await
+        Box::pin(self.new_http(dialing, bulk)).await
     }
 
     /// A connection for a call that only HTTP/1.1 can carry.
@@ -106,20 +112,25 @@ impl Peer {
         }
     }
 
-    /// A byte stream.
-    pub(crate) async fn stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
-        if let Some(client) = self.mux.ready()
-            && let Ok(stream) = client.open().await
-        {
-            return Ok(ByteStream::Mux(stream));
+    /// A byte stream, and in the cell its part in a connection that others share.
+    pub(crate) async fn stream(
+        &self,
+        dialing: &Dialing<'_>,
+        part: &RefCell<Option<Carried>>,
+    ) -> Result<ByteStream, DialError> {
+        if let Some((client, carried)) = self.mux.ready(false) {
+            *part.borrow_mut() = Some(carried);
+            if let Ok(stream) = client.open().await {
+                return Ok(ByteStream::Mux(stream));
+            }
         }
-        Box::pin(self.new_stream(dialing)).await
+        Box::pin(self.new_stream(dialing, part)).await
     }
 
-    async fn new_http(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
+    async fn new_http(&self, dialing: &Dialing<'_>, bulk: bool) -> Result<HttpClient, DialError> {
         if !is_still(&self.only_h1) {
-            match self.h2.get(|| self.dial_h2(dialing)).await {
-                Ok(client) => return Ok(HttpClient::H2(client)),
+            match self.h2.get(bulk, || self.dial_h2(dialing)).await {
+                Ok((client, carried)) => return Ok(HttpClient::H2(client, carried)),
                 Err(error) if error.kind == DialKind::OtherProtocol => {
                     self.only_h1.set(Some(Instant::now() + REMEMBER));
                 }
@@ -134,21 +145,29 @@ impl Peer {
         Ok(HttpClient::H1(begin_http1(tls, dialing), self.h1.clone()))
     }
 
-    async fn new_stream(&self, dialing: &Dialing<'_>) -> Result<ByteStream, DialError> {
+    async fn new_stream(
+        &self,
+        dialing: &Dialing<'_>,
+        part: &RefCell<Option<Carried>>,
+    ) -> Result<ByteStream, DialError> {
         // The second time another connection is open, unless that one ends too.
         for _ in 0..2 {
             if self.native.get() || is_still(&self.only_plain) {
                 let tls = self.dial(dialing, &[]).await?;
                 let until = until(tls.get_ref().1, &dialing.worker.shared.options.limits);
                 let cut_at = until.map(|(_, cut)| cut);
+                part.borrow_mut().take();
                 return Ok(ByteStream::Plain(Box::new(tls), cut_at));
             }
-            match self.mux.get(|| self.dial_mux(dialing)).await {
-                Ok(client) => match client.open().await {
-                    Ok(stream) => return Ok(ByteStream::Mux(stream)),
-                    Err(error) if error.is_safe_to_retry() => {}
-                    Err(error) => return Err(DialError::other(error.to_string())),
-                },
+            match self.mux.get(false, || self.dial_mux(dialing)).await {
+                Ok((client, carried)) => {
+                    *part.borrow_mut() = Some(carried);
+                    match client.open().await {
+                        Ok(stream) => return Ok(ByteStream::Mux(stream)),
+                        Err(error) if error.is_safe_to_retry() => {}
+                        Err(error) => return Err(DialError::other(error.to_string())),
+                    }
+                }
                 Err(error) if error.kind == DialKind::OtherProtocol => {
                     self.only_plain.set(Some(Instant::now() + REMEMBER));
                 }

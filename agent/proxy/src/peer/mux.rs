@@ -69,4 +69,8 @@ impl Warm for MuxClient {
     fn load(&self) -> usize {
         self.0.active_streams()
     }
+
+    fn is_clogged(&self) -> bool {
+        self.0.is_clogged()
+    }
 }

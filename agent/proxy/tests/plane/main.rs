@@ -5,6 +5,7 @@
 mod broken;
 mod change;
 mod drain;
+mod fairness;
 mod foreign;
 mod grpc;
 mod http;
