@@ -24,6 +24,8 @@ pub(crate) enum Phase {
 pub(crate) struct Lifecycle {
     phase: watch::Sender<Phase>,
     members: Cell<usize>,
+    /// The most that there were since it was last asked.
+    most: Cell<usize>,
     left: Notify,
 }
 
@@ -32,6 +34,7 @@ impl Lifecycle {
         Rc::new(Self {
             phase: watch::Sender::new(Phase::Running),
             members: Cell::new(0),
+            most: Cell::new(0),
             left: Notify::new(),
         })
     }
@@ -39,6 +42,7 @@ impl Lifecycle {
     /// A connection joins.
     pub(crate) fn join(self: &Rc<Self>) -> Member {
         self.members.set(self.members.get() + 1);
+        self.most.set(self.most.get().max(self.members.get()));
         Member(self.clone())
     }
 
@@ -62,6 +66,11 @@ impl Lifecycle {
 
     pub(crate) fn members(&self) -> usize {
         self.members.get()
+    }
+
+    /// The most that there were at once since this was last asked.
+    pub(crate) fn take_most(&self) -> usize {
+        self.most.replace(self.members.get())
     }
 }
 

@@ -182,7 +182,7 @@ async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, mem
         Role::Inbound(_) | Role::Terminating(_) => {
             Box::pin(inbound::serve(worker, listening, socket, member)).await;
         }
-        Role::Outbound(_) => Box::pin(outbound::serve(worker, listening, socket, member)).await,
+        Role::Outbound(_) => outbound::serve(worker, listening, socket, member).await,
         Role::Exposed(_) => {
             Box::pin(inbound::serve_exposed(worker, listening, socket, member)).await;
         }

@@ -51,9 +51,14 @@ fn they_stay_small() {
         ("the application's request", of_request::<Outgoing>(), 4736),
         ("a peer's request", of_request::<Connection>(), 5760),
         (
-            "the application's connection",
-            of_connection(crate::outbound::serve),
-            1472,
+            "the application's byte stream",
+            of_connection(crate::outbound::serve_stream),
+            1408,
+        ),
+        (
+            "the application's connection of HTTP",
+            of_connection(crate::outbound::serve_http),
+            608,
         ),
         (
             "a redirected connection",

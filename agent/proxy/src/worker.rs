@@ -460,12 +460,15 @@ impl Worker {
                 application.close_idle_since(before);
             }
             self.forget_unused();
-            // What many connections had is not what few need.
-            let connections = self.all().iter().map(|one| one.life.members()).sum();
-            most = most.max(connections);
-            if most - connections > A_CROWD {
+            // What many connections had is not what few need, also of those that came and went
+            // in between.
+            let (highest, now) = self.all().iter().fold((0, 0), |(highest, now), one| {
+                (highest + one.life.take_most(), now + one.life.members())
+            });
+            most = most.max(highest);
+            if most - now > A_CROWD {
                 memory::give_back();
-                most = connections;
+                most = now;
             }
         }
     }

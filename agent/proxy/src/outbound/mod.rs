@@ -11,6 +11,7 @@ mod view;
 use std::rc::Rc;
 
 pub(crate) use cluster::{ClusterState, Pick};
+use futures::future::LocalBoxFuture;
 pub(crate) use http::Outgoing;
 pub(crate) use view::OutboundView;
 
@@ -23,8 +24,32 @@ use crate::net::Socket;
 use crate::telemetry::Direction;
 use crate::worker::Worker;
 
-/// Serves a connection of the application.
-pub(crate) async fn serve(
+/// Serves a connection of the application. Boxed, so that each holds what its own kind needs.
+pub(crate) fn serve(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    socket: Socket,
+    member: Member,
+) -> LocalBoxFuture<'static, ()> {
+    let http = |view: Rc<OutboundView>| view.config.protocol.is_http();
+    match listening.outbound().is_some_and(http) {
+        true => Box::pin(serve_http(worker, listening, socket, member)),
+        false => Box::pin(serve_stream(worker, listening, socket, member)),
+    }
+}
+
+pub(crate) async fn serve_stream(
+    worker: Rc<Worker>,
+    listening: Rc<Listening>,
+    socket: Socket,
+    member: Member,
+) {
+    if let Some(view) = listening.outbound() {
+        stream::serve(&worker, &view, socket, &member).await;
+    }
+}
+
+pub(crate) async fn serve_http(
     worker: Rc<Worker>,
     listening: Rc<Listening>,
     socket: Socket,
@@ -33,9 +58,6 @@ pub(crate) async fn serve(
     let Some(view) = listening.outbound() else {
         return;
     };
-    if !view.config.protocol.is_http() {
-        return stream::serve(&worker, &view, socket, &member).await;
-    }
     let series = view.cluster.http();
     let metrics = &worker.metrics;
     let _opened = metrics
