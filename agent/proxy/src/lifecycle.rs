@@ -99,7 +99,7 @@ impl Drop for Member {
 
 /// How long a connection that came just before the drain has for its first
 /// bytes.
-const FIRST_BYTES: Duration = Duration::from_millis(500);
+pub(crate) const FIRST_BYTES: Duration = Duration::from_millis(500);
 
 /// Waits until a group drains, and what came just before has had its chance.
 pub(crate) async fn drains(watch: &mut watch::Receiver<Phase>) {

@@ -5,13 +5,19 @@
 
 use std::cell::Cell;
 
+use bytes::{Bytes, BytesMut};
+
 /// Size of the read buffer. Bytes per system call decide what bulk costs.
 const READ: usize = 256 * 1024;
 /// How many emptied write buffers are kept, and up to which size.
 const SPARE: usize = 8;
 const SPARE_MAX: usize = 256 * 1024;
 
+/// Room for one read of what is handed on in pieces.
+const SHARED_READ: usize = 128 * 1024;
+
 thread_local! {
+    static SHARED_BUFFER: Cell<BytesMut> = Cell::new(BytesMut::new());
     static READ_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
     static WRITE_BUFFERS: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
 }
@@ -25,6 +31,17 @@ pub(crate) fn with_read_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     let result = work(&mut buffer);
     READ_BUFFER.set(Some(buffer));
     result
+}
+
+/// Runs `work` with room for a read, and gives back what it put there. Pieces of
+/// that may be kept; the room comes back when the last of them has gone.
+pub(crate) fn shared_read<T>(work: impl FnOnce(&mut BytesMut) -> T) -> (Bytes, T) {
+    let mut buffer = SHARED_BUFFER.take();
+    buffer.reserve(SHARED_READ);
+    let result = work(&mut buffer);
+    let read = buffer.split().freeze();
+    SHARED_BUFFER.set(buffer);
+    (read, result)
 }
 
 /// An empty write buffer.

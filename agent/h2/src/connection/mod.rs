@@ -304,7 +304,8 @@ impl<S> Connection<S> {
     /// Whether nothing can begin on it any more.
     #[must_use]
     pub fn is_going(&self) -> bool {
-        self.closed || self.going != Going::No || self.peer_goes.is_some()
+        let used_up = self.next_ours > frame::LARGEST_ID;
+        self.closed || used_up || self.going != Going::No || self.peer_goes.is_some()
     }
 
     /// Whether the other side has said what it speaks.

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, request, response};
 use super::streams::{End, Stream};
 use super::{Connection, FULL, Key};
 use crate::error::Reason;
-use crate::frame::{END_STREAM, Kind, LARGEST_ID};
+use crate::frame::{END_STREAM, Kind};
 use crate::head;
 
 /// Whether more of a body can be given to a stream.
@@ -24,10 +24,7 @@ impl<S> Connection<S> {
     /// Whether a stream can be begun now.
     #[must_use]
     pub fn can_open(&self) -> bool {
-        !self.is_server
-            && !self.is_going()
-            && self.next_ours <= LARGEST_ID
-            && self.streams.open() < self.their_streams
+        !self.is_server && !self.is_going() && self.streams.open() < self.their_streams
     }
 
     /// Asks; `end` says that there is no body. `None` if that cannot be now.

@@ -8,18 +8,16 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
-use http::{Request, Response, StatusCode, Version};
+use http::{Response, StatusCode};
+use mesh_h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::coalesce::Coalesce;
-use super::h2_body::{self, Received};
-use super::{CONNECTION_WINDOW, FRAME, RESETS, STREAM_WINDOW, ServeLimits, into_io};
-use crate::http::{Body, Call, Handler};
+use super::h2_body::{self, Sending};
+use super::h2_link::{Driver, Half, Incoming, Link};
+use super::{STRANGERS_RESETS, ServeLimits};
+use crate::http::{Answer, Body, Call, Handler};
 use crate::lifecycle::{self, Phase};
 
 /// Serves a connection until it ends. Calls are made each in its own task.
@@ -33,96 +31,85 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler,
 {
-    let mut builder = h2::server::Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(256 * 1024);
-    if !limits.strangers {
-        builder
-            .max_concurrent_reset_streams(RESETS)
-            .max_pending_accept_reset_streams(RESETS)
-            .max_local_error_reset_streams(None);
+    let mut config = super::h2_config(limits.header_bytes);
+    config.streams = limits.streams;
+    if limits.strangers {
+        config.resets = STRANGERS_RESETS;
     }
-    let heard = Rc::new(Cell::new(false));
-    let (io, mut flusher) = Coalesce::hearing(io, heard.clone());
-    let handshake = builder.handshake::<_, Bytes>(io);
-    let mut connection = tokio::select! {
-        biased;
-        connection = handshake => connection.map_err(into_io)?,
-        error = flusher.run() => return Err(error),
-        () = lifecycle::drains(&mut phase) => return Ok(()),
-        () = sleep(limits.head.unwrap_or(FAR)) => return Ok(()),
-    };
-    let (close_at, cut_at) = limits.until.unwrap_or_else(|| {
-        let far = Instant::now() + FAR;
-        (far, far)
-    });
-    let mut alarm = pin!(sleep_until(close_at));
-    let patience = limits.head.unwrap_or(FAR);
+    let (mut driver, link) = Driver::new(io, mesh_h2::Connection::server(config));
+    let headers = limits.headers;
     let quiet = Rc::new(Quiet::new());
-    let mut bored = pin!(sleep(patience));
-    let mut closing = false;
-    let mut asked_to_go = false;
-    loop {
-        tokio::select! {
-            biased;
-            next = connection.accept() => match next {
-                Some(Ok((request, respond))) => {
-                    let handler = handler.clone();
-                    let headers = limits.headers;
-                    let open = quiet.open();
-                    // Boxed, since it is large: a task is moved a few times until
-                    // it stands where it stays.
-                    let serving = Box::pin(stream(request, respond, handler, headers));
-                    tokio::task::spawn_local(async move {
-                        serving.await;
-                        drop(open);
-                    });
-                }
-                Some(Err(error)) => return Err(into_io(error)),
-                None => return Ok(()),
-            },
-            // After all that writes.
-            error = flusher.run() => return Err(error),
-            () = lifecycle::reaches(&mut phase, if closing { Phase::Ended } else { Phase::Draining }) => {
-                if *phase.borrow() == Phase::Ended {
-                    return Ok(()); // what is open is reset with the connection
-                }
-                closing = true;
-                connection.graceful_shutdown();
-            }
-            () = alarm.as_mut(), if limits.until.is_some() => {
-                if Instant::now() >= cut_at {
-                    return Ok(());
-                }
-                alarm.as_mut().reset(cut_at);
-                closing = true;
-                connection.graceful_shutdown();
-            }
-            // GOAWAY loses nothing: what is on its way is still served, and the
-            // connection ends by itself when all has ended. It is cut when the
-            // other side is dead to it.
-            () = bored.as_mut(), if limits.head.is_some() => {
-                let over = quiet.since() + patience;
-                if Instant::now() < over {
-                    bored.as_mut().reset(over);
-                } else if !asked_to_go {
-                    asked_to_go = true;
-                    closing = true;
-                    heard.set(false);
-                    connection.graceful_shutdown();
-                    bored.as_mut().reset(Instant::now() + patience);
-                } else if limits.strangers || !heard.get() {
-                    return Ok(());
-                } else {
-                    bored.as_mut().reset(Instant::now() + FAR);
-                }
-            }
+    let heard = Rc::new(Cell::new(false));
+    let mut accept = |incoming| {
+        let serving = stream(incoming, &link, handler.clone(), headers, quiet.open());
+        tokio::task::spawn_local(serving);
+    };
+    // Polled after the connection, all with it: they mostly wait.
+    let mut ends = pin!(async {
+        lifecycle::reaches(&mut phase, Phase::Draining).await;
+        if !link.look().has_begun() {
+            sleep(lifecycle::FIRST_BYTES).await;
         }
+        if !link.look().has_begun() {
+            return;
+        }
+        link.with(mesh_h2::Connection::drain);
+        lifecycle::reaches(&mut phase, Phase::Ended).await; // what is open is reset
+    });
+    let mut over = pin!(time_over(limits.until, &link));
+    let mut bored = pin!(bored(limits, &link, &quiet, &heard));
+    poll_fn(|cx| {
+        let ended = driver.poll(cx, &mut accept, &heard);
+        if ended.is_ready() {
+            return ended;
+        }
+        let is_over = ends.as_mut().poll(cx).is_ready()
+            || over.as_mut().poll(cx).is_ready()
+            || bored.as_mut().poll(cx).is_ready();
+        match is_over {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Ready when a connection is to be cut, since its peer's time is over.
+async fn time_over(until: Option<(Instant, Instant)>, link: &Link) {
+    let Some((close_at, cut_at)) = until else {
+        return std::future::pending().await;
+    };
+    sleep_until(close_at).await;
+    link.with(mesh_h2::Connection::drain);
+    sleep_until(cut_at).await;
+}
+
+/// Ready when a connection is to be cut since nobody uses it. GOAWAY loses
+/// nothing: what is on its way is still served, and the connection ends by itself
+/// when all has ended. It is cut when the other side is dead to it.
+async fn bored(limits: &ServeLimits, link: &Link, quiet: &Quiet, heard: &Cell<bool>) {
+    let Some(patience) = limits.head else {
+        return std::future::pending().await;
+    };
+    sleep(patience).await;
+    if !link.look().has_begun() {
+        return;
+    }
+    loop {
+        let over = quiet.since() + patience;
+        if Instant::now() >= over {
+            break;
+        }
+        sleep_until(over).await;
+    }
+    heard.set(false);
+    link.with(mesh_h2::Connection::drain);
+    sleep(patience).await;
+    loop {
+        if limits.strangers || !heard.get() {
+            return;
+        }
+        sleep(FAR).await;
     }
 }
 
@@ -168,48 +155,59 @@ impl Drop for Open {
 }
 
 /// Answers one request.
-async fn stream<H: Handler>(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+fn stream<H: Handler>(
+    incoming: Incoming,
+    link: &Rc<Link>,
     handler: Rc<H>,
     max_headers: usize,
-) {
-    let (head, received) = request.into_parts();
-    if head.headers.len() > max_headers {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let _ = respond.send_response(Response::from_parts(head, ()), true);
-        return;
-    }
-    let body = Body::stream(Received::new(received, &head.headers, None));
-    let call = Call {
-        head,
-        body,
-        upgrade: None,
-    };
-    let answer = {
-        let mut answering = pin!(handler.handle(call));
-        poll_fn(|cx| {
+    open: Open,
+) -> impl Future<Output = ()> + use<H> {
+    let (reads, sends) = Half::both(link, incoming.key, false);
+    async move {
+        let head = *incoming.head;
+        if head.headers.len() > max_headers {
+            let (mut head, ()) = Response::new(()).into_parts();
+            head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            sends.link.with(|it| it.respond(sends.key, &head, true));
+            return;
+        }
+        let body = match incoming.end {
+            true => Body::empty(),
+            false => h2_body::received(reads, &head.headers, false),
+        };
+        let call = Call {
+            head,
+            body,
+            upgrade: None,
+        };
+        // Boxed, since it is large: a task is moved a few times until it stands
+        // where it stays.
+        let mut answering = Box::pin(handler.handle(call));
+        let answer = poll_fn(|cx| {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));
             }
-            respond.poll_reset(cx).map(|_| None)
+            sends.poll_broken(cx).map(|()| None)
         })
-        .await
-    };
-    let Some(mut answer) = answer else {
-        return; // the caller has gone, and took the call with it
-    };
+        .await;
+        drop(answering);
+        let Some(answer) = answer else {
+            return; // the caller has gone, and took the call with it
+        };
+        respond(answer, sends).await;
+        drop(open);
+    }
+}
+
+async fn respond(answer: Answer, sends: Half) {
+    let (link, key) = (&sends.link, sends.key);
     if answer.refused {
-        return respond.send_reset(Reason::REFUSED_STREAM);
+        return link.with(|it| it.reset(key, Reason::REFUSED_STREAM));
     }
     let end = http_body::Body::is_end_stream(&answer.body);
-    answer.head.version = Version::HTTP_2;
-    match respond.send_response(Response::from_parts(answer.head, ()), end) {
-        Ok(mut stream) if !end => {
-            h2_body::send(answer.body, &mut stream).await;
-        }
-        Ok(_) => {}
-        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
+    let begun = link.with(|it| it.respond(key, &answer.head, end));
+    if begun && !end {
+        let mut sending = Sending::new(answer.body, sends);
+        poll_fn(|cx| sending.poll(cx)).await;
     }
 }

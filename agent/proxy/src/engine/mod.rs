@@ -1,18 +1,18 @@
 //! Engines: they read and write HTTP, and know nothing of the mesh.
 //!
-//! [`h1`] speaks HTTP/1.1, the library h2 speaks HTTP/2. What they share with the rest is
+//! [`h1`] speaks HTTP/1.1, and [`mesh_h2`] knows HTTP/2. What they share with the rest is
 //! [`crate::http::Call`] and [`crate::http::Answer`]; another engine needs to
 //! give these and no more.
 
-pub(crate) mod coalesce;
+mod abort;
 pub(crate) mod greeting;
 pub(crate) mod h1;
 mod h2_body;
 pub(crate) mod h2_client;
+mod h2_link;
 pub(crate) mod h2_server;
 pub(crate) mod sniff;
 
-use std::io;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -58,24 +58,28 @@ pub(crate) enum SendErrorKind {
 }
 
 /// HTTP/2 windows: what may be under way unread.
-pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
-/// Streams that were given up and are remembered. One connection carries the
-/// calls of many: when they all give up at once (a timeout, an application that
-/// ends), that is no attack. h2's own limits would end the connection, and with
-/// it what others do on it. Strangers have h2's own limits; whoever else is at
-/// the other end has proved its identity or is our own application.
-pub(crate) const RESETS: usize = 1024;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// What one DATA frame may hold. Large ones cost less for each byte; one
 /// delays the others on its connection by less than 0.1 ms.
-pub(crate) const FRAME: u32 = 64 * 1024;
-pub(crate) const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+const FRAME: u32 = 64 * 1024;
+/// Streams that may be given up in a while beside those that are finished. One
+/// connection carries the calls of many: when they all give up at once (a
+/// timeout, an application that ends), that is no attack, and what others do on
+/// it must not end with it. Whoever is at the other end has proved its identity
+/// or is our own application.
+const RESETS: u32 = 1024;
+/// The same for strangers.
+const STRANGERS_RESETS: u32 = 64;
 
-/// An error of h2; one of its connection is what that was.
-fn into_io(error: h2::Error) -> io::Error {
-    match error.is_io() {
-        true => error
-            .into_io()
-            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-        false => io::Error::other(error),
+/// What a connection of HTTP/2 allows.
+fn h2_config(header_bytes: usize) -> mesh_h2::Config {
+    mesh_h2::Config {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        frame: FRAME,
+        header_bytes,
+        resets: RESETS,
+        ..mesh_h2::Config::default()
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::framing::{Decoder, Encoder, Length};
 use super::head::{self, ResponseHead};
 use super::link::{Link, NoHead};
-use crate::engine::h2_body::Abort;
+use crate::engine::abort::Abort;
 use crate::engine::sniff::Rewind;
 use crate::engine::{SendError, SendErrorKind};
 use crate::http::{Answer, Body, BodyError, Call, Tunnel};

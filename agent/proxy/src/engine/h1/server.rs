@@ -22,7 +22,7 @@ use super::framing::{Decoder, Encoder, Length};
 use super::head::{self, RequestHead};
 use super::link::{Link, NoHead};
 use crate::engine::ServeLimits;
-use crate::engine::h2_body::Abort;
+use crate::engine::abort::Abort;
 use crate::engine::sniff::Rewind;
 use crate::http::{
     Answer, Body, BodyError, Call, Handler, Trouble, Tunnel, trouble, wants_trailers, wants_upgrade,

@@ -1,0 +1,726 @@
+//! A connection of HTTP/2: its task, and what its streams share with it.
+//!
+//! A `send` costs more than all else that a sidecar does to a small request,
+//! and TLS makes a record of each write. So what streams send only stands in
+//! the connection's output; its task, woken once, first lets the tasks that are
+//! ready now have their turn, and then writes what they all gave. What is read
+//! goes to the streams without a task between. No buffer is held between turns.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, request, response};
+use mesh_h2::{Connection, Event, Key, ResetBy, Room};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
+
+use crate::scratch;
+
+/// Beyond this nothing is gained by waiting.
+const ENOUGH: usize = 192 * 1024;
+/// What is read before it is looked at, if there is as much.
+const AT_ONCE: usize = 64 * 1024;
+/// Pieces of a write.
+const PIECES: usize = 32;
+/// Reads before others have their turn.
+const READS: usize = 8;
+/// How often the other side may do anew what is bounded.
+const REPLENISH: Duration = Duration::from_secs(10);
+
+/// What the streams and the task of a connection share.
+pub(super) struct Link {
+    connection: RefCell<Connection<Ends>>,
+    task: RefCell<Option<Waker>>,
+    woken: Cell<bool>,
+    /// Those who wait until another stream may begin.
+    openers: RefCell<VecDeque<Waker>>,
+    /// Nobody can ask on it any more.
+    unused: Cell<bool>,
+    ended: Cell<bool>,
+    why: RefCell<Option<String>>,
+}
+
+/// What a stream has for whoever reads and sends on it.
+#[derive(Default)]
+pub(super) struct Ends {
+    pub(super) head: Option<Box<response::Parts>>,
+    /// Pieces that were not taken; mostly there is one.
+    first: Option<Bytes>,
+    more: VecDeque<Bytes>,
+    pub(super) trailers: Option<HeaderMap>,
+    /// All has come.
+    pub(super) whole: bool,
+    pub(super) broken: Option<Broken>,
+    /// Nobody reads any more.
+    unread: bool,
+    halves: u8,
+    reader: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+/// Why a stream is over before its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Broken {
+    By(ResetBy),
+    /// With its connection.
+    Lost,
+    /// What is sent on it broke.
+    Body,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::By(by) => by.fmt(f),
+            Self::Lost => f.write_str("the connection ended"),
+            Self::Body => f.write_str("the request's body broke off"),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl Ends {
+    fn push(&mut self, piece: Bytes) {
+        match self.first {
+            None => self.first = Some(piece),
+            Some(_) => self.more.push_back(piece),
+        }
+    }
+
+    /// The next piece.
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let piece = self.first.take()?;
+        self.first = self.more.pop_front();
+        Some(piece)
+    }
+
+    pub(super) fn has_piece(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// All of a body, if it is here and is one piece.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        let is_one = self.whole && self.more.is_empty() && self.trailers.is_none();
+        if is_one { self.first.take() } else { None }
+    }
+
+    pub(super) fn wait_to_read(&mut self, cx: &Context<'_>) {
+        wait(&mut self.reader, cx);
+    }
+
+    pub(super) fn wait_to_send(&mut self, cx: &Context<'_>) {
+        wait(&mut self.sender, cx);
+    }
+}
+
+fn wait(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
+
+impl Link {
+    /// Does something to the connection, and has it written.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Connection<Ends>) -> T) -> T {
+        let mut connection = self.connection.borrow_mut();
+        give_buffer(&mut connection);
+        let result = work(&mut connection);
+        let writes = !connection.output().is_empty();
+        if !writes {
+            take_buffer(&mut connection);
+        }
+        drop(connection);
+        if writes {
+            self.wake();
+        }
+        result
+    }
+
+    /// Does something to a stream's ends, if it is still there.
+    pub(super) fn ends<T>(&self, key: Key, work: impl FnOnce(&mut Ends) -> T) -> Option<T> {
+        self.connection.borrow_mut().user(key).map(work)
+    }
+
+    pub(super) fn look(&self) -> Ref<'_, Connection<Ends>> {
+        self.connection.borrow()
+    }
+
+    /// Nothing new can begin on it.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get() || self.connection.borrow().is_going()
+    }
+
+    /// Marks that nothing new may begin.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// Why it ended, if that is known.
+    pub(super) fn why(&self) -> Option<String> {
+        self.why.borrow().clone()
+    }
+
+    /// Nobody can ask on it any more: it ends with its streams.
+    pub(super) fn set_unused(&self) {
+        self.unused.set(true);
+        self.wake();
+    }
+
+    /// Begins a stream, once it can. `None`: none ever can.
+    pub(super) fn poll_open(
+        &self,
+        cx: &Context<'_>,
+        head: &request::Parts,
+        end: bool,
+    ) -> Poll<Option<Key>> {
+        if self.is_ended() {
+            return Poll::Ready(None);
+        }
+        match self.with(|it| it.open(head, end, Ends::default())) {
+            Some(key) => Poll::Ready(Some(key)),
+            None => {
+                self.openers.borrow_mut().push_back(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Has the connection's task run, after all that is ready now.
+    fn wake(&self) {
+        if !self.woken.replace(true)
+            && let Some(task) = &*self.task.borrow()
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    fn call_openers(&self) {
+        let mut openers = self.openers.borrow_mut();
+        if openers.is_empty() {
+            return;
+        }
+        let room = match self.is_ended() {
+            true => usize::MAX,
+            false => {
+                let connection = self.connection.borrow();
+                let allowed = connection.allowed_streams();
+                allowed.saturating_sub(connection.open_streams())
+            }
+        };
+        let count = room.min(openers.len());
+        openers.drain(..count).for_each(Waker::wake);
+    }
+}
+
+/// One who reads or sends on a stream. When both have gone the stream is given
+/// up, if it is not over.
+pub(super) struct Half {
+    pub(super) link: Rc<Link>,
+    pub(super) key: Key,
+    reads: bool,
+    /// What it reads is an answer: when nobody wants it, neither is anything of
+    /// the request sent any more, whose body may be another try's already.
+    cancels: bool,
+}
+
+impl Half {
+    /// Both halves of a new stream: one reads, and one sends.
+    pub(super) fn both(link: &Rc<Link>, key: Key, is_answer: bool) -> (Self, Self) {
+        link.ends(key, |ends| ends.halves = 2);
+        let half = |reads| Self {
+            link: link.clone(),
+            key,
+            reads,
+            cancels: reads && is_answer,
+        };
+        (half(true), half(false))
+    }
+
+    /// Whether a piece of a body can be sent.
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<bool> {
+        let mut connection = self.link.connection.borrow_mut();
+        match connection.room(self.key) {
+            Room::Some => Poll::Ready(true),
+            Room::Gone => Poll::Ready(false),
+            Room::Wait => {
+                if let Some(ends) = connection.user(self.key) {
+                    ends.wait_to_send(cx);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Ready when the stream is over before its time.
+    pub(super) fn poll_broken(&self, cx: &Context<'_>) -> Poll<()> {
+        let waits = self.link.ends(self.key, |ends| {
+            ends.wait_to_send(cx);
+            ends.broken.is_none()
+        });
+        match waits {
+            Some(true) => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Gives the stream up, for this.
+    pub(super) fn break_off(&self, reason: mesh_h2::Reason, broken: Broken) {
+        self.link
+            .with(|connection| connection.reset(self.key, reason));
+        let reader = self.link.ends(self.key, |ends| {
+            ends.broken.get_or_insert(broken);
+            ends.reader.take()
+        });
+        if let Some(reader) = reader.flatten() {
+            reader.wake();
+        }
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        let mut unread = 0;
+        if self.cancels {
+            let reset = |it: &mut Connection<Ends>| it.reset(self.key, mesh_h2::Reason::CANCEL);
+            self.link.with(reset);
+            let sender = self.link.ends(self.key, |ends| ends.sender.take());
+            if let Some(sender) = sender.flatten() {
+                sender.wake();
+            }
+        }
+        let last = self.link.ends(self.key, |ends| {
+            if self.reads {
+                ends.unread = true;
+                while let Some(piece) = ends.pop() {
+                    unread += piece.len();
+                }
+            }
+            ends.halves = ends.halves.saturating_sub(1);
+            ends.halves == 0
+        });
+        if last == Some(true) || unread > 0 {
+            self.link.with(|connection| {
+                connection.release_connection(unread);
+                if last == Some(true) {
+                    connection.forget(self.key);
+                }
+            });
+        }
+        if last == Some(true) {
+            self.link.call_openers();
+            if self.link.unused.get() || self.link.look().is_done() {
+                self.link.wake();
+            }
+        }
+    }
+}
+
+/// A new request.
+pub(super) struct Incoming {
+    pub(super) key: Key,
+    pub(super) head: Box<request::Parts>,
+    pub(super) end: bool,
+}
+
+/// What a connection's task runs.
+pub(super) struct Driver<T> {
+    io: T,
+    link: Rc<Link>,
+    /// Whether the tasks of this turn had their chance to add to the write.
+    gathered: bool,
+    must_flush: bool,
+    /// Those who are woken when what was read is handed out.
+    wakes: Vec<Waker>,
+    replenish: Instant,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
+    pub(super) fn new(io: T, connection: Connection<Ends>) -> (Self, Rc<Link>) {
+        let link = Rc::new(Link {
+            connection: RefCell::new(connection),
+            task: RefCell::default(),
+            woken: Cell::new(true),
+            openers: RefCell::default(),
+            unused: Cell::new(false),
+            ended: Cell::new(false),
+            why: RefCell::default(),
+        });
+        let driver = Self {
+            io,
+            link: link.clone(),
+            gathered: false,
+            must_flush: false,
+            wakes: Vec::new(),
+            replenish: Instant::now() + REPLENISH,
+        };
+        (driver, link)
+    }
+
+    /// Waits until it ends; for who is asked nothing.
+    pub(super) async fn run(&mut self) -> io::Result<()> {
+        let mut accept = drop;
+        let heard = Cell::new(false);
+        poll_fn(|cx| self.poll(cx, &mut accept, &heard)).await
+    }
+
+    /// Reads what there is, and writes what was gathered.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        accept: &mut impl FnMut(Incoming),
+        heard: &Cell<bool>,
+    ) -> Poll<io::Result<()>> {
+        self.link.woken.set(false);
+        wait(&mut self.link.task.borrow_mut(), cx);
+        let read = self.poll_all(cx, accept, heard);
+        self.call();
+        if let Poll::Ready(Ok(())) = read {
+            return Poll::Ready(Ok(())); // nobody is there to read what is left
+        }
+        let broken = match read {
+            Poll::Ready(Err(error)) => Some(error),
+            _ => None,
+        };
+        let written = self.poll_turn(cx, broken.is_some());
+        self.call();
+        if let Some(error) = broken {
+            // It was told why, if it took that at once.
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            return Poll::Ready(Err(error));
+        }
+        if let Poll::Ready(Err(error)) = written {
+            return Poll::Ready(Err(error));
+        }
+        let mut connection = self.link.connection.borrow_mut();
+        if self.link.unused.get() && connection.open_streams() == 0 {
+            connection.close(mesh_h2::Reason::NO_ERROR);
+        }
+        if !connection.is_done() {
+            return Poll::Pending;
+        }
+        drop(connection);
+        ready!(self.poll_out(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Reads until there is nothing more; ready at the end of it.
+    fn poll_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        accept: &mut impl FnMut(Incoming),
+        heard: &Cell<bool>,
+    ) -> Poll<io::Result<()>> {
+        for _ in 0..READS {
+            let io = &mut self.io;
+            let (read, polled) = scratch::shared_read(|buffer| {
+                loop {
+                    match poll_read_buf(Pin::new(&mut *io), cx, buffer) {
+                        Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                        Poll::Ready(Ok(_)) if buffer.len() < AT_ONCE => {}
+                        Poll::Ready(Ok(_)) => return Poll::Pending,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+            });
+            let length = read.len();
+            if length > 0 {
+                heard.set(true);
+                self.take(read, accept)?;
+            }
+            if polled.is_ready() || length < AT_ONCE {
+                return polled;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands out what was read.
+    fn take(&mut self, mut read: Bytes, accept: &mut impl FnMut(Incoming)) -> io::Result<()> {
+        let now = Instant::now();
+        let mut connection = self.link.connection.borrow_mut();
+        if now >= self.replenish {
+            self.replenish = now + REPLENISH;
+            connection.replenish();
+        }
+        give_buffer(&mut connection);
+        loop {
+            match connection.receive(&mut read) {
+                Ok(None) => return Ok(()),
+                Ok(Some(Event::Request { key, head, end })) => {
+                    if let Some(ends) = connection.user(key) {
+                        ends.whole = end;
+                    }
+                    drop(connection);
+                    accept(Incoming { key, head, end });
+                    connection = self.link.connection.borrow_mut();
+                }
+                Ok(Some(event)) => hear(&mut connection, event, &mut self.wakes),
+                Err(violation) => return Err(io::Error::other(violation)),
+            }
+        }
+    }
+
+    /// Wakes who has something to do now.
+    fn call(&mut self) {
+        {
+            let mut connection = self.link.connection.borrow_mut();
+            while let Some(key) = connection.take_writable() {
+                let ends = connection.user(key);
+                self.wakes.extend(ends.and_then(|ends| ends.sender.take()));
+            }
+        }
+        self.wakes.drain(..).for_each(Waker::wake);
+        self.link.call_openers();
+    }
+
+    /// Ready only when writing failed. `now`: nothing will be added.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, now: bool) -> Poll<io::Result<()>> {
+        loop {
+            let length = self.link.connection.borrow_mut().output().len();
+            if length == 0 && !self.must_flush {
+                take_buffer(&mut self.link.connection.borrow_mut());
+                return Poll::Pending;
+            }
+            if !now && !self.gathered && !self.must_flush && length < ENOUGH {
+                self.gathered = true;
+                self.link.woken.set(true);
+                cx.waker().wake_by_ref(); // behind all that is ready now
+                return Poll::Pending;
+            }
+            ready!(self.poll_out(cx))?;
+            self.gathered = false;
+        }
+    }
+
+    /// Writes all there is.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut connection = self.link.connection.borrow_mut();
+            let output = connection.output();
+            if output.is_empty() {
+                take_buffer(&mut connection);
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); PIECES];
+            let count = output.pieces(&mut slices);
+            let slices = slices.get(..count).unwrap_or_default();
+            let io = Pin::new(&mut self.io);
+            let bytes = match slices {
+                [one] => ready!(io.poll_write(cx, one))?,
+                several => ready!(io.poll_write_vectored(cx, several))?,
+            };
+            if bytes == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.must_flush = true;
+            connection.written(bytes);
+        }
+        if self.must_flush {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.must_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> Driver<T> {
+    /// It has ended, and this is what is said of it.
+    pub(super) fn ended(&mut self, why: Option<String>) {
+        let link = &self.link;
+        link.ended.set(true);
+        *link.why.borrow_mut() = why;
+        let mut connection = link.connection.borrow_mut();
+        connection.lost();
+        for key in connection.keys() {
+            if let Some(ends) = connection.user(key) {
+                if !ends.whole {
+                    ends.broken.get_or_insert(Broken::Lost);
+                }
+                self.wakes.extend(ends.reader.take());
+                self.wakes.extend(ends.sender.take());
+            }
+        }
+        drop(connection);
+        self.wakes.drain(..).for_each(Waker::wake);
+        link.call_openers();
+    }
+}
+
+/// Whoever is in the middle of something learns of the end.
+impl<T> Drop for Driver<T> {
+    fn drop(&mut self) {
+        if !self.link.ended.get() || self.link.why.borrow().is_none() {
+            self.ended(None);
+        }
+    }
+}
+
+fn give_buffer(connection: &mut Connection<Ends>) {
+    let output = connection.output();
+    if !output.has_buffer() {
+        output.give_buffer(scratch::write_buffer());
+    }
+}
+
+fn take_buffer(connection: &mut Connection<Ends>) {
+    if let Some(buffer) = connection.output().take_buffer() {
+        scratch::recycle(buffer);
+    }
+}
+
+/// Puts what came where its stream's reader finds it.
+fn hear(connection: &mut Connection<Ends>, event: Event, wakes: &mut Vec<Waker>) {
+    let (Event::Request { key, .. }
+    | Event::Response { key, .. }
+    | Event::Data { key, .. }
+    | Event::Trailers { key, .. }
+    | Event::Reset { key, .. }) = event;
+    let Some(ends) = connection.user(key) else {
+        return;
+    };
+    match event {
+        Event::Request { .. } => {}
+        Event::Response { head, end, .. } => {
+            ends.head = Some(head);
+            ends.whole = end;
+        }
+        Event::Data { data, end, .. } => {
+            ends.whole |= end;
+            if ends.unread {
+                return connection.release_connection(data.len());
+            }
+            if !data.is_empty() {
+                ends.push(data);
+            }
+        }
+        Event::Trailers { trailers, .. } => {
+            ends.whole = true;
+            ends.trailers = Some(trailers);
+        }
+        Event::Reset { by, .. } => {
+            ends.broken.get_or_insert(Broken::By(by));
+            wakes.extend(ends.sender.take());
+        }
+    }
+    wakes.extend(ends.reader.take());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::Request;
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// Remembers each write; there is nothing to read.
+    #[derive(Clone, Default)]
+    struct Writes(Rc<RefCell<Vec<Vec<u8>>>>);
+
+    impl AsyncRead for Writes {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.to_vec()).collect();
+            let length = all.len();
+            self.0.borrow_mut().push(all);
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn turn(driver: &mut Driver<Writes>) {
+        let heard = Cell::new(false);
+        let polled = poll_fn(|cx| Poll::Ready(driver.poll(cx, &mut drop, &heard))).await;
+        assert!(polled.is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_one_write() {
+        let writes = Writes::default();
+        let connection = Connection::client(mesh_h2::Config::default());
+        let (mut driver, link) = Driver::new(writes.clone(), connection);
+        let (head, ()) = Request::new(()).into_parts();
+        let ask = || {
+            link.with(|it| it.open(&head, true, Ends::default()))
+                .unwrap()
+        };
+        ask();
+        turn(&mut driver).await;
+        ask();
+        assert!(writes.0.borrow().is_empty());
+        turn(&mut driver).await;
+        assert_eq!(writes.0.borrow().len(), 1);
+        assert!(!link.connection.borrow_mut().output().has_buffer());
+        ask();
+        for _ in 0..2 {
+            turn(&mut driver).await;
+        }
+        assert_eq!(writes.0.borrow().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn much_does_not_wait() {
+        let writes = Writes::default();
+        let mut connection = Connection::client(mesh_h2::Config::default());
+        // Its server has large windows.
+        let window = [0x7f, 0, 0, 0];
+        let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4][..], &window].concat();
+        let update = [&[0, 0, 4, 8, 0, 0, 0, 0, 0][..], &window].concat();
+        let said = [settings, update].concat();
+        assert!(
+            connection
+                .receive(&mut Bytes::from(said))
+                .unwrap()
+                .is_none()
+        );
+        let (mut driver, link) = Driver::new(writes.clone(), connection);
+        let (head, ()) = Request::new(()).into_parts();
+        let key = link
+            .with(|it| it.open(&head, false, Ends::default()))
+            .unwrap();
+        link.with(|it| it.send(key, Bytes::from(vec![7; ENOUGH]), false));
+        turn(&mut driver).await;
+        assert!(writes.0.borrow().concat().len() > ENOUGH);
+    }
+}
