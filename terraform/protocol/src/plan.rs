@@ -175,3 +175,6 @@ fn changed(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

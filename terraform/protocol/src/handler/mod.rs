@@ -182,3 +182,6 @@ fn timed_out(subject: &str, operation: Operation, time: Duration) -> Diagnostic 
     )
     .at(Path::of("timeouts").attribute(name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -392,3 +392,6 @@ pub(crate) fn written(duration: Duration) -> String {
         secs => format!("{secs}s"),
     }
 }
+
+#[cfg(test)]
+mod tests;

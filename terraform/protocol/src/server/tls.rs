@@ -201,3 +201,6 @@ impl AsyncWrite for Connection {
         std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,3 +34,6 @@ impl WireError {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;
