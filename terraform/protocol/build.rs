@@ -7,6 +7,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        // Of the messages; some would be taken for examples in Rust.
+        .disable_comments(["."])
         .compile_fds(files)?;
     Ok(())
 }

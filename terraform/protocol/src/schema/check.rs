@@ -8,12 +8,11 @@ impl Schema {
     /// `has_write_only`: whether Terraform knows attributes that are only written.
     pub fn validate(&self, config: &Value, has_write_only: bool) -> Diagnostics {
         let mut said = Diagnostics::new();
-        let cx = Validation {
+        let mut all = Validation {
             has_write_only,
             said: &mut said,
         };
-        let mut cx = cx;
-        cx.object(&self.attributes, config, &Path::root());
+        all.object(&self.attributes, config, &Path::root());
         said
     }
 
@@ -63,35 +62,57 @@ impl Validation<'_> {
                 self.said.push(one.at(path.clone()));
             }
         }
-        let Kind::Nested(nesting, inner) = &attribute.kind else {
+        let Kind::Nested(nesting, _) = &attribute.kind else {
             return;
         };
         match (nesting, value) {
-            (Nesting::Single, value) => self.object(inner, value, path),
+            (Nesting::Single, value) => self.each(attribute, value, path),
             (Nesting::List, Value::List(all)) => {
                 for (at, one) in all.iter().enumerate() {
-                    self.object(inner, one, &path.index(at));
+                    self.each(attribute, one, &path.index(at));
                 }
             }
             // What is in a set has no path of its own: it is said of the set.
             (Nesting::Set, Value::List(all)) => {
                 for one in all {
                     let mut within = Diagnostics::new();
-                    Validation {
+                    let mut inner = Validation {
                         has_write_only: self.has_write_only,
                         said: &mut within,
-                    }
-                    .object(inner, one, path);
-                    self.said
-                        .extend(within.into_iter().map(|one| one.at(path.clone())));
+                    };
+                    inner.each(attribute, one, path);
+                    let within = within.into_iter();
+                    self.said.extend(within.map(|one| one.at(path.clone())));
                 }
             }
             (Nesting::Map, Value::Map(all)) => {
                 for (name, one) in all {
-                    self.object(inner, one, &path.key(name));
+                    self.each(attribute, one, &path.key(name));
                 }
             }
             _ => {}
+        }
+    }
+
+    /// One object of a nested attribute.
+    fn each(&mut self, attribute: &Attribute, value: &Value, path: &Path) {
+        let Kind::Nested(_, inner) = &attribute.kind else {
+            return;
+        };
+        if value.is_null() || value.is_unknown() {
+            return;
+        }
+        let before = self.said.iter().count();
+        self.object(inner, value, path);
+        if self.said.iter().count() > before {
+            return;
+        }
+        for check in &attribute.each {
+            if let Err(wrong) = check(value) {
+                let summary = format!("Invalid value in `{}`", attribute.name);
+                let one = Diagnostic::error(summary, format!("`{path}` {wrong}."));
+                self.said.push(one.at(path.clone()));
+            }
         }
     }
 }

@@ -62,6 +62,7 @@ pub struct Attribute {
     /// What the provider gave stays when something else changes.
     pub stable: bool,
     checks: Vec<Check>,
+    each: Vec<Check>,
     normal: Option<Normal>,
 }
 
@@ -211,6 +212,7 @@ impl Attribute {
             replaces: false,
             stable: false,
             checks: Vec::new(),
+            each: Vec::new(),
             normal: None,
         }
     }
@@ -310,6 +312,16 @@ impl Attribute {
         check: impl Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.checks.push(Arc::new(check));
+        self
+    }
+
+    /// A check of each object of a nested attribute, asked when nothing is wrong
+    /// with the attributes in it.
+    pub fn each(
+        mut self,
+        check: impl Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.each.push(Arc::new(check));
         self
     }
 

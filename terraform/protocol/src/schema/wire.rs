@@ -26,12 +26,12 @@ impl Schema {
         }
         let attributes = self.identity.iter().filter_map(|name| {
             let attribute = self.attribute(name)?;
-            let has_default = attribute.default.is_some();
+            let may_miss = attribute.optional;
             Some(IdentityAttribute {
                 name: name.clone(),
                 r#type: attribute.ty().to_bytes(),
-                required_for_import: !has_default,
-                optional_for_import: has_default,
+                required_for_import: !may_miss,
+                optional_for_import: may_miss,
                 description: attribute.description.clone(),
             })
         });
