@@ -5,8 +5,11 @@
 //! registered: a new one is one more line of [`plugin`].
 #![forbid(unsafe_code)]
 
+mod ca;
 mod connection;
+mod data;
 mod entry;
+mod functions;
 mod names;
 mod provider;
 mod shape;
@@ -15,20 +18,65 @@ use std::process::ExitCode;
 
 use mesh_tfprotocol::Plugin;
 
+use ca::Ca;
+use data::{Data, What};
 use entry::{Entry, Noun};
+use functions::{Config, SpiffeIdOf};
 use provider::Mesh;
 
 /// The provider and all that it has.
 fn plugin() -> Plugin {
     let mesh = Mesh::default();
     Plugin::new("mesh", mesh.clone())
+        .resource("mesh_ca", Ca::new(&mesh))
         .resource("mesh_defaults", Entry::new(&mesh, Noun::Defaults))
         .resource("mesh_intention", Entry::new(&mesh, Noun::Intention))
         .resource("mesh_route", Entry::new(&mesh, Noun::Route))
         .resource("mesh_service", Entry::new(&mesh, Noun::Service))
+        .data_source("mesh_ca_roots", Data::new(&mesh, What::CaRoots))
+        .data_source(
+            "mesh_intention_check",
+            Data::new(&mesh, What::IntentionCheck),
+        )
+        .data_source("mesh_service", Data::new(&mesh, What::Service))
+        .data_source("mesh_services", Data::new(&mesh, What::Services))
+        .data_source("mesh_status", Data::new(&mesh, What::Status))
+        .function("config", Config::new())
+        .function("spiffe_id", SpiffeIdOf)
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     mesh_tfprotocol::serve(plugin()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_schema_has_a_mistake() {
+        let plugin = plugin();
+        let all = plugin
+            .resource_schemas()
+            .into_iter()
+            .chain(plugin.data_source_schemas());
+        for (name, schema) in all.chain([("provider", plugin.schema())]) {
+            assert_eq!(schema.mistakes(), [""; 0], "{name}");
+            assert!(!schema.description.is_empty(), "{name}");
+            // These mean something else at the top of Terraform's blocks.
+            let taken = [
+                "count",
+                "for_each",
+                "depends_on",
+                "lifecycle",
+                "provider",
+                "provisioner",
+                "connection",
+            ];
+            for word in taken {
+                assert!(schema.attribute(word).is_none(), "{name}.{word}");
+            }
+        }
+    }
 }

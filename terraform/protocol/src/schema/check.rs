@@ -12,7 +12,7 @@ impl Schema {
             has_write_only,
             said: &mut said,
         };
-        all.object(&self.attributes, config, &Path::root());
+        all.object(&self.attributes, &self.with_defaults(config), &Path::root());
         said
     }
 

@@ -124,11 +124,20 @@ impl Client {
     /// is asked again, also for writes. Those must therefore be such that a second one does no
     /// harm: check-and-set makes them so.
     pub(crate) async fn ask(&self, cx: &Context, question: &Question) -> Result<Json, ClientError> {
+        Ok(self.ask_at(cx, question).await?.0)
+    }
+
+    /// The same, with the index of what was read.
+    pub(crate) async fn ask_at(
+        &self,
+        cx: &Context,
+        question: &Question,
+    ) -> Result<(Json, u64), ClientError> {
         let began = Instant::now();
         loop {
             let error = match cx.until(self.once(question)).await {
                 Err(_) => return Err(ClientError::Interrupted),
-                Ok(Ok(json)) => return Ok(json),
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
             };
             let patience = match self.answered.load(Ordering::Relaxed) {
@@ -146,7 +155,7 @@ impl Client {
         }
     }
 
-    async fn once(&self, question: &Question) -> Result<Json, ClientError> {
+    async fn once(&self, question: &Question) -> Result<(Json, u64), ClientError> {
         let at = self.current.load(Ordering::Relaxed) % self.servers.len().max(1);
         let Some(server) = self.servers.get(at) else {
             return Err(ClientError::Settings {
@@ -166,6 +175,8 @@ impl Client {
         let lost = |error: reqwest::Error| ClientError::unreachable(&address, &error);
         let mut response = request.send().await.map_err(lost)?;
         let status = response.status();
+        let index = response.headers().get("X-Meshctl-Index");
+        let index = index.and_then(|text| text.to_str().ok()?.parse().ok());
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if bytes.len() + chunk.len() > MAX_ANSWER {
@@ -179,7 +190,7 @@ impl Client {
         };
         if status.is_success() {
             self.answered.store(1, Ordering::Relaxed);
-            return Ok(json);
+            return Ok((json, index.unwrap_or_default()));
         }
         Err(refused(&address, status, &json))
     }

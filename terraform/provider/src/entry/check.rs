@@ -33,7 +33,7 @@ impl Entry {
         if !config.is_known() || schema.validate(&config, true).has_errors() {
             return Default::default();
         }
-        let json = serde_json::json!({ "kind": self.noun.kind(), "value": self.json(&config) });
+        let json = serde_json::json!({ "kind": self.noun.kind(), "value": self.json(&schema.with_defaults(&config)) });
         let entry: mesh_model::Entry = match serde_json::from_value(json) {
             Ok(entry) => entry,
             Err(error) => {

@@ -41,7 +41,7 @@ impl Noun {
     }
 
     /// Its name in errors and in Rust's model.
-    pub(super) fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Intention => "intention",
             Self::Service => "service",

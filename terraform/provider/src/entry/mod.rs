@@ -50,11 +50,16 @@ impl Entry {
         shape::to_json(value, &Shape::Object(self.object()), &self.mesh.names)
     }
 
+    /// The id by which it is imported, and the attributes of a row.
+    pub(crate) fn attributes_of(&self, row: &Json) -> (String, Value) {
+        let mut value = shape::to_value(row, &Shape::Object(self.object()), &self.mesh.names);
+        value.set("owner", row["owner"].as_str().map(str::to_owned));
+        (self.noun.id(&value, &self.mesh.names), value)
+    }
+
     /// Takes over what the servers say.
     fn keep(&self, row: &Json, stored: &mut Stored) {
-        let mut state = shape::to_value(row, &Shape::Object(self.object()), &self.mesh.names);
-        state.set("owner", row["owner"].as_str().map(str::to_owned));
-        stored.state = state;
+        stored.state = self.attributes_of(row).1;
         stored.private.insert(INDEX.to_owned(), row[INDEX].clone());
     }
 
@@ -179,3 +184,6 @@ impl Resource for Entry {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

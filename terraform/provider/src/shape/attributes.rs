@@ -161,6 +161,41 @@ fn said<T: serde::de::DeserializeOwned>(json: &Json) -> Option<String> {
         .map(|error| format!("is refused: {error}"))
 }
 
+/// The attributes of what is only read.
+pub(crate) fn given(object: &Object) -> Vec<Attribute> {
+    let fields = object.fields.iter();
+    fields
+        .map(|(name, field)| given_one(&object.name, name, &field.shape))
+        .collect()
+}
+
+fn given_one(of: &str, name: &str, shape: &Shape) -> Attribute {
+    let inner = |object: &Object| {
+        let mut object = object.clone();
+        if object.name.is_empty() {
+            object.name = name.to_owned();
+        }
+        given(&object)
+    };
+    let attribute = match shape {
+        Shape::List(one) => match &**one {
+            Shape::Object(object) => Attribute::nested(name, Nesting::List, inner(object)),
+            one => Attribute::new(name, Type::list(simple(one))),
+        },
+        Shape::Map(one) => match &**one {
+            Shape::Object(object) => Attribute::nested(name, Nesting::Map, inner(object)),
+            one => Attribute::new(name, Type::map(simple(one))),
+        },
+        Shape::Object(object) => Attribute::single(name, inner(object)),
+        shape => Attribute::new(name, simple(shape)),
+    };
+    let text = [of.strip_suffix("Row").unwrap_or(of), of].map(|of| words::text(of, name));
+    let text = text.into_iter().find(|text| !text.is_empty());
+    attribute
+        .computed()
+        .describe(text.unwrap_or("As the HTTP API has it."))
+}
+
 /// A service's name, with or without its namespace; `exact`: without a wildcard.
 pub(crate) fn key(name: &str, names: &Names, exact: bool) -> Attribute {
     let normal = names.clone();

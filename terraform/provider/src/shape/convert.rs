@@ -32,7 +32,7 @@ pub(crate) fn to_json(value: &Value, shape: &Shape, names: &Names) -> Json {
             let mut all = Map::new();
             for (name, field) in &object.fields {
                 let value = value.get(name);
-                if !value.is_null() {
+                if !value.is_null() && !value.is_unknown() {
                     all.insert(name.clone(), to_json(value, &field.shape, names));
                 }
             }

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value as Json;
 
-pub(crate) use attributes::{attributes, key};
+pub(crate) use attributes::{attributes, given, key};
 pub(crate) use convert::{to_json, to_value};
 
 /// What a field holds.
@@ -116,3 +116,6 @@ fn read(schema: &Json, name: &str) -> Shape {
         _ => Shape::Text,
     }
 }
+
+#[cfg(test)]
+mod tests;
