@@ -35,7 +35,7 @@ fn by_shape(name: &str, shape: &Shape, names: &Names) -> Attribute {
         Shape::Text => Attribute::string(name),
         Shape::Words(words) => Attribute::string(name).one_of(words.clone()),
         Shape::Duration => Attribute::string(name)
-            .check(|value| parsed::<Duration>(value))
+            .check(parsed::<Duration>)
             .normal(|value| match value.as_str().map(str::parse::<Duration>) {
                 Some(Ok(duration)) => duration.to_string().into(),
                 _ => value.clone(),
