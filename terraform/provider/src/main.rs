@@ -8,12 +8,15 @@
 mod ca;
 mod connection;
 mod data;
+mod docs;
 mod entry;
 mod functions;
 mod names;
 mod provider;
+mod release;
 mod shape;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use mesh_tfprotocol::Plugin;
@@ -47,7 +50,22 @@ fn plugin() -> Plugin {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    mesh_tfprotocol::serve(plugin()).await
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // For those who build it; Terraform gives no arguments.
+    let made = match arguments.as_slice() {
+        ["docs", folder] => docs::write(&plugin(), Path::new(folder)).map_err(|e| e.to_string()),
+        ["mirror", folder] => release::mirror(Path::new(folder)).map_err(|e| e.to_string()),
+        ["release", folder] => release::release(Path::new(folder)).map_err(|e| e.to_string()),
+        _ => return mesh_tfprotocol::serve(plugin()).await,
+    };
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("terraform-provider-mesh: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,4 @@
+import {
+  to = mesh_ca.this
+  id = "ca"
+}

@@ -1,0 +1,4 @@
+import {
+  to = mesh_defaults.this
+  id = "mesh"
+}

@@ -1,0 +1,4 @@
+import {
+  to = mesh_intention.frontend
+  id = "frontend/api"
+}

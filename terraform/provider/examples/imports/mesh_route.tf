@@ -1,0 +1,4 @@
+import {
+  to = mesh_route.shop
+  id = "shop"
+}

@@ -1,0 +1,4 @@
+import {
+  to = mesh_service.user
+  id = "user-service"
+}

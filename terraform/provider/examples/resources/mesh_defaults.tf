@@ -1,0 +1,3 @@
+resource "mesh_defaults" "this" {
+  default_intention = "deny"
+}

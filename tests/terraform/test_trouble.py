@@ -1,0 +1,317 @@
+"""What goes wrong: connections, leaders, a provider that is killed, secrets, and what is said."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import unittest
+import zipfile
+
+from mesh import Mesh, until
+from terraform import PROVIDER, VERSION, Between, Terraform, found, kill, providers_of
+
+INTENTION = 'resource "mesh_intention" "it" {\n source = "a"\n destination = "b"\n action = "allow"\n}\n'
+PATH = "/v1/intentions/a/b"
+
+
+@unittest.skipUnless(found("terraform"), "there is no terraform on PATH")
+class Trouble(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.mesh = Mesh("terraform-trouble")
+        cls.mesh.servers()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.mesh.close()
+
+    def terraform(self, env=None, provider='provider "mesh" {}'):
+        name = self.id().rpartition(".")[2]
+        return Terraform("terraform", self.mesh.folder / name, self.mesh.env() if env is None else env, provider)
+
+    def between(self):
+        between = Between(self.mesh)
+        self.addCleanup(between.close)
+        return between, self.terraform({"MESHCTL_HTTP_ADDR": between.address})
+
+    def tearDown(self):
+        self.mesh.api("DELETE", PATH + "?force=true", raw=True)
+
+    def row(self):
+        status, row = self.mesh.api("GET", PATH, raw=True)
+        return row if status == 200 else None
+
+    def test_a_provider_killed_in_the_middle_of_an_apply_is_repaired_by_the_next(self):
+        between, tf = self.between()
+        tf.write(INTENTION)
+        victims = []
+
+        def after(method, path):
+            if method == "PUT" and not victims:
+                # It is written, and nobody has heard of it.
+                victims.extend(providers_of(running.pid))
+                for pid in victims:
+                    kill(pid)
+        between.after = after
+        running = tf.popen("apply", "-auto-approve", "-no-color")
+        said = running.communicate(timeout=120)[0]
+        self.assertNotEqual(running.returncode, 0, said)
+        self.assertEqual(len(victims), 1, said)
+        self.assertEqual(self.row()["owner"], "terraform")
+        index = self.row()["modify_index"]
+        tf.apply()
+        self.assertEqual(tf.planned(), {})
+        self.assertEqual(self.row()["modify_index"], index, "the row was taken as it stands")
+        # The same with an update, and with a deletion.
+        for text, method in ((INTENTION.replace("allow", "deny"), "PUT"), ("", "DELETE")):
+            victims.clear()
+
+            def after_one(seen, path, method=method):
+                if seen == method and not victims:
+                    victims.extend(providers_of(running.pid))
+                    for pid in victims:
+                        kill(pid)
+            between.after = after_one
+            tf.write(text)
+            running = tf.popen("apply", "-auto-approve", "-no-color")
+            said = running.communicate(timeout=120)[0]
+            self.assertEqual(len(victims), 1, said)
+            tf.apply()
+            self.assertEqual(tf.planned(), {})
+        self.assertIsNone(self.row())
+
+    def test_an_answer_that_is_lost_is_asked_for_again(self):
+        between, tf = self.between()
+        lost = []
+
+        def before(method, path):
+            # Written, and then no answer but that nobody knows.
+            if method in ("PUT", "DELETE") and len(lost) < 2:
+                lost.append(path)
+                if len(lost) == 2:
+                    self.mesh.api(method, path, {"action": "allow"} if method == "PUT" else None,
+                                  headers={"X-Meshctl-Owner": "terraform"})
+                code = "no_leader" if len(lost) == 1 else "unknown_outcome"
+                return 503, {"error": {"code": code, "message": "wait", "request_id": "1"}}
+            return None
+        between.before = before
+        tf.apply(INTENTION)
+        self.assertEqual(len(lost), 2)
+        self.assertEqual(tf.planned(), {})
+        lost.clear()
+        tf.destroy()
+        self.assertIsNone(self.row())
+
+    def test_a_change_between_plan_and_apply_is_not_overwritten(self):
+        tf = self.terraform()
+        tf.apply(INTENTION)
+        tf.write(INTENTION.replace("allow", "deny"))
+        tf.run("plan", "-out=saved")
+        self.mesh.api("PUT", PATH, {"action": "allow", "description": "by another run"},
+                      headers={"X-Meshctl-Owner": "terraform"})
+        said = tf.run("apply", "-no-color", "saved", expect=1)
+        self.assertIn("intention a => b was changed since it was planned", said)
+        self.assertEqual(self.row()["description"], "by another run")
+        tf.apply()
+        self.assertEqual(self.row()["action"], "deny")
+
+    def test_connections_that_cannot_work_say_why(self):
+        wrong = {**self.mesh.env(), "MESHCTL_HTTP_ADDR": f"https://{self.mesh.address(250)}:8700"}
+        said = self.terraform(wrong).refused('data "mesh_status" "it" {}', plan=True)
+        self.assertIn("No server can be reached", said)
+        self.assertIn("MESHCTL_HTTP_ADDR", said)
+        # A CA that did not make the server's certificate.
+        other = self.mesh.folder / "other"
+        self.mesh.command("tls", "ca", "create", "-dir", other)
+        wrong = {**self.mesh.env(), "MESHCTL_CACERT": str(other / "cluster-ca.pem")}
+        began = time.monotonic()
+        said = self.terraform(wrong).refused('data "mesh_status" "it" {}', plan=True)
+        self.assertIn("do not trust each other", said)
+        self.assertIn("MESHCTL_CACERT", said)
+        self.assertLess(time.monotonic() - began, 8, "it is not tried again")
+        # No certificate: what everybody may see is not enough.
+        bare = {key: self.mesh.env()[key] for key in ("MESHCTL_HTTP_ADDR", "MESHCTL_CACERT")}
+        said = self.terraform(bare).refused('data "mesh_services" "it" {}', plan=True)
+        self.assertIn("client_cert", said)
+        # Half a certificate, a file that is not there, no address.
+        for block, part in (
+                ('client_cert = "x.pem"', "x.pem"),
+                ('address = "ftp://a"', "neither http:// nor https://"),
+                ('address = "https://a:1"\n ca_file = ""', "cluster-ca.pem"),
+                ('owner = "a b"', "must be 1 to 63"),
+                ('namespace = "a b"', "has the character")):
+            with self.subTest(block):
+                said = self.terraform({}, f'provider "mesh" {{\n {block}\n}}').refused(
+                    'data "mesh_status" "it" {}', plan=True)
+                self.assertIn(part, said)
+                self.assertIn("provider", said)
+
+    def test_certificates_may_be_texts(self):
+        env = self.mesh.env()
+        names = (("ca_file", "MESHCTL_CACERT"), ("client_cert", "MESHCTL_CLIENT_CERT"), ("client_key", "MESHCTL_CLIENT_KEY"))
+        block = "\n".join(f'{name} = file("{env[variable]}")' for name, variable in names)
+        tf = self.terraform({}, f'provider "mesh" {{\n address = "{env["MESHCTL_HTTP_ADDR"]}"\n {block}\n}}')
+        tf.apply(INTENTION)
+        self.assertEqual(tf.planned(), {})
+
+    def test_what_is_no_server_of_ours_is_said(self):
+        between, tf = self.between()
+        for answer in ((200, {"server": {"version": "0.0.1"}, "cluster": {"level": 0}}), (200, {}), (404, {"x": 1})):
+            between.before = lambda method, path, answer=answer: answer
+            said = tf.refused('data "mesh_status" "it" {}', plan=True) if answer[0] == 404 else tf.refused(INTENTION)
+            self.assertIn("no meshctl server, or one that is too old", said)
+
+    def test_a_configuration_that_is_not_known_yet(self):
+        tf = self.terraform(provider='resource "terraform_data" "it" {\n input = "terraform"\n}\n'
+                                     'provider "mesh" {\n owner = terraform_data.it.output\n}')
+        # Planned and applied in one go: nothing has to be asked before it is known.
+        tf.apply(INTENTION)
+        self.assertEqual(self.row()["owner"], "terraform")
+        self.assertEqual(tf.planned(), {})
+
+    def test_what_is_read_and_what_functions_say(self):
+        mesh, tf = self.mesh, self.terraform()
+        mesh.agent()
+        mesh.instance("seen-1", "seen", port=mesh.app("seen").port)
+        mesh.wait_passing("seen")
+        tf.apply("""
+            data "mesh_status" "it" {}
+            data "mesh_ca_roots" "it" {}
+            data "mesh_services" "it" {}
+            data "mesh_service" "it" { name = "seen" }
+            data "mesh_intention_check" "it" {
+              source      = "x"
+              destination = "seen"
+            }
+            output "status" { value = data.mesh_status.it }
+            output "roots" { value = data.mesh_ca_roots.it }
+            output "services" { value = data.mesh_services.it.services[*].name }
+            output "seen" { value = data.mesh_service.it }
+            output "check" { value = data.mesh_intention_check.it }
+            output "id" {
+              value = provider::mesh::spiffe_id(data.mesh_status.it.cluster.trust_domain,
+                data.mesh_status.it.cluster.datacenter, "seen")
+            }
+            output "config" { value = provider::mesh::config("service \\"web\\" { protocol = \\"http\\" }") }
+        """)
+        out = tf.outputs()
+        cluster = mesh.api("GET", "/v1/status")[1]["cluster"]
+        self.assertEqual(out["status"]["cluster"], cluster)
+        self.assertEqual(out["status"]["state"], "leader")
+        self.assertEqual(out["roots"]["active_root"], mesh.api("GET", "/v1/ca/roots")[1]["active_root"])
+        self.assertIn("BEGIN CERTIFICATE", out["roots"]["roots"][0]["pem"])
+        self.assertIn("seen", out["services"])
+        self.assertEqual(out["seen"]["counts"]["passing"], 1)
+        instance = out["seen"]["instances"][0]
+        self.assertEqual((instance["id"], instance["status"]), ("seen-1", "passing"))
+        self.assertFalse(out["check"]["allowed"])
+        self.assertEqual(out["check"]["default_intention"], "deny")
+        self.assertEqual(out["id"], f"spiffe://{cluster['trust_domain']}/ns/default/dc/{cluster['datacenter']}/svc/seen")
+        self.assertEqual(out["config"]["services"]["web"]["protocol"], "http")
+        said = tf.refused('output "x" {\n value = provider::mesh::config("servce {}")\n}')
+        self.assertIn("did you mean `service`?", said)
+
+    def test_by_hand_it_says_what_it_is(self):
+        run = subprocess.run([PROVIDER], capture_output=True, text=True, timeout=30, env={})
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("This is the Terraform provider `mesh`", run.stderr)
+
+    def test_a_release_is_a_zip_with_a_program_that_runs(self):
+        folder = self.mesh.folder / "release"
+        subprocess.run([PROVIDER, "release", folder], check=True)
+        subprocess.run(["sha256sum", "--check", "--strict", f"terraform-provider-mesh_{VERSION}_SHA256SUMS"],
+                       cwd=folder, check=True, capture_output=True)
+        [archive] = folder.glob("*.zip")
+        with zipfile.ZipFile(archive) as packed:
+            self.assertIsNone(packed.testzip())
+            [entry] = packed.infolist()
+            self.assertEqual(entry.filename, f"terraform-provider-mesh_v{VERSION}")
+            self.assertEqual(entry.external_attr >> 16, 0o100755)
+        # Terraform takes the zip itself from a mirror, too.
+        tf = self.terraform()
+        mirror = tf.folder / "mirror"
+        for registry in mirror.iterdir():
+            shutil.rmtree(registry / "meshctl" / "mesh")
+            (registry / "meshctl" / "mesh").mkdir()
+            shutil.copy(archive, registry / "meshctl" / "mesh")
+        shutil.rmtree(tf.folder / ".terraform")
+        (tf.folder / ".terraform.lock.hcl").unlink()
+        tf.run("init")
+        tf.apply(INTENTION)
+
+
+@unittest.skipUnless(found("terraform"), "there is no terraform on PATH")
+class Cluster(unittest.TestCase):
+    def test_a_leader_that_falls_is_waited_out(self):
+        with Mesh("terraform-leader", servers=3) as mesh:
+            mesh.servers()
+            addresses = ",".join(f"https://{mesh.address(n)}:8700" for n in (1, 2, 3))
+            tf = Terraform("terraform", mesh.folder / "tf", {**mesh.env(), "MESHCTL_HTTP_ADDR": addresses})
+            _, status = mesh.api("GET", "/v1/status")
+            leader = int(status["leader"]["name"][1:])
+            left = next(n for n in (1, 2, 3) if n != leader)
+            count = 60
+            tf.write(f'resource "mesh_intention" "it" {{\n count = {count}\n source = "s${{count.index}}"\n'
+                     ' destination = "b"\n action = "allow"\n}\n')
+            running = tf.popen("apply", "-auto-approve", "-no-color", "-parallelism=2")
+            until("the first is written", lambda: len(mesh.api("GET", "/v1/intentions", server=left)[1]) > 3, every=0.01)
+            mesh.processes[f"s{leader}"].kill()
+            said = running.communicate(timeout=170)[0]
+            self.assertEqual(running.returncode, 0, said)
+            self.assertIn(f"{count} added", said)
+            self.assertEqual(tf.planned(), {})
+
+
+@unittest.skipUnless(found("terraform") and shutil.which("openssl"), "there is no terraform, or no openssl")
+class Secrets(unittest.TestCase):
+    """A CA of one's own: its key goes to the servers and is nowhere else."""
+
+    def test_the_ca_and_its_key(self):
+        with Mesh("terraform-ca") as mesh:
+            mesh.servers()
+            corp = mesh.folder / "corp"
+            corp.mkdir()
+            cert, key = corp / "root.crt", corp / "root.key"
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                            "-keyout", key, "-out", cert, "-days", "3000", "-subj", "/O=Corp/CN=Root"],
+                           check=True, capture_output=True)
+            tf = Terraform("terraform", mesh.folder / "tf", mesh.env())
+            log = tf.folder / "trace.log"
+            secret = key.read_text()
+            env = {"TF_LOG": "trace", "TF_LOG_PATH": str(log), "TF_VAR_key": secret}
+            tf.write('variable "key" {\n type = string\n sensitive = true\n ephemeral = true\n}\n'
+                     'resource "mesh_ca" "it" {\n leaf_ttl = "12h"\n import = {\n'
+                     f'  certificates = file("{cert}")\n  key = var.key\n  root_key = var.key\n }}\n}}\n')
+            before = mesh.api("GET", "/v1/ca/roots")[1]["active_root"]
+            said = tf.run("plan", "-out=saved", "-no-color", env=env)
+            said += tf.run("apply", "-no-color", "saved", env=env)
+            self.assertEqual(mesh.api("GET", "/v1/ca/config")[1]["leaf_ttl"], "12h")
+            until("the corporation's root signs",
+                  lambda: mesh.api("GET", "/v1/ca/roots")[1]["active_root"] != before)
+            said += tf.run("plan", "-no-color", "-detailed-exitcode", env=env)
+            # Where it may not be: plan, state, and every log of terraform and of the provider.
+            with zipfile.ZipFile(tf.folder / "saved") as plan:
+                places = {f"plan: {name}": plan.read(name) for name in plan.namelist()}
+            places["state"] = (tf.folder / "terraform.tfstate").read_bytes()
+            places["log"] = log.read_bytes()
+            places["output"] = said.encode()
+            self.assertIn(b"provider.terraform-provider-mesh", places["log"])
+            body = re.sub(r"-----.*?-----|\s", "", secret)
+            for line in [body[at:at + 24] for at in range(0, len(body) - 24, 24)]:
+                for place, content in places.items():
+                    self.assertNotIn(line.encode(), content, place)
+            self.assertIn('"certificates"', json.dumps(tf.state()))
+            # Its settings: drift, import, and a destroy that leaves it.
+            mesh.api("PUT", "/v1/ca/config", {"provider": "built_in", "leaf_ttl": "6h"})
+            code, said = tf.run("plan", "-detailed-exitcode", "-no-color", expect=None, env=env)
+            self.assertEqual(code, 2, said)
+            self.assertIn('"6h" -> "12h"', said)
+            tf.run("state", "rm", "mesh_ca.it")
+            tf.write('resource "mesh_ca" "it" {\n leaf_ttl = "6h"\n}\n')
+            tf.run("import", "mesh_ca.it", "ca")
+            self.assertEqual(tf.planned(), {})
+            self.assertIn("The CA stays as it is", tf.run("destroy", "-auto-approve", "-no-color"))
+            self.assertEqual(mesh.api("GET", "/v1/ca/config")[1]["leaf_ttl"], "6h")
+            said = tf.refused('resource "mesh_ca" "it" {\n leaf_ttl = "soon"\n}\n')
+            self.assertIn("is not a duration", said)
