@@ -335,6 +335,44 @@ fn what_is_too_much() {
     assert_eq!(said(&mut server), [(RESET, 5, 7)]);
 }
 
+/// A reader may tell often what it has read, and no more often than there was
+/// something.
+#[test]
+fn updates_of_what_was_sent_are_not_idle() {
+    let config = Config {
+        idle_frames: 20,
+        ..Config::default()
+    };
+    const STEP: u32 = 1024;
+    let mut server = server(config);
+    let update = |id| frame(WINDOW, 0, id, &STEP.to_be_bytes());
+    let (events, _) = feed(&mut server, &request(1, END, &GET, &[]));
+    let Event::Request { key, .. } = events[0] else {
+        panic!("{events:?}");
+    };
+    let (head, ()) = Response::new(()).into_parts();
+    assert!(server.respond(key, &head, false));
+    let mut left = 1024 * 1024;
+    while left > 0 {
+        while server.room(key) == Room::Some {
+            assert!(server.send(key, vec![0; STEP as usize].into(), false));
+        }
+        let sent = frames(&server.output().take());
+        let bytes: usize = sent.iter().map(|frame| frame.3.len()).sum();
+        left -= bytes.min(left);
+        let read = [update(0), update(1)].concat();
+        let read = read.repeat(bytes / STEP as usize);
+        assert_eq!(
+            feed(&mut server, &read).1,
+            None,
+            "{left} bytes before the end"
+        );
+        while server.take_writable().is_some() {}
+    }
+    let (_, violation) = feed(&mut server, &update(0).repeat(100_000));
+    assert_eq!(violation.unwrap().reason, Reason::ENHANCE_YOUR_CALM);
+}
+
 /// One byte of a block may stand for a whole entry of the table.
 #[test]
 fn a_head_that_grows_is_bounded() {

@@ -60,6 +60,9 @@ pub struct Connection<S> {
     forgotten: u32,
     resets: u32,
     idle_frames: u32,
+    /// How often the other side may yet say that it has read what was sent: those
+    /// updates of windows are not idle.
+    updates: u32,
     owed: usize,
     // What goes out.
     send_window: i64,
@@ -192,6 +195,7 @@ impl<S> Connection<S> {
             forgotten: 0,
             resets: config.resets,
             idle_frames: config.idle_frames,
+            updates: 0,
             owed: 0,
             send_window: i64::from(frame::DEFAULT_WINDOW),
             their_window: i64::from(frame::DEFAULT_WINDOW),

@@ -652,7 +652,10 @@ impl<S: Default> Connection<S> {
             4 => frame::number(payload).unwrap_or_default() & LARGEST_WINDOW,
             _ => return Err(Violation::size("a window's update of the wrong size")),
         };
-        self.idle()?;
+        match self.updates.checked_sub(1) {
+            Some(left) => self.updates = left,
+            None => self.idle()?,
+        }
         if head.id == 0 {
             if more == 0 {
                 return Err(Violation::protocol("a window's update by nothing"));

@@ -9,6 +9,10 @@ use crate::error::Reason;
 use crate::frame::{END_STREAM, Kind};
 use crate::head;
 
+/// Who reads a body may say so as often as after so many bytes, for the stream and
+/// for the connection.
+const UPDATE: usize = 512;
+
 /// Whether more of a body can be given to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
@@ -239,6 +243,8 @@ impl<S> Connection<S> {
         let sent = i64::try_from(length).unwrap_or(i64::MAX);
         stream.send_window -= sent;
         self.send_window -= sent;
+        let updates = 2 + length / UPDATE;
+        self.updates = (self.updates).saturating_add(u32::try_from(updates).unwrap_or(u32::MAX));
         let end = stream.queue.is_empty() && matches!(stream.end, End::Stream);
         if end {
             stream.end = End::None;
