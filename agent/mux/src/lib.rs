@@ -63,5 +63,6 @@ pub use connection::{Connection, Control, Stats};
 pub use driver::Driver;
 pub use error::{CloseReason, ErrorCode, OpenError, ResetCode, StreamError, Violation};
 pub use opener::Opener;
+pub use scratch::let_go;
 pub use stream::Stream;
 pub use wire::{ALPN, MAX_METADATA, MAX_PAYLOAD};

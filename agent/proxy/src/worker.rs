@@ -30,14 +30,17 @@ use crate::memory;
 use crate::outbound::{ClusterState, OutboundView};
 use crate::peer::{H2, HTTP_1, Peer};
 use crate::plane::{Command, Drained, Shared};
+use crate::scratch;
 use crate::telemetry::{Direction, Metrics, Throttle, WorkerLog, WorkerTelemetry};
 use crate::transparent::RedirectedView;
-use crate::wide::Wide;
+use crate::wide::{self, Wide};
 
 /// How often idle connections are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// So many connections that ended leave memory that is worth giving back.
 const A_CROWD: usize = 100;
+/// So many bytes of buffers that are not in use now are, too.
+const MUCH: usize = 1024 * 1024;
 /// How long what was cut may take to see it.
 const AFTER_CUT: Duration = Duration::from_secs(1);
 /// How often at least the end of the own certificate is looked at: the clock may be set.
@@ -466,7 +469,8 @@ impl Worker {
                 (highest + one.life.take_most(), now + one.life.members())
             });
             most = most.max(highest);
-            if most - now > A_CROWD {
+            let buffers = scratch::let_go() + wide::let_go() + mesh_mux::let_go();
+            if most - now > A_CROWD || buffers > MUCH {
                 memory::give_back();
                 most = now;
             }
