@@ -1,8 +1,10 @@
 """The clients, all asked in one way: a dict of what came of it."""
 
+import contextlib
 import json
 import re
 import subprocess
+import time
 
 # wrk's numbers as JSON.
 REPORT = """
@@ -21,6 +23,7 @@ class Failed(Exception):
 class Clients:
     def __init__(self, ours, folder, env, wrk=None, h2load=None):
         self.ours, self.folder, self.env, self.wrk, self.h2load = ours, folder, env, wrk, h2load
+        self.running = []
 
     def closed(self, address, seconds, connections, body=0, close=False, path="/"):
         """Requests one after the other on each connection, as many as are answered."""
@@ -68,18 +71,54 @@ class Clients:
 
     def hold(self, address, connections):
         """Opens connections and keeps them; the process, whose standard input ends them."""
-        process = subprocess.Popen([str(self.ours), "hold", address, "-connections", str(connections)], text=True,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self.start("hold", address, connections=connections)
         line = process.stdout.readline()
         if not line:
             raise Failed(process.stderr.read())
         return process, json.loads(line)["open"]
 
+    @contextlib.contextmanager
+    def held(self, address, connections):
+        """The same, while it lasts."""
+        process, opened = self.hold(address, connections)
+        try:
+            if opened != connections:
+                raise Failed(f"mesh-load hold: {opened} of {connections} are open")
+            yield
+        finally:
+            process.communicate("", timeout=60)
+
+    @contextlib.contextmanager
+    def beside(self, command, address, **options):
+        """A client of ours that runs while something else is measured."""
+        if command != "hold":
+            options["seconds"] = 600
+        process = self.start(command, address, **options)
+        self.running.append(process.pid)
+        try:
+            time.sleep(0.5)  # so that it is well under way
+            if process.poll() is not None:
+                raise Failed(f"mesh-load {command}: {process.stderr.read().strip()}")
+            yield
+        finally:
+            self.running.remove(process.pid)
+            process.kill()
+            process.communicate()
+
+    def others(self):
+        """The pids of what runs beside."""
+        return list(self.running)
+
+    def start(self, command, address, **options):
+        return subprocess.Popen(self.command(command, address, options), text=True, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def command(self, command, address, options):
+        return [str(self.ours), command, address,
+                *(part for name, value in options.items() for part in (f"-{name}", str(value)))]
+
     def mine(self, command, address, **options):
-        arguments = [str(self.ours), command, address]
-        for name, value in options.items():
-            arguments += [f"-{name}", str(value)]
-        out = self.run(arguments, options.get("seconds", 5))
+        out = self.run(self.command(command, address, options), options.get("seconds", 5))
         return self.checked(json.loads(out), f"mesh-load {command}")
 
     def run(self, command, seconds):

@@ -21,6 +21,11 @@ HTTP, GRPC, TCP = "http", "grpc", "tcp"
 OUT, IN, TAP = 9001, 21000, 22000
 
 
+def files():
+    """How many files a process that is started here may open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def identity(name):
     return f"spiffe://{DOMAIN}/ns/default/dc/dc1/svc/{name}"
 
@@ -82,6 +87,11 @@ class Ours:
     def __init__(self, binary, workers=1):
         self.binary, self.workers = binary, workers
 
+    @staticmethod
+    def most():
+        """Connections of the application that it takes."""
+        return min(16 * 1024, files() - 1000)
+
     def outside(self, pair, mode, to, upstreams=1, **_):
         config = self.config(pair, CALLER, mode)
         host, port = to.split(":")
@@ -134,6 +144,10 @@ class Envoy:
 
     def __init__(self, binary, env):
         self.binary, self.env = binary, env
+
+    @staticmethod
+    def most():
+        return files() - 1000
 
     def outside(self, pair, mode, to, **_):
         tls = {"sni": SNI, "max_session_keys": 0, "common_tls_context": self.context(pair, CALLER, CALLED, mode)}
@@ -216,6 +230,11 @@ class HAProxy:
     def __init__(self, binary, env):
         self.binary, self.env = binary, env
 
+    @staticmethod
+    def most():
+        # It will not start with more than it has files for.
+        return min(12_000, files() // 2 - 100)
+
     def outside(self, pair, mode, to, **_):
         alpn = "" if mode == TCP else " alpn h2"
         return self.run(pair, "out", mode, f"""
@@ -247,11 +266,9 @@ backend application
         return "" if mode == TCP else "  use_backend peer if { path_beg /admin/ }"
 
     def run(self, pair, side, mode, rest):
-        # It will not start with more than it has files for.
-        most = min(8000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - 100)
         path = pair.write(f"{side}.cfg", f"""global
   nbthread 1
-  maxconn {most}
+  maxconn {self.most()}
   tune.ssl.cachesize 0
   ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
   ssl-default-server-ciphersuites TLS_AES_128_GCM_SHA256

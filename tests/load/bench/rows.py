@@ -4,6 +4,7 @@ figures."""
 import time
 
 import measure
+from clients import Failed
 from peers import GRPC, HTTP, TCP, Ours
 
 LOWER, HIGHER = "lower", "higher"
@@ -100,6 +101,68 @@ class Memory(Row):
         return {"idle": idle, "held": held, "after": after}, 0.0
 
 
+class Idle(Row):
+    """Resident memory of the caller's sidecar with many connections that say nothing."""
+
+    rounds, direct, connections = False, False, 10_000
+
+    def sample(self, bench, pair):
+        if pair.peer.most() < self.connections:
+            bench.say(f"    {pair.peer.name} takes no {self.connections} connections with the files that it may open")
+            return {}, 0.0
+        figures = {}
+        for mode in (HTTP, TCP):
+            try:
+                figures[mode] = self.once(bench, pair.peer, mode)
+            except Failed as error:
+                if isinstance(pair.peer, Ours):
+                    raise
+                bench.say(f"    {pair.peer.name}, {mode}: {str(error).strip()}")
+        return figures, 0.0
+
+    def once(self, bench, peer, mode):
+        fresh = bench.fresh(peer, mode)
+        try:
+            with bench.clients.held(fresh.entry, self.connections):
+                time.sleep(1.0)
+                return measure.resident(fresh.pids()[1])
+        finally:
+            fresh.close()
+
+
+class Fairness(Row):
+    """The p99 of small requests at a fixed rate, alone and beside what others do through the same pair."""
+
+    direct, per_second = False, 500
+    longest = 10_000  # ms; the client gives up then
+    # What runs in a client of its own meanwhile; the last asks for much and reads nothing of it.
+    BESIDE = {
+        "download": ("get", {"path": "/big"}),
+        "upload": ("closed", {"path": "/upload", "connections": 1, "body": 32 << 20}),
+        "stuck": ("hold", {"path": "/big", "connections": 16, "read": "no"}),
+    }
+
+    def sample(self, bench, pair):
+        alone, worst = self.once(bench, pair)
+        figures = {"alone": alone}
+        for name, (command, options) in self.BESIDE.items():
+            with bench.clients.beside(command, pair.entry, **options):
+                figures[name], disturbed = self.once(bench, pair)
+            worst = max(worst, disturbed)
+        return figures, worst
+
+    def once(self, bench, pair):
+        def p99():
+            try:
+                return bench.clients.rate(pair.entry, bench.seconds, self.per_second, 16)["p99_us"] / 1000
+            except Failed as error:
+                bench.say(f"    {pair.peer.name}: {str(error).strip()}")
+                return self.longest
+
+        told, _, disturbed = measure.measured(p99, pair.pids(), bench.application.pids() + bench.clients.others())
+        return told, disturbed
+
+
 class Growth(Row):
     """Ours alone, with much configured beside what is called."""
 
@@ -186,6 +249,13 @@ def rows():
         Memory("memory", "resident memory, the larger sidecar", HTTP,
                [Figure("idle", "idle, MiB", LOWER, 6), Figure("held", "1,000 connections, MiB", LOWER, 16),
                 Figure("after", "when they are gone, MiB", LOWER)], None),
+        Idle("idle", "10,000 idle connections, the caller's sidecar", HTTP,
+             [Figure(HTTP, "HTTP/1.1, MiB", LOWER, 60), Figure(TCP, "TCP, MiB", LOWER, 60)], None),
+        *(Fairness(name, f"{kind}, 500 requests/s, p99 beside others", mode,
+                   [Figure("alone", "alone, ms", LOWER), Figure("download", "beside a download, ms", LOWER),
+                    Figure("upload", "beside an upload, ms", LOWER),
+                    Figure("stuck", "beside 16 unread answers", LOWER)], None)
+          for name, kind, mode in (("fairness", "HTTP/1.1", HTTP), ("fairness-tcp", "TCP", TCP))),
         Growth("growth", "1,000 upstreams and intentions, 10 = 1", HTTP,
                [Figure("cpu", "CPU, 10 = 1", LOWER, 1.1), Figure("rate", "requests/s, 10 = 1", HIGHER, 0.9),
                 Figure("p50", "median, 10 = 1", LOWER, 1.1),

@@ -1,4 +1,5 @@
-//! Connections that are open and say nothing.
+//! Connections that are open and say nothing: after one request each, and its
+//! answer, or without reading that.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn run(address: &str, options: &Options) -> Result<Value, Failure> {
     let connections = options.number("connections", 1000)?;
     let request = request(address, options.path(), 0, false);
+    let read = options.text("read") != Some("no");
     let mut streams = Vec::new();
     for _ in 0..connections {
         let mut stream = TcpStream::connect(address)?;
@@ -22,11 +24,13 @@ pub(crate) fn run(address: &str, options: &Options) -> Result<Value, Failure> {
         stream.write_all(&request)?;
         streams.push(stream);
         // As many at once as a browser farm would, not a flood.
-        if streams.len().is_multiple_of(100) {
+        if read && streams.len().is_multiple_of(100) {
             answers(&mut streams)?;
         }
     }
-    answers(&mut streams)?;
+    if read {
+        answers(&mut streams)?;
+    }
     let open = json!({ "open": streams.len() });
     println!("{open}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new())?;

@@ -15,7 +15,7 @@
 //! - `steady ADDR`: requests at a constant rate and echoes on byte streams, until
 //!   the end of standard input, whatever becomes of them; one line each second.
 //! - `hold ADDR`: connections with one request each, kept until the end of
-//!   standard input.
+//!   standard input; with `-read no` nothing of the answers is read.
 #![forbid(unsafe_code)]
 
 mod certs;
@@ -49,7 +49,7 @@ mesh-load COMMAND ADDR [-name value]...
   rate ADDR           -connections 64 -seconds 3 -per-second 2000 -path /
   get ADDR            -seconds 3 -path /
   steady ADDR         -tcp ADDR -connections 40 -per-second 1000 -fresh 50 -streams 50 -pause-ms 100
-  hold ADDR           -connections 1000 -path /
+  hold ADDR           -connections 1000 -path / -read yes
 ";
 
 fn main() -> ExitCode {
