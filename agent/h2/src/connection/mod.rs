@@ -371,8 +371,8 @@ impl<S> Connection<S> {
 
     /// Ends a stream before its time.
     fn abandon(&mut self, key: Key, reason: Reason) {
-        let Some(stream) = self.streams.get_mut(key) else {
-            return;
+        let Some(stream) = self.streams.get_mut(key).filter(|it| !it.is_closed()) else {
+            return self.bury(key);
         };
         stream.close();
         if self.streams.closed(key.id()) {

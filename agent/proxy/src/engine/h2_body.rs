@@ -23,7 +23,7 @@ struct Received {
 pub(super) fn received(half: Half, headers: &http::HeaderMap, is_answer: bool) -> Body {
     let whole = half.link.ends(half.key, |ends| ends.take_whole());
     if let Some(whole) = whole.flatten() {
-        half.link.with(|it| it.release(half.key, whole.len()));
+        half.link.release(half.key, whole.len());
         return Body::full(whole);
     }
     let length = headers
@@ -86,7 +86,7 @@ impl http_body::Body for Received {
         let next = ready!(this.poll_next(cx));
         if let Next::Piece(piece) = next {
             let half = &this.half;
-            half.link.with(|it| it.release(half.key, piece.len()));
+            half.link.release(half.key, piece.len());
             if let Some(length) = &mut this.length {
                 *length = length.saturating_sub(piece.len() as u64);
             }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, request, response};
-use mesh_h2::{Connection, Event, Key, ResetBy, Room};
+use mesh_h2::{Connection, Event, Key, Reason, ResetBy, Room};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
@@ -145,6 +145,17 @@ impl Link {
             self.wake();
         }
         result
+    }
+
+    /// So much of a stream's body was taken.
+    pub(super) fn release(&self, key: Key, bytes: usize) {
+        let mut connection = self.connection.borrow_mut();
+        connection.release(key, bytes);
+        let writes = !connection.output().is_empty();
+        drop(connection);
+        if writes {
+            self.wake();
+        }
     }
 
     /// Does something to a stream's ends, if it is still there.
@@ -275,7 +286,7 @@ impl Half {
     }
 
     /// Gives the stream up, for this.
-    pub(super) fn break_off(&self, reason: mesh_h2::Reason, broken: Broken) {
+    pub(super) fn break_off(&self, reason: Reason, broken: Broken) {
         self.link
             .with(|connection| connection.reset(self.key, reason));
         let reader = self.link.ends(self.key, |ends| {
@@ -290,38 +301,42 @@ impl Half {
 
 impl Drop for Half {
     fn drop(&mut self) {
+        let link = &self.link;
+        let mut connection = link.connection.borrow_mut();
+        let Some(ends) = connection.user(self.key) else {
+            return;
+        };
         let mut unread = 0;
+        if self.reads {
+            ends.unread = true;
+            while let Some(piece) = ends.pop() {
+                unread += piece.len();
+            }
+        }
+        ends.halves = ends.halves.saturating_sub(1);
+        let is_last = ends.halves == 0;
+        let mut sender = None;
         if self.cancels {
-            let reset = |it: &mut Connection<Ends>| it.reset(self.key, mesh_h2::Reason::CANCEL);
-            self.link.with(reset);
-            let sender = self.link.ends(self.key, |ends| ends.sender.take());
-            if let Some(sender) = sender.flatten() {
-                sender.wake();
-            }
+            sender = ends.sender.take();
+            connection.reset(self.key, Reason::CANCEL);
         }
-        let last = self.link.ends(self.key, |ends| {
-            if self.reads {
-                ends.unread = true;
-                while let Some(piece) = ends.pop() {
-                    unread += piece.len();
-                }
-            }
-            ends.halves = ends.halves.saturating_sub(1);
-            ends.halves == 0
-        });
-        if last == Some(true) || unread > 0 {
-            self.link.with(|connection| {
-                connection.release_connection(unread);
-                if last == Some(true) {
-                    connection.forget(self.key);
-                }
-            });
+        if unread > 0 {
+            connection.release_connection(unread);
         }
-        if last == Some(true) {
-            self.link.call_openers();
-            if self.link.unused.get() || self.link.look().is_done() {
-                self.link.wake();
-            }
+        if is_last {
+            connection.forget(self.key);
+        }
+        let is_done = is_last && (link.unused.get() || connection.is_done());
+        let writes = !connection.output().is_empty();
+        drop(connection);
+        if writes || is_done {
+            link.wake();
+        }
+        if let Some(sender) = sender {
+            sender.wake();
+        }
+        if is_last {
+            link.call_openers();
         }
     }
 }
@@ -404,7 +419,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         }
         let mut connection = self.link.connection.borrow_mut();
         if self.link.unused.get() && connection.open_streams() == 0 {
-            connection.close(mesh_h2::Reason::NO_ERROR);
+            connection.close(Reason::NO_ERROR);
         }
         if !connection.is_done() {
             return Poll::Pending;
