@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, ClientBuilder, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, redirect};
 use thiserror::Error;
 
 /// How long Nomad may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
+/// The same for an operator, who reads whole lists of nodes and waits for a plan.
+const OPERATOR_LIMIT: Duration = Duration::from_secs(30);
+/// The same for an operator, in bytes.
+const OPERATOR_MAX_ANSWER: usize = 32 * 1024 * 1024;
 /// How an address that is a socket's begins.
 const UNIX: &str = "unix://";
 /// What is asked for over a socket, where the name means nothing.
@@ -50,7 +54,48 @@ pub struct Nomad {
     address: String,
     base: String,
     client: Client,
-    token_file: Option<PathBuf>,
+    token: Token,
+    max_answer: usize,
+}
+
+/// What proves who asks.
+#[derive(Debug)]
+enum Token {
+    None,
+    /// Read for each question.
+    File(PathBuf),
+    /// Never printed.
+    Value(HeaderValue),
+}
+
+/// How an operator's program reaches Nomad, as Nomad's own does.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// A URL, or `unix:///path`.
+    pub address: String,
+    /// Whom to trust, PEM; no others count then.
+    pub ca: Option<Vec<u8>>,
+    /// A client's certificate and its key, PEM, one after the other.
+    pub identity: Option<Vec<u8>>,
+    /// A token of Nomad's.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of a call that Nomad answered, with whatever status.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP's status.
+    pub status: u16,
+    /// What it says.
+    pub body: Vec<u8>,
 }
 
 impl Nomad {
@@ -64,23 +109,89 @@ impl Nomad {
         ca_file: Option<&Path>,
         token_file: Option<&Path>,
     ) -> Result<Self, NomadError> {
-        let builder = Client::builder()
-            .no_proxy()
-            .timeout(LIMIT)
-            .redirect(redirect::Policy::none());
-        let address = address.trim_end_matches('/').to_owned();
-        let (base, builder) = match address.strip_prefix(UNIX) {
-            Some(path) => (SOCKET_BASE.to_owned(), builder.unix_socket(path)),
-            None => (address.clone(), builder),
-        };
+        let (address, base, builder) = at(address, LIMIT);
         let builder = trust(builder, &base, ca_file)?;
         let client = builder.build();
         Ok(Self {
             client: client.map_err(|error| NomadError::Client(reason(&error)))?,
             address,
             base,
-            token_file: token_file.map(Path::to_owned),
+            token: token_file.map_or(Token::None, |path| Token::File(path.to_owned())),
+            max_answer: MAX_ANSWER,
         })
+    }
+
+    /// As an operator reaches it: it may take longer, and say more.
+    ///
+    /// # Errors
+    /// When a certificate or the token cannot be read.
+    pub fn operator(access: &Access) -> Result<Self, NomadError> {
+        let wrong = |what: &str| NomadError::Client(format!("{what} cannot be read"));
+        let (address, base, mut builder) = at(&access.address, OPERATOR_LIMIT);
+        builder = match &access.ca {
+            Some(pem) => match Certificate::from_pem_bundle(pem) {
+                Ok(found) if !found.is_empty() => builder.tls_certs_only(found),
+                _ => return Err(wrong("the CA's certificate")),
+            },
+            None => trust(builder, &base, None)?,
+        };
+        if let Some(pem) = &access.identity {
+            let identity = Identity::from_pem(pem);
+            builder =
+                builder.identity(identity.map_err(|_| wrong("the client's certificate or key"))?);
+        }
+        let token = match &access.token {
+            None => Token::None,
+            Some(token) => {
+                let value = HeaderValue::from_str(token.trim());
+                let mut value = value.map_err(|_| wrong("the token"))?;
+                value.set_sensitive(true);
+                Token::Value(value)
+            }
+        };
+        let client = builder.build();
+        Ok(Self {
+            client: client.map_err(|error| NomadError::Client(reason(&error)))?,
+            address,
+            base,
+            token,
+            max_answer: OPERATOR_MAX_ANSWER,
+        })
+    }
+
+    /// Asks for `path`, which begins with `/`, and takes whatever status comes.
+    ///
+    /// # Errors
+    /// When nothing answers in time, or the answer is too large.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, NomadError> {
+        let asked = |reason: String| NomadError::Asked {
+            url: self.url(path),
+            reason,
+        };
+        let failed = |error: reqwest::Error| asked(reason(&error.without_url()));
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(token) = self.token()? {
+            request = request.header(TOKEN, token);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let mut answer = request.send().await.map_err(failed)?;
+        let status = answer.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > self.max_answer {
+                let most = self.max_answer;
+                return Err(asked(format!("answered with more than {most} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body })
     }
 
     /// What stands at `path`, which begins with `/` or is empty.
@@ -88,27 +199,18 @@ impl Nomad {
     /// # Errors
     /// When nothing answers in time, the answer is no success, or too large.
     pub async fn get(&self, path: &str) -> Result<Vec<u8>, NomadError> {
-        let asked = |reason: String| NomadError::Asked {
-            url: self.url(path),
-            reason,
-        };
-        let failed = |error: reqwest::Error| asked(reason(&error.without_url()));
-        let mut request = self.client.get(format!("{}{path}", self.base));
-        if let Some(token) = self.token()? {
-            request = request.header(TOKEN, token);
+        let answer = self.call(Method::GET, path, None).await?;
+        match reqwest::StatusCode::from_u16(answer.status) {
+            Ok(status) if status.is_success() => Ok(answer.body),
+            Ok(status) => Err(NomadError::Asked {
+                url: self.url(path),
+                reason: format!("answered with status {status}"),
+            }),
+            Err(_) => Err(NomadError::Asked {
+                url: self.url(path),
+                reason: format!("answered with status {}", answer.status),
+            }),
         }
-        let mut answer = request.send().await.map_err(failed)?;
-        if !answer.status().is_success() {
-            return Err(asked(format!("answered with status {}", answer.status())));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(asked(format!("answered with more than {MAX_ANSWER} bytes")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
     }
 
     /// What is asked, for a message.
@@ -117,8 +219,10 @@ impl Nomad {
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, NomadError> {
-        let Some(path) = &self.token_file else {
-            return Ok(None);
+        let path = match &self.token {
+            Token::None => return Ok(None),
+            Token::Value(value) => return Ok(Some(value.clone())),
+            Token::File(path) => path,
         };
         let wrong = |reason: String| NomadError::File {
             key: "token_file",
@@ -130,6 +234,22 @@ impl Nomad {
         let mut value = value.map_err(|_| wrong("is not a token".to_owned()))?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+}
+
+/// The address as it is named, what is asked for there, and who asks.
+fn at(address: &str, limit: Duration) -> (String, String, ClientBuilder) {
+    let builder = Client::builder()
+        .no_proxy()
+        .timeout(limit)
+        .redirect(redirect::Policy::none());
+    let address = address.trim_end_matches('/').to_owned();
+    match address.strip_prefix(UNIX) {
+        Some(path) => {
+            let builder = builder.unix_socket(path);
+            (address, SOCKET_BASE.to_owned(), builder)
+        }
+        None => (address.clone(), address, builder),
     }
 }
 
@@ -220,6 +340,37 @@ mod tests {
             assert_eq!(text(&nomad, "/token").await.unwrap(), one);
         }
         drop(dir);
+    }
+
+    #[tokio::test]
+    async fn an_operator_hears_every_status_and_sends_a_body() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let said = |headers: HeaderMap, body: String| async move {
+            let token = headers.get("x-nomad-token").map(|it| it.to_str().unwrap());
+            (StatusCode::CONFLICT, format!("{token:?} {body}"))
+        };
+        let router = Router::new().route("/v1/jobs", axum::routing::put(said));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let access = Access {
+            address,
+            token: Some("s3cret\n".to_owned()),
+            ..Access::default()
+        };
+        let nomad = Nomad::operator(&access).unwrap();
+        let answer = nomad.call(Method::PUT, "/v1/jobs", Some(b"{}".to_vec()));
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status, 409);
+        assert_eq!(
+            String::from_utf8(answer.body).unwrap(),
+            "Some(\"s3cret\") {}"
+        );
+        assert!(!format!("{access:?} {nomad:?}").contains("s3cret"));
+        let wrong = Access {
+            ca: Some(b"no certificate".to_vec()),
+            ..Access::default()
+        };
+        assert!(Nomad::operator(&wrong).is_err());
     }
 
     #[tokio::test]

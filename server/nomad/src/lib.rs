@@ -9,5 +9,6 @@
 mod client;
 mod servers;
 
-pub use client::{Nomad, NomadError};
+pub use client::{Access, Answer, Nomad, NomadError};
+pub use reqwest::Method;
 pub use servers::Servers;
