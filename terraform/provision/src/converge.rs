@@ -1,0 +1,622 @@
+//! From what is to what is wanted: looks, takes one step, and looks again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use mesh_tls::Role;
+use uuid::Uuid;
+
+use crate::certs;
+use crate::describe::{Sealing, Servers, ServersTls, Timeouts};
+use crate::error::ProvisionError;
+use crate::job::{Place, cleanup_id, cleanup_job, server_items, server_job};
+use crate::machines;
+use crate::mesh::{Mesh, MeshAccess};
+use crate::nomad::{Cluster, words};
+use crate::plan::{self, Decision, Index, Refusal, Step, Wait, decide};
+use crate::progress::Control;
+use crate::secret::Redactor;
+use crate::world::{Seen, ServersInForce, World, in_force, look, variable_fits};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(1000);
+/// How long an allocation may take to end.
+const ENDING: Duration = Duration::from_secs(90);
+/// How often the same step may fail because somebody else wrote at the same time.
+const MAX_CONFLICTS: u32 = 5;
+
+/// Brings the servers to what is wanted, and returns how they are then: each has a vote, and there is
+/// a leader. Whoever is killed meanwhile calls it again.
+///
+/// # Errors
+/// [`ProvisionError`]; what is done by then stays.
+pub async fn apply_servers(
+    nomad: &Cluster,
+    access: &MeshAccess,
+    wanted: &Servers,
+    timeouts: Timeouts,
+    control: &Control<'_>,
+) -> Result<ServersInForce, ProvisionError> {
+    wanted.check()?;
+    let mesh = access.client()?;
+    let run = Run {
+        nomad,
+        mesh: &mesh,
+        wanted,
+        control,
+        redactor: wanted.redactor(),
+    };
+    let mut lost = Lost::new(timeouts.lost_after);
+    let mut waiting: Option<(Wait, Instant)> = None;
+    let mut conflicts = 0;
+    loop {
+        control.check()?;
+        let world = look(nomad, Some(&mesh), wanted, |node| lost.is_lost(node)).await?;
+        match decide(wanted.count, &world.situation) {
+            Decision::Done => {
+                control.say(format!(
+                    "{}: {} servers, each with a vote, and a leader",
+                    wanted.name, wanted.count
+                ));
+                return Ok(in_force(&world, wanted, true));
+            }
+            Decision::Do(step) => {
+                waiting = None;
+                match run.take(step, &world).await {
+                    Ok(()) => conflicts = 0,
+                    Err(ProvisionError::Conflict(_)) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                    Err(error) => return Err(error),
+                }
+            }
+            Decision::Wait(wait) => {
+                let since = match waiting {
+                    Some((what, since)) if what == wait => since,
+                    _ => {
+                        control.say(format!("{}: waiting for {}", wanted.name, run.words(wait)));
+                        let now = Instant::now();
+                        waiting = Some((wait, now));
+                        now
+                    }
+                };
+                if since.elapsed() > control.step || control.is_over() {
+                    return Err(run.stuck(wait, since.elapsed(), &world).await);
+                }
+                control.pause(PAUSE).await?;
+            }
+            Decision::Refuse(refusal) => return Err(run.refused(refusal, &world)),
+        }
+    }
+}
+
+/// Ends the servers with all that they have: jobs, data on the machines, variables.
+///
+/// # Errors
+/// [`ProvisionError::ForceDestroy`] where it is not forced; else [`ProvisionError`].
+pub async fn destroy_servers(
+    nomad: &Cluster,
+    wanted: &Servers,
+    force: bool,
+    control: &Control<'_>,
+) -> Result<(), ProvisionError> {
+    if !force {
+        return Err(ProvisionError::ForceDestroy(wanted.name.clone()));
+    }
+    // Nobody is asked to leave: there is no cluster to be kept.
+    let world = look(nomad, None, wanted, |_| true).await?;
+    let redactor = wanted.redactor();
+    for (index, seen) in world.servers.iter().rev() {
+        control.check()?;
+        end(nomad, wanted, *index, seen, control, &redactor).await?;
+    }
+    Ok(())
+}
+
+/// Since when nodes are away, within one run.
+struct Lost {
+    since: BTreeMap<String, Instant>,
+    after: Duration,
+}
+
+impl Lost {
+    fn new(after: Duration) -> Self {
+        Self {
+            since: BTreeMap::new(),
+            after,
+        }
+    }
+
+    fn is_lost(&mut self, node: &str) -> bool {
+        let since = self
+            .since
+            .entry(node.to_owned())
+            .or_insert_with(Instant::now);
+        since.elapsed() >= self.after
+    }
+}
+
+struct Run<'a> {
+    nomad: &'a Cluster,
+    mesh: &'a Mesh,
+    wanted: &'a Servers,
+    control: &'a Control<'a>,
+    redactor: Redactor,
+}
+
+impl Run<'_> {
+    async fn take(&self, step: Step, world: &World) -> Result<(), ProvisionError> {
+        let name = |index: Index| self.wanted.job(index);
+        match step {
+            Step::Begin => {
+                self.control.say(format!("{}: begins a cluster", name(0)));
+                self.create(0, true, world).await
+            }
+            Step::Create(index) => {
+                self.control.say(format!("{}: is made", name(index)));
+                self.create(index, false, world).await
+            }
+            Step::Move(index) => {
+                self.control
+                    .say(format!("{}: is made anew, as another member", name(index)));
+                self.create(index, false, world).await
+            }
+            Step::Start(index) => {
+                self.control
+                    .say(format!("{}: was stopped, and is started", name(index)));
+                self.change(index, world).await
+            }
+            Step::Update(index) => {
+                let changes = world.servers.get(&index).map(|seen| words(&seen.changes));
+                let changes = changes.unwrap_or_default();
+                self.control.say(format!(
+                    "{}: is changed, and restarts ({changes})",
+                    name(index)
+                ));
+                if world.situation.voters() == 1 && world.situation.has_leader {
+                    self.control.say(format!(
+                        "{}: is the only server: until it is back nothing can be changed in the mesh; traffic goes on",
+                        name(index)
+                    ));
+                }
+                self.change(index, world).await
+            }
+            Step::Forget => {
+                for peer in &world.dead {
+                    self.control.say(format!(
+                        "{}: its old self {} is taken out",
+                        peer.name, peer.id
+                    ));
+                    self.remove(&peer.id, world).await?;
+                }
+                Ok(())
+            }
+            Step::Remove(index) => {
+                let members = world.members.iter().filter(|peer| peer.name == name(index));
+                for peer in members.filter(|peer| !world.dead.contains(peer)) {
+                    self.control
+                        .say(format!("{}: is taken out of the cluster", peer.name));
+                    self.remove(&peer.id, world).await?;
+                }
+                Ok(())
+            }
+            Step::End(index) => {
+                self.control.say(format!("{}: is ended", name(index)));
+                match world.servers.get(&index) {
+                    Some(seen) => {
+                        end(
+                            self.nomad,
+                            self.wanted,
+                            index,
+                            seen,
+                            self.control,
+                            &self.redactor,
+                        )
+                        .await
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn remove(&self, id: &str, world: &World) -> Result<(), ProvisionError> {
+        match &world.address {
+            Some(address) => self.mesh.remove(address, id).await,
+            None => Ok(()), // looked at again
+        }
+    }
+
+    /// A new server, on a machine that it gets now, with a folder that nobody had.
+    async fn create(
+        &self,
+        index: Index,
+        begins: bool,
+        world: &World,
+    ) -> Result<(), ProvisionError> {
+        let mut used: BTreeMap<String, u32> = BTreeMap::new();
+        for (other, seen) in &world.servers {
+            if let (true, Some(place)) = (*other != index, &seen.place) {
+                *used.entry(place.node.clone()).or_default() += 1;
+            }
+        }
+        let wanted = self.wanted;
+        let node = machines::choose(
+            &world.nodes,
+            &used,
+            &wanted.datacenters,
+            &wanted.node_pool,
+            &wanted.machine,
+            &wanted.job(index),
+        )?;
+        let incarnation: String = Uuid::new_v4()
+            .simple()
+            .to_string()
+            .chars()
+            .take(8)
+            .collect();
+        let place = Place {
+            node: node.id.clone(),
+            incarnation,
+            begins,
+            secrets: 0,
+        };
+        self.control
+            .say(format!("{}: on {}", wanted.job(index), node.name));
+        self.run(index, place, world.servers.get(&index)).await
+    }
+
+    /// The same server with its new description.
+    async fn change(&self, index: Index, world: &World) -> Result<(), ProvisionError> {
+        let Some(seen) = world.servers.get(&index) else {
+            return Ok(());
+        };
+        let Some(place) = seen.place.clone() else {
+            return Ok(());
+        };
+        let begins = place.begins && !world.situation.has_leader;
+        self.run(index, Place { begins, ..place }, Some(seen)).await
+    }
+
+    async fn run(
+        &self,
+        index: Index,
+        place: Place,
+        seen: Option<&Seen>,
+    ) -> Result<(), ProvisionError> {
+        let id = self.wanted.job(index);
+        let secrets = self.secrets(index).await?;
+        let place = Place { secrets, ..place };
+        let job = server_job(self.wanted, index, &place, self.nomad.namespace());
+        let planned = self.nomad.plan(&id, &job).await?;
+        // Better no change than one that stops a server and cannot start it again.
+        if let Some(reason) = planned.unplaced {
+            return Err(ProvisionError::NoMachine(format!(
+                "{id} would find no place with this description, so nothing was changed: {reason}. \
+                 Are the ports free, and is there memory?"
+            )));
+        }
+        let replaces = seen
+            .and_then(|seen| seen.job.as_ref())
+            .map_or(0, |job| job.job_modify_index);
+        self.nomad.register(&id, &job, replaces).await?;
+        self.settled(index, &place).await
+    }
+
+    /// Waits until Nomad has ended what ran before, so that it is not taken for what runs now.
+    async fn settled(&self, index: Index, place: &Place) -> Result<(), ProvisionError> {
+        let id = self.wanted.job(index);
+        let begin = Instant::now();
+        loop {
+            let allocations = self.nomad.allocations(&id).await?;
+            let ending = |one: &&crate::nomad::Allocation| {
+                one.desired_status != "run" && one.may_run() && one.node == place.node
+            };
+            let live = allocations.iter().any(|one| one.is_live());
+            if live && !allocations.iter().any(|one| ending(&one)) {
+                return Ok(());
+            }
+            if begin.elapsed() > ENDING || self.control.is_over() {
+                let reason = self.nomad.blocked(&id).await;
+                let reason = reason.map_or_else(String::new, |reason| format!("Nomad: {reason}"));
+                return Err(ProvisionError::Stuck {
+                    seconds: begin.elapsed().as_secs(),
+                    what: format!("{id} to be placed"),
+                    detail: self.redactor.clean(&reason),
+                });
+            }
+            self.control.pause(PAUSE / 2).await?;
+        }
+    }
+
+    /// Writes the server's variable if it is not as it should be; its index, 0 where it needs none.
+    async fn secrets(&self, index: Index) -> Result<u64, ProvisionError> {
+        let wanted = self.wanted;
+        if server_items(wanted).is_empty() {
+            return Ok(0);
+        }
+        let id = wanted.job(index);
+        let path = format!("nomad/jobs/{id}");
+        let stands = self.nomad.variable(&path).await?;
+        if let Some(stands) = &stands
+            && variable_fits(wanted, index, Some(stands))
+        {
+            return Ok(stands.modify_index);
+        }
+        let mut items = BTreeMap::new();
+        let mut keep = |item: &str, value: &str| items.insert(item.to_owned(), value.to_owned());
+        let missing = |what: &str| {
+            ProvisionError::invalid(what, "its value is needed to write it, and is not given")
+        };
+        if let ServersTls::Issued { ca, key } = &wanted.tls {
+            let key = key.as_ref().ok_or_else(|| missing("tls.ca_key"))?;
+            let has = |item: &str| stands.as_ref().and_then(|it| it.items.get(item));
+            keep("ca", ca);
+            match (has("cert"), has("key")) {
+                (Some(certificate), Some(own))
+                    if certs::is_good(ca, certificate, own, Role::Server, &id) =>
+                {
+                    keep("cert", certificate);
+                    keep("key", own);
+                }
+                _ => {
+                    let made = certs::issue(ca, key, Role::Server, &id)?;
+                    keep("cert", &made.certificate);
+                    keep("key", made.key.expose());
+                }
+            }
+        }
+        if let Sealing::Key(key) = &wanted.sealing {
+            let key = key.as_ref().ok_or_else(|| missing("sealing_key"))?;
+            keep("sealing", key.expose());
+        }
+        for (name, value) in &wanted.tokens {
+            let place = format!("tokens[\"{name}\"]");
+            let value = value.as_ref().ok_or_else(|| missing(&place))?;
+            keep(&format!("token_{name}"), value.expose());
+        }
+        let replaces = stands.map_or(0, |stands| stands.modify_index);
+        self.nomad.write_variable(&path, &items, replaces).await
+    }
+
+    fn words(&self, wait: Wait) -> String {
+        match wait {
+            Wait::Leader => "a leader".to_owned(),
+            Wait::Answer(index) => format!("{} to answer", self.wanted.job(index)),
+            Wait::Vote(index) => format!("{} to have a vote", self.wanted.job(index)),
+            Wait::CatchUp(index) => {
+                format!("{} to have what the leader has", self.wanted.job(index))
+            }
+        }
+    }
+
+    async fn stuck(&self, wait: Wait, waited: Duration, world: &World) -> ProvisionError {
+        let detail = match wait {
+            Wait::Leader => self.no_leader(world),
+            Wait::Answer(index) | Wait::Vote(index) | Wait::CatchUp(index) => {
+                match world.servers.get(&index) {
+                    Some(seen) => describe(self.nomad, &self.wanted.job(index), seen).await,
+                    None => String::new(),
+                }
+            }
+        };
+        ProvisionError::Stuck {
+            seconds: waited.as_secs(),
+            what: self.words(wait),
+            detail: self.redactor.clean(&detail),
+        }
+    }
+
+    fn no_leader(&self, world: &World) -> String {
+        let voters = world.situation.voters();
+        let answering: Vec<String> = world
+            .servers
+            .iter()
+            .filter(|(_, seen)| seen.status.is_some())
+            .map(|(index, _)| self.wanted.job(*index))
+            .collect();
+        format!(
+            "The cluster has {voters} members with a vote and needs {} of them; these answer: {}. Bring \
+             back the others with their data (their jobs, their machines). If the data are gone for good: \
+             `meshctl snapshot save -stale`, destroy, apply, `meshctl snapshot restore`",
+            plan::quorum(voters),
+            match answering.is_empty() {
+                true => "none".to_owned(),
+                false => answering.join(", "),
+            }
+        )
+    }
+
+    fn refused(&self, refusal: Refusal, world: &World) -> ProvisionError {
+        let job = |index: Index| self.wanted.job(index);
+        let node = |index: Index| {
+            let seen = world.servers.get(&index);
+            let place = seen.and_then(|seen| seen.place.as_ref());
+            place.map(|place| place.node.clone()).unwrap_or_default()
+        };
+        ProvisionError::Refused(match refusal {
+            Refusal::Quorum {
+                server,
+                voters,
+                well,
+            } => {
+                let unwell: Vec<String> = world
+                    .situation
+                    .servers
+                    .iter()
+                    .filter(|(_, one)| {
+                        one.is_voter
+                            && !matches!(one.process, plan::Process::Answers { is_well: true, .. })
+                    })
+                    .map(|(index, _)| job(*index))
+                    .collect();
+                let others = match world.situation.strangers {
+                    0 => String::new(),
+                    count => {
+                        format!("; {count} more are not of this set, and nothing is known of them")
+                    }
+                };
+                format!(
+                    "{} is not touched: the cluster has {voters} members with a vote and needs {}, and \
+                     only {well} are well (not: {}{others}). Mend those first, or take those that do not come \
+                     back out with `meshctl operator raft remove-peer`",
+                    job(server),
+                    plan::quorum(voters),
+                    match unwell.is_empty() {
+                        true => "none of this set".to_owned(),
+                        false => unwell.join(", "),
+                    }
+                )
+            }
+            Refusal::OnlyMember(server) => format!(
+                "{} is the only server that has the data, and its machine {} is gone or down: bring it back. \
+                 If it is gone for good, destroy, apply, and restore a snapshot",
+                job(server),
+                node(server)
+            ),
+            Refusal::DataGone => format!(
+                "the servers of {} run, and none of them knows a cluster: their data are gone. Nothing is \
+                 begun by itself, since somewhere the data may be. Destroy, apply, and restore a snapshot \
+                 (`meshctl snapshot restore`)",
+                self.wanted.name
+            ),
+        })
+    }
+}
+
+/// How a server's task is, for who looks for the fault.
+async fn describe(nomad: &Cluster, job: &str, seen: &Seen) -> String {
+    let mut text = String::new();
+    if !seen.silence.is_empty() {
+        text += &format!("{}. ", seen.silence);
+    }
+    if let Some(status) = &seen.status
+        && !status.reason.is_empty()
+    {
+        text += &format!("It says: {}. ", status.reason);
+    }
+    let Some(allocation) = &seen.allocation else {
+        let reason = nomad.blocked(job).await;
+        return text + &reason.unwrap_or_else(|| "Nomad has made no allocation".to_owned());
+    };
+    text += &format!(
+        "Allocation {} on {} is {}",
+        allocation.id, allocation.node_name, allocation.client_status
+    );
+    for (task, state) in allocation.task_states.iter().flatten() {
+        if state.state == "dead" && !state.failed {
+            continue;
+        }
+        let last = state
+            .events
+            .iter()
+            .flatten()
+            .rev()
+            .find(|event| !event.display_message.is_empty());
+        let event = last
+            .map(|event| format!(": {}", event.display_message))
+            .unwrap_or_default();
+        text += &format!(
+            "; task {task} is {}, {} restarts{event}",
+            state.state, state.restarts
+        );
+        let log = nomad.log(&allocation.id, task, "stderr").await;
+        let lines: Vec<&str> = log.lines().rev().take(6).collect();
+        for line in lines.iter().rev() {
+            text += &format!("\n  {line}");
+        }
+    }
+    text + &format!("\nMore: nomad alloc logs -stderr {} server", allocation.id)
+}
+
+/// Stops a server, takes its data from its machine, and forgets it. Its job goes last: while it is
+/// there, what is left to do is known.
+async fn end(
+    nomad: &Cluster,
+    wanted: &Servers,
+    index: Index,
+    seen: &Seen,
+    control: &Control<'_>,
+    redactor: &Redactor,
+) -> Result<(), ProvisionError> {
+    let id = wanted.job(index);
+    let Some(place) = &seen.place else {
+        return Ok(());
+    };
+    if seen.job.as_ref().is_some_and(|job| !job.stop) {
+        control.say(format!("{id}: is stopped"));
+        nomad.stop(&id, false).await?;
+    }
+    let is_away = !seen.node.as_ref().is_some_and(|node| node.is_ready());
+    if is_away {
+        control.say(format!(
+            "{id}: its machine {} is away; what it has in {} stays there",
+            place.node, wanted.machine.data_dir
+        ));
+    } else {
+        gone(nomad, &id, control).await?;
+        clean(nomad, wanted, index, &place.node, control, redactor).await?;
+    }
+    nomad.delete_variable(&format!("nomad/jobs/{id}")).await?;
+    nomad.stop(&id, true).await
+}
+
+/// Waits until nothing of a job runs.
+async fn gone(nomad: &Cluster, id: &str, control: &Control<'_>) -> Result<(), ProvisionError> {
+    let begin = Instant::now();
+    loop {
+        let allocations = nomad.allocations(id).await?;
+        let Some(one) = allocations.iter().find(|one| one.may_run()) else {
+            return Ok(());
+        };
+        if begin.elapsed() > ENDING {
+            return Err(ProvisionError::Stuck {
+                seconds: begin.elapsed().as_secs(),
+                what: format!("{id} to end"),
+                detail: format!(
+                    "Allocation {} on {} is {}",
+                    one.id, one.node_name, one.client_status
+                ),
+            });
+        }
+        control.pause(PAUSE / 2).await?;
+    }
+}
+
+async fn clean(
+    nomad: &Cluster,
+    wanted: &Servers,
+    index: Index,
+    node: &str,
+    control: &Control<'_>,
+    redactor: &Redactor,
+) -> Result<(), ProvisionError> {
+    let id = cleanup_id(&wanted.job(index));
+    // One that an earlier run left has done its work, or not.
+    nomad.stop(&id, true).await?;
+    nomad
+        .register(&id, &cleanup_job(wanted, index, node, nomad.namespace()), 0)
+        .await?;
+    let begin = Instant::now();
+    loop {
+        let allocations = nomad.allocations(&id).await?;
+        let last = allocations.first();
+        match last.map(|one| one.client_status.as_str()) {
+            Some("complete") => break,
+            Some("failed" | "lost") | None if begin.elapsed() > ENDING || last.is_some() => {
+                let said = match last {
+                    Some(one) => nomad.log(&one.id, "cleanup", "stderr").await,
+                    None => nomad.blocked(&id).await.unwrap_or_default(),
+                };
+                return Err(ProvisionError::Stuck {
+                    seconds: begin.elapsed().as_secs(),
+                    what: format!(
+                        "the data of {} to be removed from node {node}",
+                        wanted.job(index)
+                    ),
+                    detail: redactor.clean(&said),
+                });
+            }
+            _ => control.pause(PAUSE / 2).await?,
+        }
+    }
+    nomad.stop(&id, true).await
+}
