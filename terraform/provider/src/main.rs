@@ -13,6 +13,7 @@ mod entry;
 mod functions;
 mod names;
 mod provider;
+mod provision;
 mod release;
 mod shape;
 
@@ -26,15 +27,18 @@ use data::{Data, What};
 use entry::{Entry, Noun};
 use functions::{Config, SpiffeIdOf};
 use provider::Mesh;
+use provision::{AgentResource, ServerResource};
 
 /// The provider and all that it has.
 fn plugin() -> Plugin {
     let mesh = Mesh::default();
     Plugin::new("mesh", mesh.clone())
+        .resource("mesh_agent", AgentResource::new(mesh.place.clone()))
         .resource("mesh_ca", Ca::new(&mesh))
         .resource("mesh_defaults", Entry::new(&mesh, Noun::Defaults))
         .resource("mesh_intention", Entry::new(&mesh, Noun::Intention))
         .resource("mesh_route", Entry::new(&mesh, Noun::Route))
+        .resource("mesh_server", ServerResource::new(mesh.place.clone()))
         .resource("mesh_service", Entry::new(&mesh, Noun::Service))
         .data_source("mesh_ca_roots", Data::new(&mesh, What::CaRoots))
         .data_source(

@@ -7,6 +7,7 @@ use mesh_tfprotocol::{Attribute, Context, Diagnostics, Provider, Schema, Value, 
 
 use crate::connection::{Client, ClientError, Question, Settings, VARIABLES};
 use crate::names::Names;
+use crate::provision::Place;
 
 /// The least level of the cluster with which this provider works.
 const LEVEL: u64 = 1;
@@ -19,6 +20,7 @@ const LONGEST_OWNER: usize = 63;
 pub(crate) struct Mesh {
     state: Arc<RwLock<State>>,
     pub(crate) names: Names,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl Provider for Mesh {
                     .optional()
                     .sensitive()
                     .describe(text(&format!("The key of your certificate: {pem}"), key.1)),
+                Place::attribute(),
                 Attribute::string("namespace")
                     .optional()
                     .check(|value| match value.as_str().map(check_name) {
@@ -111,6 +114,7 @@ impl Provider for Mesh {
     }
 
     async fn configure(&self, _: &Context, config: &Value) -> Result<(), Diagnostics> {
+        self.place.configure(config);
         let state = match config.is_known() {
             false => State::Unknown,
             true => {
