@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import time
 import unittest
@@ -108,6 +110,34 @@ class InVault(unittest.TestCase):
             # The intermediate's key is nowhere but in Vault; any server signs.
             for number in (1, 2, 3):
                 self.assertEqual(status(mesh, number)["ready"], True)
+            self.no_leaks(vault, file)
+
+    def test_vault_signs_for_an_ingress_by_its_hosts(self):
+        with Mesh("vault-ingress", default="allow") as mesh:
+            vault = Vault(mesh)
+            file = self.with_token(mesh, vault, "vault")
+            mesh.servers()
+            mesh.agent()
+            port = next(mesh.ports)
+            mesh.instance("users", port=mesh.app("users").port)
+            (mesh.folder / "mesh.hcl").write_text(
+                'service "users" {\n  protocol = "http"\n}\ngateway "edge" {\n  ingress {\n    tls { enabled = true }\n'
+                f'    listener {{\n      port = {port}\n      protocol = "http"\n      service {{\n        name = "users"\n'
+                '        hosts = ["users.example"]\n      }\n    }\n  }\n}\n')
+            mesh.command("apply", "-f", mesh.folder / "mesh.hcl", "-auto-approve")
+            made, answer = mesh.agent_api("PUT", "/v1/agent/service/register", {
+                "ID": "edge", "Name": "edge", "Kind": "ingress-gateway", "Port": port, "Address": mesh.address(10)})
+            self.assertEqual(made, 200, answer)
+            for name in ("users", "edge"):
+                mesh.sidecar(name)
+            context = ssl.create_default_context(cadata=mesh.command("ca", "roots", "-pem"))
+
+            def names():
+                with socket.create_connection((mesh.address(10), port), timeout=10) as raw, \
+                        context.wrap_socket(raw, server_hostname="users.example") as tls:
+                    return sorted(name for kind, name in tls.getpeercert()["subjectAltName"] if kind == "DNS")
+            self.assertEqual(until("the host is certified", names),
+                             ["*.ingress.consul", "*.ingress.dc1.consul", "users.example"])
             self.no_leaks(vault, file)
 
     def test_the_cluster_signs_with_an_intermediate_of_vault(self):

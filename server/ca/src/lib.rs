@@ -25,6 +25,7 @@ mod builtin;
 pub mod cluster;
 mod cross;
 mod error;
+pub mod fuzz;
 mod import;
 mod key;
 mod keyring;

@@ -8,6 +8,7 @@ mod builtin;
 mod cluster;
 mod cross;
 mod import;
+mod judge;
 mod keyring;
 mod malformed;
 mod rotation;

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use mesh_tls::{Trust, TrustDomain};
-use rustls_pki_types::CertificateDer;
+use mesh_tls::TrustDomain;
 use vaultrs::api::pki::requests::SignCertificateRequest;
 use vaultrs::pki::cert::ca;
 
+use super::judge::Judge;
 use super::{Vault, VaultState};
 use crate::authority::{
     Authority, AuthorityError, AuthorityStatus, Clock, IssuedLeaf, LeafRequest,
@@ -18,17 +18,12 @@ use crate::error::CaError;
 use crate::state::{CaState, RootEntry, VAULT};
 use crate::x509;
 
-/// How far apart Vault's clock and ours may be, when what it signed is judged.
-const CLOCKS: Duration = Duration::from_secs(60);
-
 /// A CA in Vault whose intermediate's key is there too.
 pub struct VaultLeaves {
     vault: Arc<Vault>,
     domain: TrustDomain,
     roots: Vec<RootEntry>,
-    trust: Trust,
-    /// What follows a leaf.
-    chain: Vec<CertificateDer<'static>>,
+    judge: Judge,
     mount: String,
     role: String,
     /// When the intermediate ends, in seconds since 1970.
@@ -63,44 +58,15 @@ impl VaultLeaves {
                 .domain()
                 .map_err(|e| CaError::state("trust domain", e))?,
             roots: state.roots.clone(),
-            trust: state.trust()?,
-            chain: state.chain()?,
+            judge: Judge {
+                trust: state.trust()?,
+                chain: state.chain()?,
+            },
             mount: signs.mount.clone(),
             role: signs.role.clone(),
             not_after: entry.not_after,
             vault,
             clock,
-        })
-    }
-
-    /// What Vault signed is what was asked for, and a peer would take it.
-    fn judge(
-        &self,
-        request: &LeafRequest,
-        pem: &str,
-        now: SystemTime,
-    ) -> Result<IssuedLeaf, String> {
-        let text = |error: &dyn fmt::Display| error.to_string();
-        let der = x509::certificate_der("leaf", pem).map_err(|e| text(&e))?;
-        let seen = x509::read("leaf", &der).map_err(|e| text(&e))?;
-        if seen.public_key != request.public_key() {
-            return Err("it certifies another key".to_owned());
-        }
-        let longest = x509::unix(now + request.ttl() + CLOCKS);
-        if seen.is_ca || seen.not_after > longest {
-            return Err("it is a CA's, or lives longer than was asked for".to_owned());
-        }
-        let mut chain = vec![der];
-        chain.extend(self.chain.iter().cloned());
-        let id = self.trust.verify(&chain, now).map_err(|e| text(&e))?;
-        if id != *request.id() {
-            return Err(format!("it is of {id}"));
-        }
-        Ok(IssuedLeaf {
-            chain,
-            serial: seen.serial,
-            not_before: seen.not_before,
-            not_after: seen.not_after,
         })
     }
 }
@@ -148,9 +114,13 @@ impl Authority for VaultLeaves {
             id.as_str(),
             &format!("{ttl}s"),
         );
+        let dns_names = &request.dns_names().join(",");
         let signed = self.vault.ask(&what, |client| async move {
             let mut options = SignCertificateRequest::builder();
             options.uri_sans(id).ttl(ttl).exclude_cn_from_sans(true);
+            if !dns_names.is_empty() {
+                options.alt_names(dns_names);
+            }
             ca::sign(
                 &*client,
                 &self.mount,
@@ -162,7 +132,8 @@ impl Authority for VaultLeaves {
             .await
         });
         let signed = signed.await?;
-        self.judge(request, &signed.certificate, now)
+        self.judge
+            .judge(request, &signed.certificate, now)
             .map_err(|why| {
                 denied(format!(
                     "{what}: what Vault signed is not what was asked for: {why}"

@@ -320,7 +320,9 @@ async fn set_role(
         let mut options = SetRoleRequest::builder();
         options
             .issuer_ref(issuer)
-            .allow_any_name(false)
+            // DNS names: an ingress gateway's hosts, which the mesh's own rows say. URI names have
+            // a list of their own.
+            .allow_any_name(true)
             .allow_localhost(false)
             .allow_ip_sans(false)
             .enforce_hostnames(false)

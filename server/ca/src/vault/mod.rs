@@ -19,6 +19,7 @@
 mod connection;
 mod cross;
 mod health;
+pub(crate) mod judge;
 mod leaves;
 mod login;
 mod make;
