@@ -89,17 +89,21 @@ pub(crate) async fn record(core: Arc<Core>) {
     let _ = tokio::time::timeout(LAST, flush(&core)).await;
 }
 
-/// Records what was signed here until now. What cannot be recorded waits for the next time.
+/// Records what was signed here until now. What cannot be recorded waits for the next time, as does
+/// what is signed meanwhile: who went on until nothing is left would commit a few at a time, for as
+/// long as leaves are asked for.
 pub(crate) async fn flush(core: &Core) {
-    loop {
+    let mut due = core.ca.unrecorded.leaves().len();
+    while due > 0 {
         let leaves: Vec<SignedLeaf> = {
             let mut waiting = core.ca.unrecorded.leaves();
-            let count = waiting.len().min(AT_ONCE);
+            let count = waiting.len().min(due).min(AT_ONCE);
             waiting.drain(..count).collect()
         };
         if leaves.is_empty() {
             return;
         }
+        due -= leaves.len();
         let command = Command::RecordLeaves {
             leaves: leaves.clone(),
         };
