@@ -148,7 +148,7 @@ fn inner(change: Change, public_key: &[u8]) -> Vec<u8> {
     leaf.use_authority_key_identifier_extension = false;
     change(&mut leaf);
     let name = intermediate_name("dc1", "fuzz.mesh");
-    let issuer = x509::authority(&name, None, 0, validity).unwrap();
+    let issuer = x509::authority(&name, None, Some(0), validity).unwrap();
     let issuer = Issuer::new(issuer, KeyPair::generate().unwrap());
     let key = SubjectPublicKeyInfo::from_der(public_key).unwrap();
     let whole = leaf.signed_by(&key, &issuer).unwrap();
