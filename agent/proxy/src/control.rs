@@ -114,6 +114,8 @@ impl Control {
                 () = at(renew) => self.want_leaf(&mut held),
                 // Also while there is no agent: that is when it matters.
                 _ = look.tick() => self.look(&mut held),
+                // At once: of a leaf of minutes the last third is short.
+                () = at(held.renewal.late()) => self.look(&mut held),
                 () = at(held.end) => {
                     held.end = None;
                     tracing::error!(

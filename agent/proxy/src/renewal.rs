@@ -90,6 +90,12 @@ impl Renewal {
         }
     }
 
+    /// When the last third of the leaf's life begins; `None`: there is no leaf, or it was told.
+    pub(crate) fn late(&self) -> Option<Instant> {
+        let held = self.held.as_ref().filter(|held| !held.told);
+        held.map(|held| held.late)
+    }
+
     /// Whether the last third of its life has begun without another one; once.
     pub(crate) fn is_late(&mut self, now: Instant, clock: SystemTime) -> bool {
         let Some(held) = &mut self.held else {
@@ -132,8 +138,10 @@ mod tests {
         assert_eq!(renewal.due(), Some(now + 12 * HOUR));
         assert!(!renewal.is_due(now + 11 * HOUR) && renewal.is_due(now + 12 * HOUR));
         assert!(!renewal.is_late(now + 15 * HOUR, clock + 15 * HOUR));
+        assert_eq!(renewal.late(), Some(now + 16 * HOUR));
         assert!(renewal.is_late(now + 16 * HOUR, clock + 16 * HOUR));
         assert!(!renewal.is_late(now + 17 * HOUR, clock + 17 * HOUR));
+        assert_eq!(renewal.late(), None, "nobody waits for what was told");
         // The next one has its own.
         let then = (now + 17 * HOUR, clock + 17 * HOUR);
         renewal.taken(&leaf(then.1, HOUR), then.0, then.1, 0.0);

@@ -333,6 +333,15 @@ async fn a_leaf_is_asked_for_at_half_of_its_life_and_then_by_a_back_off() {
     {
         assert!((most / 2.0 - 0.1..=most + 0.1).contains(wait), "{waits:?}");
     }
+    // The last third of its life begins, which is told and holds nothing up.
+    while began.elapsed() < Duration::from_secs(2500) {
+        side.wished.recv().await.unwrap();
+        let none = wire::Leaf {
+            chain: Vec::new(),
+            error: "the servers have no leader".to_owned(),
+        };
+        side.events.send(Event::Leaf(none)).await.unwrap();
+    }
     // Without an agent there is nobody to ask, and who comes is asked at once.
     let gone = Event::Disconnected("away".to_owned());
     side.events.send(gone).await.unwrap();
