@@ -21,6 +21,8 @@ DEBIAN = {
     "wrk": ("usr/bin/wrk", "wrk", ["libluajit-5.1-2"]),
     "h2load": ("usr/bin/h2load", "nghttp2-client", ["libnghttp2-14", "libev4", "libjansson4", "libjemalloc2",
                                                   "libxml2"]),
+    # Not the script beside it, which looks for what is installed.
+    "valgrind": ("usr/bin/valgrind.bin", "valgrind", []),
 }
 
 
@@ -99,9 +101,14 @@ def lacks(path):
 
 def environment():
     """For programs that were unpacked here."""
-    libraries = FOLDER / "debian" / "usr" / "lib"
-    folders = [str(folder) for folder in libraries.glob("*-linux-gnu*")]
-    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)} if folders else dict(os.environ)
+    usr = FOLDER / "debian" / "usr"
+    env = dict(os.environ)
+    folders = [str(folder) for folder in (usr / "lib").glob("*-linux-gnu*")]
+    if folders:
+        env["LD_LIBRARY_PATH"] = ":".join(folders)
+    if (usr / "libexec" / "valgrind").exists():
+        env["VALGRIND_LIB"] = str(usr / "libexec" / "valgrind")
+    return env
 
 
 def version(name, path):
