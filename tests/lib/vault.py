@@ -50,6 +50,11 @@ def bao():
     return program
 
 
+def there():
+    """Whether the program is here already."""
+    return bool(os.environ.get("BAO_BIN")) or (ROOT / "target" / "openbao" / VERSION / "bao").exists()
+
+
 class Vault:
     """One OpenBao, with its data in the mesh's folder, unsealed. `tls`: with a certificate of the cluster CA,
     for its address or for this name."""

@@ -11,10 +11,13 @@ import xml.dom.minidom
 
 import check
 import harness
+import issuance
+import issuing
 import measure
 import mesh
 import report
 import rows
+from herding import Herd
 from peers import CALLED, GRPC, HTTP, STRANGER, TCP
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -110,6 +113,52 @@ class OfCompare(unittest.TestCase):
         self.assertIn("no row udp; there are http,", run.stderr)
 
 
+class OfIssuance(unittest.TestCase):
+    """The command itself, and what it promises: that all have their leaves."""
+
+    def issuance(self, *arguments):
+        command = [sys.executable, str(HERE / "issuance"), "--no-build", "--profile", mesh.PROFILE, "--rounds", "1",
+                   "--seconds", "0.3", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        return run.stdout
+
+    def test_handshakes(self):
+        told = json.loads(self.issuance("--only", "handshakes", "-o", "json"))["handshakes"]
+        self.assertEqual([one["name"] for one in told["exchanges"]], ["X25519", "X25519MLKEM768", "P-256", "default"])
+        for one in told["exchanges"]:
+            self.assertGreater(one["handshakes"], 0)
+            self.assertGreater(one["client_us"]["median"] * one["server_us"]["median"] * one["ratio"]["min"], 0)
+        # The encapsulation key is 1,184 bytes, the ciphertext 1,088.
+        plain, hybrid = told["exchanges"][:2]
+        self.assertEqual(round((hybrid["bytes_up"] - plain["bytes_up"] - 1184) / 8), 0)
+        self.assertEqual(round((hybrid["bytes_down"] - plain["bytes_down"] - 1088) / 8), 0)
+        shown = issuance.handshake_table(told)
+        self.assertLessEqual(max(map(len, shown.splitlines())), 80, shown)
+
+    def test_leaves_of_servers_and_what_bounds_them(self):
+        shown = self.issuance("--only", "leaves", "--ca", "built-in", "--at-once", "8")
+        for title in ("leaves, a server, one at a time", "leaves, 3 servers, many at once", "what kept each from more"):
+            self.assertIn(title, shown)
+        self.assertLessEqual(max(map(len, shown.splitlines())), 80, shown)
+
+    def herd(self, kind):
+        if issuing.kinds([kind]) != [kind]:
+            self.skipTest("OpenBao cannot be had")
+        herd = Herd(kind, 100)
+        self.addCleanup(herd.close)
+        # A sidecar that gets no leaf, or is refused one, is an error of these.
+        herd.light(seconds=240)
+        return herd
+
+    def test_a_hundred_sidecars_at_once(self):
+        figures, _ = self.herd(issuing.BUILT_IN).real(seconds=240)
+        self.assertEqual(figures["not_signed"], 0)
+
+    def test_a_hundred_sidecars_at_once_whose_leaves_vault_signs(self):
+        self.herd(issuing.VAULT)
+
+
 class OfFigures(unittest.TestCase):
     """What is made of samples."""
 
@@ -138,6 +187,29 @@ class OfFigures(unittest.TestCase):
         negative = {"median": -0.9, "min": -2.55, "max": 9.62, "samples": 3, "disturbed": True}
         self.assertEqual(report.cell(negative), "-0.90! -2.5…9.6")
         xml.dom.minidom.parseString(report.plot(self.entries(), peers, "a & b <c>"))
+
+    def test_what_bounds_is_told_by_what_was_measured(self):
+        class Field:
+            count = 2
+
+        class Signers:
+            mesh, rate = Field, 100
+
+        cores = measure.CORES
+        cost = {"cpu": {"servers": 0.4 * cores, "openbao": 1.4 * cores, "asking": 0.1}, "busy": 1.9 * cores, "signing": 200.0}
+        idle = {"cpu": {"asking": 0.1}, "busy": 0.2 * cores, "signing": 8.0}
+        for rate, given, what in ((195, cost, "rate"), (100, cost, "cpu"), (100, idle, "latency"),
+                                  (100, {**idle, "signing": 100.0}, "room"), (100, {**idle, "cpu": {"asking": 1.9}}, "asking")):
+            found = issuing.bound(rate, 2.0, Signers, given)
+            self.assertEqual(found["what"], what)
+            self.assertTrue(issuing.words(found))
+        shown = issuing.words(issuing.bound(100, 2.0, Signers, cost))
+        self.assertTrue(shown.startswith("CPU, 95% of the machine: OpenBao 70%, servers 20%, "), shown)
+
+    def test_titles_of_issuance_fit(self):
+        for row in issuance.leaf_rows() + issuance.herd_rows(1000):
+            for figure in row.figures:
+                self.assertLessEqual(len(figure.title), report.LABEL - 2, figure.title)
 
     def test_cpu_is_counted(self):
         busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.2: pass\ninput()"]

@@ -25,6 +25,19 @@ def cpu(pids):
     return total / 1e9
 
 
+def spent(pids):
+    """The same with what threads used that have ended since, to a hundredth of a second each."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        except OSError:
+            pass  # a process that has just ended
+    return total / TICK
+
+
 def machine():
     """Seconds of CPU of all there is: busy, and taken by the host."""
     with open("/proc/stat") as file:
@@ -57,11 +70,15 @@ def measured(work, pair, others):
     before = time.monotonic(), machine(), own(), cpu(everyone), cpu(pair)
     told = work()
     after = time.monotonic(), machine(), own(), cpu(everyone), cpu(pair)
-    whole = (after[0] - before[0]) * CORES
     ours = after[2] - before[2] + after[3] - before[3]
-    strange = max(0.0, after[1][0] - before[1][0] - ours) / whole
-    stolen = max(0.0, after[1][1] - before[1][1]) / whole
-    return told, after[4] - before[4], max(strange / OTHERS, stolen / STOLEN)
+    strange, stolen = after[1][0] - before[1][0] - ours, after[1][1] - before[1][1]
+    return told, after[4] - before[4], disturbance(after[0] - before[0], strange, stolen)
+
+
+def disturbance(seconds, strange, stolen):
+    """0 where nobody else ran, 1 at the limits above: of CPU seconds of others, and of what the host took."""
+    whole = seconds * CORES
+    return max(max(0.0, strange) / whole / OTHERS, max(0.0, stolen) / whole / STOLEN)
 
 
 def prefer():

@@ -16,15 +16,24 @@
 //!   the end of standard input, whatever becomes of them; one line each second.
 //! - `hold ADDR`: connections with one request each, kept until the end of
 //!   standard input; with `-read no` nothing of the answers is read.
+//! - `handshakes`: mutual TLS in memory, by how keys are agreed on.
+//! - `sign ADDR,ADDR…`: leaves, asked of servers as an agent does; a sample for each
+//!   line of standard input.
+//! - `herd SOCKET`: sidecars of an agent that start at once, and hold their leaves until
+//!   the end of standard input.
 #![forbid(unsafe_code)]
 
 mod certs;
 mod closed;
 mod echo;
 mod exchange;
+mod handshakes;
+mod herd;
 mod hold;
+mod node;
 mod rate;
 mod serve;
+mod sign;
 mod steady;
 mod streams;
 mod tally;
@@ -50,6 +59,9 @@ mesh-load COMMAND ADDR [-name value]...
   get ADDR            -seconds 3 -path /
   steady ADDR         -tcp ADDR -connections 40 -per-second 1000 -fresh 50 -streams 50 -pause-ms 100
   hold ADDR           -connections 1000 -path / -read yes
+  handshakes          -exchanges X25519,X25519MLKEM768,P-256,default -rounds 5 -seconds 0.5
+  sign ADDR,ADDR...   -ca FILE -cert FILE -key FILE -proxies 256; lines SECONDS AT_ONCE
+  herd SOCKET         -count 1000 -instance herd -seconds 120
 ";
 
 fn main() -> ExitCode {
@@ -67,9 +79,11 @@ fn main() -> ExitCode {
 
 fn run() -> Result<Value, Failure> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(command), Some(place)) = (arguments.next(), arguments.next()) else {
-        return Err(USAGE.into());
-    };
+    let command = arguments.next().ok_or(USAGE)?;
+    if command == "handshakes" {
+        return handshakes::run(&Options::parse(arguments)?);
+    }
+    let place = arguments.next().ok_or(USAGE)?;
     if command == "certs" {
         return certs::write(place.as_ref(), &arguments.collect::<Vec<_>>());
     }
@@ -83,6 +97,8 @@ fn run() -> Result<Value, Failure> {
         "rate" => rate::run(&place, &options),
         "get" => closed::get(&place, &options),
         "hold" => hold::run(&place, &options),
+        "sign" => sign::run(&place, &options),
+        "herd" => herd::run(&place, &options),
         _ => Err(USAGE.into()),
     }
 }
