@@ -62,6 +62,8 @@ pub(crate) enum Refused {
     Signature,
     #[error("its ticket is unknown, used or expired, and its key is not the remembered one")]
     Ticket,
+    #[error("its ticket came before, and what it proves is being remembered")]
+    InUse,
     #[error("its key is not the remembered one")]
     Key,
     #[error("it brought neither a ticket nor a leaf, and no key of it is remembered")]
@@ -83,7 +85,11 @@ impl Refused {
     pub(crate) fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::NotRegistered | Self::NoRoots | Self::ServiceRevoked | Self::Disk(_)
+            Self::NotRegistered
+                | Self::InUse
+                | Self::NoRoots
+                | Self::ServiceRevoked
+                | Self::Disk(_)
         )
     }
 }
@@ -118,8 +124,21 @@ impl Verifier<'_> {
             && let Some(ticket) = self.tickets.redeem(proxy, owner, &hello.ticket)
         {
             // The proxy has nothing else to come again with.
-            replace().inspect_err(|_| self.tickets.give_back(proxy, ticket))?;
-            return Ok(Proof::Ticket);
+            return match replace() {
+                Ok(()) => {
+                    self.tickets.settle(&ticket);
+                    Ok(Proof::Ticket)
+                }
+                Err(error) => {
+                    self.tickets.give_back(proxy, ticket);
+                    Err(error)
+                }
+            };
+        }
+        // Its first hello took longer than its connection lasted, as in a herd on a slow disk, and is
+        // not through yet. Asked before its key is: that one is remembered first.
+        if self.tickets.is_in_use(proxy, &hello.ticket) {
+            return Err(Refused::InUse);
         }
         // One whose first hello was taken, but who did not hear so, comes with the used ticket.
         if self.keys.is_known(proxy, owner, &hello.public_key) {

@@ -5,7 +5,7 @@
 //! ticket is its hash, so that a look at memory or a compare in varying time tells nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mesh_proto::bootstrap::Ticket;
@@ -27,6 +27,8 @@ const MAX_OF_ONE: usize = 16;
 pub(crate) struct Tickets {
     clock: Arc<dyn Clock>,
     out: Mutex<HashMap<String, Vec<Out>>>,
+    /// Those that were redeemed, and whose key is not remembered yet, by their hash.
+    using: Mutex<HashMap<[u8; 32], String>>,
 }
 
 /// A ticket that is out, or was used up.
@@ -43,6 +45,7 @@ impl Tickets {
         Self {
             clock,
             out: Mutex::default(),
+            using: Mutex::default(),
         }
     }
 
@@ -71,7 +74,7 @@ impl Tickets {
     }
 
     /// The ticket, where it is one of this proxy while its instance is this owner's. It is used up
-    /// by that.
+    /// by that, and in use until the caller has [settled](Self::settle) it or given it back.
     pub(crate) fn redeem(&self, proxy: &str, owner: &Owner, ticket: &[u8]) -> Option<Out> {
         let now = self.clock.now();
         let given = hash(ticket);
@@ -84,12 +87,32 @@ impl Tickets {
             }
         }
         let used = tickets.remove(found?);
-        (now < used.until && used.owner.may_be_replaced_by(owner)).then_some(used)
+        let good = now < used.until && used.owner.may_be_replaced_by(owner);
+        if good {
+            self.using().insert(used.hash, proxy.to_owned());
+        }
+        good.then_some(used)
+    }
+
+    /// What the ticket was used up for is done.
+    pub(crate) fn settle(&self, ticket: &Out) {
+        self.using().remove(&ticket.hash);
+    }
+
+    /// Whether what this ticket of the proxy was used up for is being done at this moment.
+    pub(crate) fn is_in_use(&self, proxy: &str, ticket: &[u8]) -> bool {
+        let using = self.using();
+        using.get(&hash(ticket)).is_some_and(|of| of == proxy)
+    }
+
+    fn using(&self) -> MutexGuard<'_, HashMap<[u8; 32], String>> {
+        self.using.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a ticket was used up for could not be done: it is good again.
     pub(crate) fn give_back(&self, proxy: &str, ticket: Out) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settle(&ticket);
         out.entry(proxy.to_owned()).or_default().push(ticket);
     }
 }
@@ -130,7 +153,9 @@ mod tests {
         assert!(!redeems(&tickets, "a", b""), "nothing");
         let used = tickets.redeem("a", &ROOT, ticket).unwrap();
         assert!(!redeems(&tickets, "a", ticket), "a second use");
+        assert!(tickets.is_in_use("a", ticket) && !tickets.is_in_use("b", ticket));
         tickets.give_back("a", used);
+        assert!(!tickets.is_in_use("a", ticket));
         assert!(redeems(&tickets, "a", ticket) && !redeems(&tickets, "a", ticket));
 
         let issue = || tickets.issue("a", &ROOT).unwrap();
