@@ -273,6 +273,12 @@ impl Half {
         }
     }
 
+    /// Whether the stream is over before its time.
+    pub(super) fn is_broken(&self) -> bool {
+        let broken = |ends: &mut Ends| ends.broken.is_some();
+        self.link.ends(self.key, broken) != Some(false)
+    }
+
     /// Ready when the stream is over before its time.
     pub(super) fn poll_broken(&self, cx: &Context<'_>) -> Poll<()> {
         let waits = self.link.ends(self.key, |ends| {

@@ -164,6 +164,9 @@ fn stream<H: Handler>(
 ) -> impl Future<Output = ()> + use<H> {
     let (reads, sends) = Half::both(link, incoming.key, false);
     async move {
+        if sends.is_broken() {
+            return; // given up in the same breath: it costs no more than that
+        }
         let head = *incoming.head;
         if head.headers.len() > max_headers {
             let (mut head, ()) = Response::new(()).into_parts();

@@ -63,14 +63,14 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// What one DATA frame may hold. Large ones cost less for each byte; one
 /// delays the others on its connection by less than 0.1 ms.
 const FRAME: u32 = 64 * 1024;
-/// Streams that may be given up in a while beside those that are finished. One
-/// connection carries the calls of many: when they all give up at once (a
+/// Streams that may be given up in ten seconds beside those that are finished.
+/// One connection carries the calls of many: when they all give up at once (a
 /// timeout, an application that ends), that is no attack, and what others do on
 /// it must not end with it. Whoever is at the other end has proved its identity
 /// or is our own application.
-const RESETS: u32 = 1024;
+const RESETS: u32 = 64 * 1024;
 /// The same for strangers.
-const STRANGERS_RESETS: u32 = 64;
+const STRANGERS_RESETS: u32 = 1024;
 
 /// What a connection of HTTP/2 allows.
 fn h2_config(header_bytes: usize) -> mesh_h2::Config {
