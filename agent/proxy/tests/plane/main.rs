@@ -7,6 +7,7 @@ mod change;
 mod drain;
 mod fairness;
 mod foreign;
+mod go_peer;
 mod grpc;
 mod http;
 mod ingress;
