@@ -53,10 +53,11 @@ impl ClientError {
             (false, true) => innermost(error),
         };
         let lower = reason.to_ascii_lowercase();
-        let tls = ["alert", "certificate", "handshake", "tls"];
+        // A server that ends in the middle of a handshake is no lack of trust.
+        let mistrust = ["alert", "certificate", "trust domain"];
         Self::Unreachable {
             address: address.to_owned(),
-            passes: !tls.iter().any(|word| lower.contains(word)),
+            passes: !mistrust.iter().any(|word| lower.contains(word)),
             reason,
         }
     }

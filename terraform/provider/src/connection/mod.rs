@@ -134,6 +134,8 @@ impl Client {
         question: &Question,
     ) -> Result<(Json, u64), ClientError> {
         let began = Instant::now();
+        // Never what is in it: a body may have a key.
+        cx.progress(format!("{} /{}", question.method, question.path.join("/")));
         loop {
             let error = match cx.until(self.once(question)).await {
                 Err(_) => return Err(ClientError::Interrupted),
