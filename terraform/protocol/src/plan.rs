@@ -53,6 +53,14 @@ fn object(attributes: &[Attribute], prior: &Value, config: &Value) -> Value {
 }
 
 fn attribute(one: &Attribute, is_new: bool, prior: &Value, config: &Value) -> Value {
+    let planned = planned(one, is_new, prior, config);
+    match one.is_set() && planned.is_same_set(prior) {
+        true => prior.clone(),
+        false => planned,
+    }
+}
+
+fn planned(one: &Attribute, is_new: bool, prior: &Value, config: &Value) -> Value {
     if one.write_only {
         return Value::Null;
     }

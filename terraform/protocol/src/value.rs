@@ -176,6 +176,18 @@ impl Value {
         }
     }
 
+    /// Whether two sets have the same elements: in whichever order Terraform has
+    /// them, it is the same set.
+    pub(crate) fn is_same_set(&self, other: &Self) -> bool {
+        let (Self::List(all), Self::List(others)) = (self, other) else {
+            return false;
+        };
+        let has = |all: &[Self], one: &Self| all.contains(one);
+        all.len() == others.len()
+            && all.iter().all(|one| has(others, one))
+            && others.iter().all(|one| has(all, one))
+    }
+
     /// The entries of a known map or object.
     pub fn entries(&self) -> Option<&BTreeMap<String, Self>> {
         match self {

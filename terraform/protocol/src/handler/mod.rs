@@ -184,4 +184,9 @@ fn timed_out(subject: &str, operation: Operation, time: Duration) -> Diagnostic 
 }
 
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use recorded::record;

@@ -15,7 +15,7 @@ use wire::{
 
 /// What the thing does next.
 #[derive(Clone, Copy, PartialEq)]
-enum Next {
+pub(super) enum Next {
     Work,
     FailHalfway,
     Hang,
@@ -179,6 +179,20 @@ impl Function for Empty {
     }
 }
 
+/// A provider with one thing, and its type.
+pub(super) fn plugin(next: Next, secrets: &Arc<Mutex<Vec<String>>>) -> (Plugin, Type) {
+    let thing = Thing {
+        next: Mutex::new(next),
+        secrets: Arc::clone(secrets),
+    };
+    let ty = thing.schema().ty();
+    let plugin = Plugin::new("t", Empty)
+        .resource("t_thing", thing)
+        .data_source("t_data", Empty)
+        .function("twice", Empty);
+    (plugin, ty)
+}
+
 struct Asked {
     handler: Handler,
     ty: Type,
@@ -188,15 +202,7 @@ struct Asked {
 impl Asked {
     fn new(next: Next) -> Self {
         let secrets = Arc::default();
-        let thing = Thing {
-            next: Mutex::new(next),
-            secrets: Arc::clone(&secrets),
-        };
-        let ty = thing.schema().ty();
-        let plugin = Plugin::new("t", Empty)
-            .resource("t_thing", thing)
-            .data_source("t_data", Empty)
-            .function("twice", Empty);
+        let (plugin, ty) = plugin(next, &secrets);
         Self {
             handler: Handler::new(plugin),
             ty,

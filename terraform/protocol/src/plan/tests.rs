@@ -128,3 +128,43 @@ fn what_is_not_known_yet_stays_so() {
     let planned = plan(&schema(), &state(), &config);
     assert_eq!(planned.replaces, [Path::of("name")]);
 }
+
+#[test]
+fn a_set_has_no_order() {
+    let inner = vec![
+        Attribute::string("word").required(),
+        Attribute::number("weight").default(1),
+    ];
+    let schema = Schema::new(
+        "",
+        vec![
+            Attribute::nested("words", Nesting::Set, inner).optional(),
+            Attribute::new("plain", Type::set(Type::String)).optional(),
+            Attribute::string("given").computed(),
+        ],
+    );
+    let word =
+        |word: &str, weight: Value| Value::object([("word", word.into()), ("weight", weight)]);
+    // A null sorts otherwise than the default that it becomes.
+    let config = Value::object([
+        (
+            "words",
+            Value::List(vec![word("a", 3.into()), word("b", Value::Null)]),
+        ),
+        ("plain", vec!["y", "x"].into()),
+    ]);
+    let prior = Value::object([
+        (
+            "words",
+            Value::List(vec![word("b", 1.into()), word("a", 3.into())]),
+        ),
+        ("plain", vec!["x", "y"].into()),
+        ("given", "g".into()),
+    ]);
+    assert_eq!(plan(&schema, &prior, &config).state, prior);
+    let mut read = prior.clone();
+    read.set("plain", vec!["y", "x"]);
+    assert_eq!(schema.in_words_of(&prior, &read), prior);
+    read.set("plain", vec!["y", "y"]);
+    assert_eq!(schema.in_words_of(&prior, &read), read);
+}

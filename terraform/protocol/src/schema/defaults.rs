@@ -103,7 +103,8 @@ impl Attribute {
     }
 
     fn in_words_of(&self, before: &Value, read: &Value) -> Value {
-        if self.normal_of(before) == self.normal_of(read) {
+        let (normal, normal_read) = (self.normal_of(before), self.normal_of(read));
+        if normal == normal_read || self.is_set() && normal.is_same_set(&normal_read) {
             return before.clone();
         }
         let Kind::Nested(nesting, attributes) = &self.kind else {

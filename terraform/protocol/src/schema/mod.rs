@@ -343,6 +343,13 @@ impl Attribute {
         self
     }
 
+    pub(crate) fn is_set(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Type(Type::Set(_)) | Kind::Nested(Nesting::Set, _)
+        )
+    }
+
     /// The type of its values.
     pub fn ty(&self) -> Type {
         match &self.kind {

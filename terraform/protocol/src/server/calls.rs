@@ -22,6 +22,8 @@ macro_rules! calls {
                 ) -> Result<Response<wire::$module::Response>, Status> {
                     let $handler = &self.0;
                     let $asked = request.into_inner();
+                    #[cfg(test)]
+                    crate::handler::record(stringify!($name), &$asked);
                     Ok(Response::new($answer))
                 }
             )+
