@@ -70,7 +70,7 @@ impl H2Client {
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, SendError> {
         let link = &self.0.0;
         let end = http_body::Body::is_end_stream(&call.body);
-        let opened = poll_fn(|cx| link.poll_open(cx, &call.head, end)).await;
+        let opened = link.open(&call.head, end).await;
         let Some(key) = opened else {
             return Err(SendError {
                 kind: SendErrorKind::Refused,

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http::{HeaderMap, request, response};
 use mesh_h2::{Connection, Event, Key, Reason, ResetBy, Room};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
@@ -41,8 +42,10 @@ pub(super) struct Link {
     connection: RefCell<Connection<Ends>>,
     task: RefCell<Option<Waker>>,
     woken: Cell<bool>,
-    /// Those who wait until another stream may begin.
-    openers: RefCell<VecDeque<Waker>>,
+    /// Those who wait until another stream may begin, and how many they are. One
+    /// who is called and has gone meanwhile passes the call on.
+    openers: Notify,
+    waiting: Cell<usize>,
     /// Nobody can ask on it any more.
     unused: Cell<bool>,
     ended: Cell<bool>,
@@ -189,21 +192,16 @@ impl Link {
     }
 
     /// Begins a stream, once it can. `None`: none ever can.
-    pub(super) fn poll_open(
-        &self,
-        cx: &Context<'_>,
-        head: &request::Parts,
-        end: bool,
-    ) -> Poll<Option<Key>> {
-        if self.is_ended() {
-            return Poll::Ready(None);
-        }
-        match self.with(|it| it.open(head, end, Ends::default())) {
-            Some(key) => Poll::Ready(Some(key)),
-            None => {
-                self.openers.borrow_mut().push_back(cx.waker().clone());
-                Poll::Pending
+    pub(super) async fn open(&self, head: &request::Parts, end: bool) -> Option<Key> {
+        loop {
+            if self.is_ended() {
+                return None;
             }
+            if let Some(key) = self.with(|it| it.open(head, end, Ends::default())) {
+                return Some(key);
+            }
+            let _waiting = Waiting::new(&self.waiting);
+            self.openers.notified().await;
         }
     }
 
@@ -217,20 +215,37 @@ impl Link {
     }
 
     fn call_openers(&self) {
-        let mut openers = self.openers.borrow_mut();
-        if openers.is_empty() {
+        let waiting = self.waiting.get();
+        if waiting == 0 {
             return;
         }
-        let room = match self.is_ended() {
-            true => usize::MAX,
-            false => {
-                let connection = self.connection.borrow();
-                let allowed = connection.allowed_streams();
-                allowed.saturating_sub(connection.open_streams())
-            }
+        if self.is_ended() {
+            return self.openers.notify_waiters();
+        }
+        let room = {
+            let connection = self.connection.borrow();
+            let allowed = connection.allowed_streams();
+            allowed.saturating_sub(connection.open_streams())
         };
-        let count = room.min(openers.len());
-        openers.drain(..count).for_each(Waker::wake);
+        for _ in 0..room.min(waiting) {
+            self.openers.notify_one();
+        }
+    }
+}
+
+/// Counts one who waits for as long as it does.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -372,7 +387,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             connection: RefCell::new(connection),
             task: RefCell::default(),
             woken: Cell::new(true),
-            openers: RefCell::default(),
+            openers: Notify::new(),
+            waiting: Cell::new(0),
             unused: Cell::new(false),
             ended: Cell::new(false),
             why: RefCell::default(),
