@@ -55,13 +55,17 @@ class Terraform:
         path.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
 
     def start(self, *arguments):
-        return subprocess.Popen([program(), *arguments, "-no-color"], cwd=self.folder, env=self.env, text=True,
+        name, *rest = arguments
+        flags = ["-no-color", *(["-input=false"] if name in ("init", "plan", "apply", "import") else [])]
+        if name == "state":
+            flags = []
+        return subprocess.Popen([program(), name, *flags, *rest], cwd=self.folder, env=self.env, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 start_new_session=True)
 
     def run(self, *arguments, expect=0, deadline=400):
         """Its output; expect: the exit code."""
-        process = self.start(*arguments, *(["-input=false"] if arguments[0] in ("init", "plan", "apply", "import") else []))
+        process = self.start(*arguments)
         try:
             said, _ = process.communicate(timeout=deadline)
         except subprocess.TimeoutExpired:

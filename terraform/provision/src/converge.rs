@@ -60,6 +60,16 @@ pub async fn apply_servers(
                 ));
                 return Ok(in_force(&world, wanted, true));
             }
+            // Steps that never come to an end are no progress: somebody may undo each of them.
+            Decision::Do(step) if control.is_over() => {
+                return Err(ProvisionError::Stuck {
+                    seconds: timeouts.total.as_secs(),
+                    what: format!("{} to be as it is wanted", wanted.name),
+                    detail: format!(
+                        "The next step would be {step:?}; what is done stays, and the next run goes on"
+                    ),
+                });
+            }
             Decision::Do(step) => {
                 waiting = None;
                 match run.take(step, &world).await {

@@ -8,8 +8,8 @@ use crate::certs;
 use crate::describe::{Sealing, Servers, ServersTls};
 use crate::error::ProvisionError;
 use crate::job::{
-    META_BEGINS, META_INCARNATION, META_NODE, META_SECRETS, META_SET, Place, server_items,
-    server_job,
+    META_BEGINS, META_DATA_DIR, META_INCARNATION, META_NODE, META_SECRETS, META_SET, Place,
+    server_items, server_job,
 };
 use crate::mesh::{Mesh, MeshAccess, Peer, Status};
 use crate::nomad::{Allocation, Cluster, Job, Node, Variable, words};
@@ -353,6 +353,8 @@ pub struct ServersInForce {
     pub drift: Vec<String>,
     /// The cluster's id and trust domain, where a server says them.
     pub cluster: Option<(String, String)>,
+    /// The folder of the data on the machines, as their jobs have it.
+    pub data_dir: Option<String>,
 }
 
 /// One of them.
@@ -408,6 +410,8 @@ pub(crate) fn in_force(world: &World, wanted: &Servers, asked: bool) -> ServersI
         let Some(seen) = world.servers.get(&index) else {
             continue;
         };
+        let data_dir = seen.job.as_ref().and_then(|job| job.meta(META_DATA_DIR));
+        all.data_dir = all.data_dir.or_else(|| data_dir.map(str::to_owned));
         let runs = seen.allocation.as_ref().filter(|one| one.is_live());
         let address = |label| runs.and_then(|one| one.address(label)).unwrap_or_default();
         let cluster = seen.status.as_ref().and_then(|it| it.cluster.as_ref());

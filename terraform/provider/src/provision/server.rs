@@ -222,6 +222,10 @@ impl Resource for ServerResource {
             // An import: so many there are.
             let count = i64::try_from(found.servers.len()).unwrap_or(i64::MAX);
             stored.state.set("server_count", count);
+            // Where their data are is theirs to say: another folder would be other servers.
+            if let Some(folder) = &found.data_dir {
+                stored.state.set("data_dir", folder.clone());
+            }
         }
         show(&found, &mut stored.state);
         Ok(())

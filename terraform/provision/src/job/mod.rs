@@ -21,6 +21,8 @@ pub(crate) const META_INCARNATION: &str = "mesh_incarnation";
 pub(crate) const META_NODE: &str = "mesh_node";
 /// It begins a cluster if it finds none.
 pub(crate) const META_BEGINS: &str = "mesh_begins";
+/// In which folder of its machine a server's own is.
+pub(crate) const META_DATA_DIR: &str = "mesh_data_dir";
 /// The index of the variable with the secrets that it was started with.
 pub(crate) const META_SECRETS: &str = "mesh_secrets";
 

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    META_BEGINS, META_INCARNATION, META_NODE, META_SECRETS, META_SET, SCRIPT_PATH, SECOND,
-    artifacts, checks, config_file, file, nomad_file, on_node, restart, root_task, secret_file,
-    start_script,
+    META_BEGINS, META_DATA_DIR, META_INCARNATION, META_NODE, META_SECRETS, META_SET, SCRIPT_PATH,
+    SECOND, artifacts, checks, config_file, file, nomad_file, on_node, restart, root_task,
+    secret_file, start_script,
 };
 use crate::describe::{Binary, Sealing, Servers, ServersTls};
 
@@ -90,6 +90,7 @@ pub(crate) fn server_job(servers: &Servers, index: u32, place: &Place, namespace
             META_INCARNATION: place.incarnation,
             META_SECRETS: place.secrets.to_string(),
             META_BEGINS: place.begins.to_string(),
+            META_DATA_DIR: servers.machine.data_dir,
             "mesh_version": servers.version,
         },
         "TaskGroups": [{
