@@ -1,5 +1,5 @@
 //! `terraform-provider-mesh`: the mesh's intentions, services, routes, defaults and CA in
-//! Terraform.
+//! Terraform, and its servers and agents on Nomad.
 //!
 //! The protocol is in `mesh-tfprotocol`. Here are the resources, and the table in which they are
 //! registered: a new one is one more line of [`plugin`].
