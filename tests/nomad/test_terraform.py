@@ -13,8 +13,8 @@ import unittest
 from mesh import ROOT, until
 from meshjobs import USER, JobsMesh
 from nomad import NODE, missing
-from terraform_folder import Door, Terraform
-from terraform_folder import missing as no_terraform
+from tfproject import Door, Terraform
+from tfproject import missing as no_terraform
 
 QUICKSTART = ROOT / "terraform" / "examples" / "quickstart"
 

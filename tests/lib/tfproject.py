@@ -1,4 +1,4 @@
-"""The real `terraform` in a folder as users have it, with the provider as it is built here."""
+"""The real `terraform` with the provider as it is built here, from a mirror in a folder."""
 
 import contextlib
 import json

@@ -1,0 +1,4 @@
+import {
+  to = mesh_agent.agents
+  id = "mesh-agent"
+}

@@ -1,0 +1,4 @@
+import {
+  to = mesh_server.servers
+  id = "mesh-server"
+}
