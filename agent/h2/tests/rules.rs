@@ -373,6 +373,37 @@ fn updates_of_what_was_sent_are_not_idle() {
     assert_eq!(violation.unwrap().reason, Reason::ENHANCE_YOUR_CALM);
 }
 
+/// A connection whose window is full of what nobody takes says so, until it is
+/// taken; and one on which nothing can be sent.
+#[test]
+fn what_nobody_takes_clogs() {
+    let config = Config {
+        stream_window: 100_000,
+        connection_window: 100_000,
+        ..Config::default()
+    };
+    let mut client = client(config);
+    let (head, ()) = Request::new(()).into_parts();
+    let key = client.open(&head, true, ()).unwrap();
+    let answer = frame(HEADERS, WHOLE, 1, &block(&[(":status", "200")]));
+    assert_eq!(feed(&mut client, &answer).0.len(), 1);
+    let piece = frame(DATA, 0, 1, &[0; 10_000]);
+    assert_eq!(feed(&mut client, &piece.repeat(5)).1, None);
+    assert!(!client.is_clogged());
+    assert_eq!(feed(&mut client, &piece).1, None);
+    assert!(client.is_clogged());
+    client.release(key, 10_000);
+    assert!(!client.is_clogged());
+
+    // The other side's window is what it begins with.
+    let key = client.open(&head, false, ()).unwrap();
+    assert!(client.send(key, Bytes::from(vec![0; 65_535]), false));
+    assert!(client.is_clogged());
+    let update = frame(WINDOW, 0, 0, &1u32.to_be_bytes());
+    assert_eq!(feed(&mut client, &update).1, None);
+    assert!(!client.is_clogged());
+}
+
 /// One byte of a block may stand for a whole entry of the table.
 #[test]
 fn a_head_that_grows_is_bounded() {

@@ -263,6 +263,16 @@ impl<S> Connection<S> {
         self.their_streams
     }
 
+    /// Whether what nobody reads holds most of what may be under way on all streams
+    /// together, or all of it at the other side: a new stream is better begun on
+    /// another connection.
+    #[must_use]
+    pub fn is_clogged(&self) -> bool {
+        let window = i64::from(self.config.connection_window);
+        let unread = window - self.receive_window - i64::from(self.released);
+        unread > window / 2 || self.send_window <= 0
+    }
+
     /// What is to be written; after some of it is, [`Self::written`] must be
     /// called.
     pub fn output(&mut self) -> &mut Output {

@@ -175,6 +175,10 @@ impl Warm for H2Client {
     fn load(&self) -> usize {
         self.0.0.look().open_streams()
     }
+
+    fn is_clogged(&self) -> bool {
+        self.0.0.look().is_clogged()
+    }
 }
 
 /// Sends as much of a body as can be sent now, and the rest in a task.
