@@ -1,7 +1,7 @@
 //! HTTP/2 (RFC 9113) without I/O: bytes in, events out; calls in, bytes out.
 //!
 //! It is made for a proxy: what a head says is read once, and what both ends
-//! have said before is a copy of references ([`hpack`]); pieces of bodies stay
+//! have said before is a copy of references (HPACK); pieces of bodies stay
 //! where they were read when they are large; everything that a turn of the loop
 //! writes is in one [`Output`], and window updates and other answers are with
 //! it. A [`Connection`] is either end. It knows no time, no task and no socket:
