@@ -450,7 +450,7 @@ async fn streams_end_with_the_own_certificate_and_begin_with_the_next() {
         let config = calling("web", vec![upstream("api", Protocol::Tcp)], clusters);
         web.apply(config).await.unwrap();
         let echoes = async || {
-            let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
+            let mut socket = TcpStream::connect(upstream_of(&web, "api")).await?;
             let _ = socket.write_all(b"x").await;
             let read = in_time(socket.read_exact(&mut [0])).await;
             read.map(|_| socket)

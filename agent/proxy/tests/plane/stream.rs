@@ -120,16 +120,27 @@ async fn over_a_unix_socket() {
     assert!(!path.exists());
 }
 
+/// What comes after these bytes, and how it ends. A quick reset may be seen as early
+/// as by who connects.
+async fn read_after(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, std::io::Result<usize>) {
+    let mut got = Vec::new();
+    let end = match TcpStream::connect(address).await {
+        Ok(mut socket) => {
+            let _ = socket.write_all(bytes).await;
+            in_time(socket.read_to_end(&mut got)).await
+        }
+        Err(error) => Err(error),
+    };
+    (got, end)
+}
+
 #[tokio::test]
 async fn bytes_to_an_http_service_are_refused() {
     let pair = Pair::with(Protocol::Http, telling("api").await, options(), |config| {
         config.outbound[0].protocol = Protocol::Tcp;
     })
     .await;
-    let mut socket = TcpStream::connect(pair.address).await.unwrap();
-    let _ = socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    let mut got = Vec::new();
-    let _ = in_time(socket.read_to_end(&mut got)).await;
+    let (got, _) = read_after(pair.address, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(got.is_empty(), "{}", String::from_utf8_lossy(&got));
     assert_eq!(once_counted(&pair), 0);
 }
@@ -183,13 +194,8 @@ async fn a_wrong_identity_gets_no_byte() {
     ))
     .await
     .unwrap();
-    let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
-    let _ = socket.write_all(b"secret").await;
-    let mut got = Vec::new();
-    assert!(
-        in_time(socket.read_to_end(&mut got)).await.is_err(),
-        "the caller sees an error"
-    );
+    let (_, end) = read_after(upstream_of(&web, "api"), b"secret").await;
+    assert!(end.is_err(), "the caller sees an error");
     assert_eq!(
         metric(&web, "mesh_upstream_connect_failures_total", &["identity"]),
         1
@@ -206,9 +212,7 @@ async fn a_caller_of_another_ca_or_for_another_service_is_refused() {
     );
     let web = mesh_proxy::DataPlane::new(tls, options());
     web.apply(pair.web_config.clone()).await.unwrap();
-    let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
-    let mut got = Vec::new();
-    assert!(in_time(socket.read_to_end(&mut got)).await.is_err());
+    assert!(read_after(upstream_of(&web, "api"), b"").await.1.is_err());
     until("the handshake is counted", || {
         metric(
             &pair.api,
@@ -222,8 +226,7 @@ async fn a_caller_of_another_ca_or_for_another_service_is_refused() {
     config.clusters.get_mut("api").unwrap().sni = format!("other.default.dc1.internal.{DOMAIN}");
     let web = pair.ca.plane("web");
     web.apply(config).await.unwrap();
-    let mut socket = TcpStream::connect(upstream_of(&web, "api")).await.unwrap();
-    assert!(in_time(socket.read_to_end(&mut got)).await.is_err());
+    assert!(read_after(upstream_of(&web, "api"), b"").await.1.is_err());
     assert!(
         metric(
             &pair.api,
