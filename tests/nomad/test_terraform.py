@@ -113,7 +113,8 @@ class Quickstart(unittest.TestCase):
         self.assertEqual(self.tf.state("mesh_server.servers")["trust_domain"], status["cluster"]["trust_domain"])
         # How it went can be followed.
         log = self.tf.log.read_text()
-        for line in ("mesh-server-0: begins a cluster", "waiting for mesh-server-1", "3 servers, each with a vote, and a leader"):
+        for line in ("mesh-server-0: begins a cluster", "mesh-server: waiting for mesh-server-0", "mesh-server-2: is made",
+                     "3 servers, each with a vote, and a leader"):
             self.assertIn(line, log)
 
     def test_02_an_agent_runs_and_the_entries_are_in_force(self):
