@@ -144,14 +144,18 @@ def built_by():
     """Of what the counts depend beside the source: {key: text}."""
     said = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
     words = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
-    return {"rustc": words["release"], "target": words["host"], "profile": "release, crt-static", "cpu": cpu()}
+    return {"rustc": words["release"], "target": words["host"], "profile": "release, crt-static",
+            "libc": " ".join(platform.libc_ver()), "cpu": cpu()}
 
 
 def cpu():
-    """What of a processor valgrind passes on, by which code is chosen when a program runs."""
-    flags = re.search(r"(?m)^flags\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text())
+    """What of a processor valgrind passes on, by which code is chosen when a program runs; and who made
+    it, by which the C library chooses how it copies."""
+    about = pathlib.Path("/proc/cpuinfo").read_text()
+    flags = re.search(r"(?m)^flags\s*:(.*)$", about)
     wide = flags and {"avx2", "aes", "pclmulqdq"} <= set(flags[1].split())
-    return f"{platform.machine()}, {'with' if wide else 'without'} avx2 and aes"
+    maker = re.search(r"(?m)^vendor_id\s*:\s*(\S+)", about)
+    return f"{platform.machine()} {maker[1] if maker else 'unknown'}, {'with' if wide else 'without'} avx2 and aes"
 
 
 def binary():
