@@ -10,13 +10,10 @@ import pathlib
 import threading
 import unittest
 
-from mesh import ROOT, until
-from meshjobs import USER, JobsMesh
-from nomad import NODE, missing
-from tfproject import Door, Terraform
+from mesh import until
+from nomad import missing
+from quickstart import QuickstartMesh
 from tfproject import missing as no_terraform
-
-QUICKSTART = ROOT / "terraform" / "examples" / "quickstart"
 
 
 class Watch:
@@ -45,37 +42,17 @@ class Watch:
 class Quickstart(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.mesh = mesh = JobsMesh("terraform")
+        cls.mesh = mesh = QuickstartMesh("terraform")
         try:
-            trust = mesh.folder / "trust"
-            trust.mkdir(mode=0o700)
-            mesh.command("tls", "cert", "create", "-cli", "-id", "me", "-dir", mesh.folder / "tls")
-            for name in ("cluster-ca.pem", "cluster-ca.key", "cli-me.pem", "cli-me.key"):
-                (trust / name).write_bytes((mesh.folder / "tls" / name).read_bytes())
-            (trust / "sealing.key").write_bytes(mesh.sealing.read_bytes())
-            cls.data = mesh.run / "servers"
-            mesh.nomad(ready=False)
-            cls.door = Door(NODE, 8700, cls.http_addresses)
-            mesh.http_address = lambda server: (NODE, 8700)
-            cls.tf = Terraform(QUICKSTART, mesh.folder, {
-                "nomad_address": f"http://{NODE}:4646", "mesh_address": f"https://{NODE}:8700", "trust": str(trust),
-                "binary": str(mesh.bin / "meshctl"), "server_user": USER, "agent_user": USER,
-                "server_data_dir": str(cls.data), "agent_data_dir": str(mesh.run / "agent-data"),
-                "shim_dir": str(mesh.shim), "cni_dir": str(mesh.folder / "cni"),
-                "distinct_hosts": False, "http_port": 0, "grpc_port": 0, "server_memory": 64})
+            mesh.quickstart()
         except BaseException:
             mesh.__exit__(True, None, None)
             raise
+        cls.tf, cls.data = mesh.tf, mesh.data
 
     @classmethod
     def tearDownClass(cls):
-        cls.door.close()
         cls.mesh.close()
-
-    @classmethod
-    def http_addresses(cls):
-        found = cls.mesh.api_nomad("/v1/service/mesh-server-http")
-        return [(one["Address"], one["Port"]) for one in found]
 
     def voters(self):
         return sorted(one["name"] for one in self.mesh.voters())
