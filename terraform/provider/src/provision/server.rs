@@ -266,17 +266,7 @@ impl Resource for ServerResource {
         target: &Import,
         stored: &mut Stored,
     ) -> Result<(), Diagnostics> {
-        let name = match target {
-            Import::Id(id) => id.clone(),
-            Import::Identity(value) => text(value, "name"),
-        };
-        // What is not known of it is as by default; the first plan says what is otherwise.
-        for attribute in self.schema().attributes {
-            if let Some(default) = attribute.default {
-                stored.state.set(attribute.name, default);
-            }
-        }
-        stored.state.set("name", name);
+        words::import(self.schema(), target, &mut stored.state);
         Ok(())
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use mesh_provision::{Binary, Control, ProvisionError, Secret, ServersTls};
-use mesh_tfprotocol::{Attribute, Context, Diagnostic, Diagnostics, Path, Type, Value};
+use mesh_tfprotocol::{
+    Attribute, Context, Diagnostic, Diagnostics, Import, Path, Schema, Type, Value,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Where the program is unless told otherwise.
@@ -108,6 +110,21 @@ pub(super) fn check(config: &Value, said: &mut Diagnostics) {
             }
         }
     }
+}
+
+/// What is known of one that is imported by its name: that, and defaults. The first plan says what
+/// is otherwise.
+pub(super) fn import(schema: Schema, target: &Import, state: &mut Value) {
+    let name = match target {
+        Import::Id(id) => id.clone(),
+        Import::Identity(value) => text(value, "name"),
+    };
+    for attribute in schema.attributes {
+        if let Some(default) = attribute.default {
+            state.set(attribute.name, default);
+        }
+    }
+    state.set("name", name);
 }
 
 pub(super) fn text(value: &Value, name: &str) -> String {
