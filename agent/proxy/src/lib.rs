@@ -13,6 +13,7 @@
 //!   [`call`](crate) to a handler and write what comes back. Routing, policy
 //!   and telemetry are on the handler's side, so that an engine can be replaced.
 mod admin;
+mod blocks;
 pub mod cli;
 mod config;
 mod control;

@@ -18,6 +18,7 @@ use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::blocks;
 use crate::config::{Address, Compiled, Endpoint, ListenKey, Transparent};
 use crate::cut::Cut;
 use crate::inbound::{Application, InboundView, TerminatingView};
@@ -469,6 +470,7 @@ impl Worker {
                 (highest + one.life.take_most(), now + one.life.members())
             });
             most = most.max(highest);
+            blocks::let_go();
             let buffers = scratch::let_go() + wide::let_go() + mesh_mux::let_go();
             if most - now > A_CROWD || buffers > MUCH {
                 memory::give_back();

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::{Command, Shared};
+use crate::blocks::Keeps;
 use crate::telemetry::WorkerTelemetry;
 use crate::worker::Worker;
 
@@ -22,6 +23,7 @@ pub(super) fn spawn(
 ) -> mpsc::UnboundedSender<Command> {
     let (orders, received) = mpsc::unbounded_channel();
     let run = move || {
+        let _keeps = Keeps::begin();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
