@@ -86,12 +86,31 @@ fn is_hex(text: &[u8]) -> bool {
 /// Fills with random hex digits that are not all zero.
 fn hex(random: &mut impl RngCore, out: &mut [u8]) {
     for chunk in out.chunks_mut(16) {
-        let mut bits = random.next_u64() | 1;
-        for digit in chunk {
-            *digit = b"0123456789abcdef"[(bits & 15) as usize];
-            bits >>= 4;
-        }
+        let digits = digits(random.next_u64() | 1);
+        let length = chunk.len();
+        chunk.copy_from_slice(&digits[..length]);
     }
+}
+
+/// The sixteen hex digits of some bits, the lowest first. All at once: a byte each in two words.
+fn digits(bits: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    let (low, high) = digits.split_at_mut(8);
+    low.copy_from_slice(&eight_digits(bits as u32).to_le_bytes());
+    high.copy_from_slice(&eight_digits((bits >> 32) as u32).to_le_bytes());
+    digits
+}
+
+fn eight_digits(bits: u32) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // Four bits to a byte.
+    let mut spread = u64::from(bits);
+    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    spread = (spread | spread << 4) & (0x0f * EACH);
+    // Beyond nine come letters.
+    let letters = ((spread + 6 * EACH) >> 4) & EACH;
+    spread + EACH * u64::from(b'0') + letters * u64::from(b'a' - b'9' - 1)
 }
 
 #[cfg(test)]
@@ -117,6 +136,19 @@ mod tests {
             .get(&TRACESTATE)
             .map_or("", |it| it.to_str().unwrap());
         (text, state.to_owned())
+    }
+
+    #[test]
+    fn digits_are_those_of_the_bits() {
+        let text = digits(0x0123_4567_89ab_cdef);
+        assert_eq!(std::str::from_utf8(&text).unwrap(), "fedcba9876543210");
+        let mut random = SmallRng::seed_from_u64(2);
+        for _ in 0..1000 {
+            let bits = random.next_u64();
+            let mut text = digits(bits);
+            text.reverse();
+            assert_eq!(std::str::from_utf8(&text).unwrap(), format!("{bits:016x}"));
+        }
     }
 
     #[test]
