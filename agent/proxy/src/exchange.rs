@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use mesh_balance::Outcome;
 use mesh_model::Key;
 use mesh_policy::Decider;
@@ -353,7 +353,8 @@ pub(crate) fn outcome_of(status: u16, grpc: Option<u32>) -> Outcome {
 
 /// The status of gRPC in headers or trailers.
 pub(crate) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
 impl Asked {

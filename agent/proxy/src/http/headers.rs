@@ -24,23 +24,20 @@ const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert
 /// request wants to be upgraded to; only with that may it be sent on as an
 /// upgrade.
 pub(crate) fn clean_request(headers: &mut HeaderMap, version: Version) -> Option<HeaderValue> {
+    if !headers.keys().any(|name| is_hop(name) || is_claim(name)) {
+        return None; // mostly, and then one look is all
+    }
     let upgrade = upgrade_of(headers, version);
     // Of TE only this may go on (RFC 9113, 8.2.2), and gRPC needs it.
     let trailers = wants_trailers(headers);
     clean_hop(headers);
-    if has_any(headers, &[TE, HTTP2_SETTINGS]) {
-        headers.remove(TE);
-        headers.remove(HTTP2_SETTINGS);
-    }
+    headers.remove(TE);
+    headers.remove(HTTP2_SETTINGS);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let look_alikes: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| reads_as(name, &SOURCE) || reads_as(name, &CLIENT_CERT))
-        .cloned()
-        .collect();
-    for name in look_alikes {
+    let claims = headers.keys().filter(|name| is_claim(name));
+    for name in claims.cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
     upgrade
@@ -48,7 +45,28 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, version: Version) -> Option
 
 /// The same for an answer. What a request was upgraded to is kept by the caller.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    clean_hop(headers);
+    if headers.keys().any(is_hop) {
+        clean_hop(headers);
+    }
+}
+
+/// Whether it is, or may be, a hop's alone.
+fn is_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether it says who calls, which only the mesh may.
+fn is_claim(name: &HeaderName) -> bool {
+    reads_as(name, &SOURCE) || reads_as(name, &CLIENT_CERT)
 }
 
 /// Makes trailers fit to go on: what only the mesh may say is no trailer, and
@@ -100,39 +118,26 @@ pub(crate) fn is_no_trailer(name: &HeaderName) -> bool {
     NEVER.contains(name)
 }
 
-/// Whether one of these is there. To look once costs less than to look each up,
-/// and mostly there is none.
-fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
-    headers.keys().any(|name| names.contains(name))
-}
-
 /// Whether an application that is called by CGI's rules (RFC 3875, 4.1.18), as
 /// those of WSGI and PHP are, finds both under one name.
 fn reads_as(name: &HeaderName, other: &HeaderName) -> bool {
     let (name, other) = (name.as_str().as_bytes(), other.as_str().as_bytes());
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
-    name.len() == other.len() && name.iter().map(fold).eq(other.iter().map(fold))
+    name.len() == other.len()
+        && name.first() == other.first()
+        && name.iter().map(fold).eq(other.iter().map(fold))
 }
 
 /// What says `x-mesh-…` came from a sidecar only if a sidecar wrote it.
 pub(crate) fn clean_application(headers: &mut HeaderMap) {
-    if has_any(headers, &[DENIED, ERROR]) {
+    let is_ours = |name: &HeaderName| matches!(name.as_str(), "x-mesh-denied" | "x-mesh-error");
+    if headers.keys().any(is_ours) {
         headers.remove(DENIED);
         headers.remove(ERROR);
     }
 }
 
 fn clean_hop(headers: &mut HeaderMap) {
-    const HOP: [HeaderName; 5] = [
-        CONNECTION,
-        TRANSFER_ENCODING,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        UPGRADE,
-    ];
-    if !has_any(headers, &HOP) {
-        return;
-    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
