@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::request;
 use http::response::Parts as Head;
 use mesh_h2::{Connection, Reason, ResetBy};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,7 +16,7 @@ use super::greeting::Greeted;
 use super::h2_body::{self, Sending};
 use super::h2_link::{Broken, Driver, Half, Link};
 use super::{SendError, SendErrorKind, h2_config};
-use crate::http::{Answer, Call};
+use crate::http::{Answer, Body, Call};
 use crate::peer::Warm;
 
 /// A connection to call on. Clones share it; when the last one goes it ends,
@@ -24,6 +25,12 @@ use crate::peer::Warm;
 pub(crate) struct H2Client(Rc<Caller>);
 
 struct Caller(Rc<Link>);
+
+/// Why a call has no answer, and its body if nothing of it was sent.
+pub(crate) enum NoAnswer {
+    Sent(SendError),
+    Unsent(SendError, Body),
+}
 
 impl Drop for Caller {
     fn drop(&mut self) {
@@ -68,19 +75,34 @@ impl H2Client {
 
     /// Makes a call. The answer's body is what its stream still receives.
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, SendError> {
+        let Call { head, body, .. } = call;
+        match self.ask(&head, body).await {
+            Ok(answer) => Ok(answer),
+            Err(NoAnswer::Sent(error)) => Err(error),
+            Err(NoAnswer::Unsent(mut error, body)) => {
+                error.call = Some(Box::new(Call {
+                    head,
+                    body,
+                    upgrade: None,
+                }));
+                Err(error)
+            }
+        }
+    }
+
+    /// The same of a head that the caller may need again.
+    pub(crate) async fn ask(&self, head: &request::Parts, body: Body) -> Result<Answer, NoAnswer> {
         let link = &self.0.0;
-        let end = http_body::Body::is_end_stream(&call.body);
-        let opened = link.open(&call.head, end).await;
-        let Some(key) = opened else {
-            return Err(SendError {
+        let end = http_body::Body::is_end_stream(&body);
+        let Some(key) = link.open(head, end).await else {
+            let error = SendError {
                 kind: SendErrorKind::Refused,
                 what: self.why(Broken::Lost),
-                call: Some(Box::new(call)),
-            });
+                call: None,
+            };
+            return Err(NoAnswer::Unsent(error, body));
         };
         let (reads, sends) = Half::both(link, key, true);
-        let Call { head, body, .. } = call;
-        drop(head);
         if end {
             drop((sends, body));
         } else {
@@ -91,7 +113,7 @@ impl H2Client {
                 let body = h2_body::received(reads, &head.headers, true);
                 Ok(Answer::new(*head, body))
             }
-            Err(broken) => Err(self.failed(broken)),
+            Err(broken) => Err(NoAnswer::Sent(self.failed(broken))),
         }
     }
 

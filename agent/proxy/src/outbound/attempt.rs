@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, StatusCode, request};
 use mesh_balance::{Outcome, Token};
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -21,9 +21,10 @@ use super::ClusterState;
 use super::cluster::Instance;
 use super::repeat::Repeatable;
 use crate::config::{Cluster, RetryRule, TryOutcome};
+use crate::engine::h2_client::NoAnswer;
 use crate::engine::{SendError, SendErrorKind};
 use crate::exchange::{Exchange, grpc_status, outcome_of};
-use crate::http::{Answer, Call, Trouble, clean_response};
+use crate::http::{Answer, Body, Call, Trouble, clean_response};
 use crate::peer::{DialError, DialKind, Dialing, HttpClient};
 use crate::target;
 use crate::worker::Worker;
@@ -43,8 +44,6 @@ pub(super) struct Attempt<'a> {
     pub(super) cluster: &'a Rc<ClusterState>,
     pub(super) retries: Option<&'a RetryRule>,
     pub(super) exchange: &'a Rc<Exchange>,
-    pub(super) path: PathAndQuery,
-    pub(super) authority: Option<Authority>,
     /// What the request wants to become.
     pub(super) upgrade: Option<HeaderValue>,
     /// Its body is known to be long.
@@ -58,6 +57,7 @@ struct Failed {
 }
 
 impl Attempt<'_> {
+    /// `call` has the form of HTTP/2, which its connection mostly has.
     pub(super) async fn run(mut self, call: Call) -> Result<Answer, Trouble> {
         let config = self.cluster.config();
         self.cluster.request();
@@ -125,12 +125,12 @@ impl Attempt<'_> {
         let mut refusals = 0;
         loop {
             let (token, id, client) = self.connect(config, tried, deadline).await?;
-            let Some(call) = self.call(config, request, &client) else {
+            let Some(body) = request.body() else {
                 let trouble = Trouble::unavailable("the request's body was sent already");
                 let outcome = TryOutcome::Reset;
                 return Err(Failed { outcome, trouble });
             };
-            let sending = self.send(client, call);
+            let sending = self.send(client, request.head(), body);
             let sent = match deadline {
                 None => sending.await,
                 Some((deadline, limit)) => match timeout_at(deadline, sending).await {
@@ -148,19 +148,19 @@ impl Attempt<'_> {
             match sent {
                 Ok(answer) => return Ok(answer),
                 // Not processed: as if it had never been sent.
-                Err(error)
+                Err((error, unsent))
                     if error.kind == SendErrorKind::Refused
                         && refusals < REFUSALS
                         && request.is_whole() =>
                 {
                     refusals += 1;
                     // The same one only over another connection.
-                    if error.call.is_some() {
+                    if unsent {
                         tried.retain(|one| Some(*one) != token);
                     }
                     self.learn(Outcome::Cancelled);
                 }
-                Err(error) => {
+                Err((error, _)) => {
                     let (failed, learned) = ended_early(config, &id, &error);
                     self.learn(learned);
                     return Err(failed);
@@ -248,36 +248,49 @@ impl Attempt<'_> {
         }
     }
 
-    /// The request in the form of the connection that was found.
-    fn call(&self, config: &Cluster, request: &Repeatable, client: &HttpClient) -> Option<Call> {
-        let (mut head, body) = request.take()?;
-        let (path, authority) = (self.path.clone(), self.authority.clone());
-        match client {
-            HttpClient::H2(..) => target::for_http2(&mut head, path, authority, &config.service),
-            HttpClient::H1(..) => {
-                target::for_http1(&mut head, path, authority, &config.service);
-                if let Some(upgrade) = &self.upgrade {
-                    let option = HeaderValue::from_static("upgrade");
-                    head.headers.insert(CONNECTION, option);
-                    head.headers.insert(UPGRADE, upgrade.clone());
-                }
-            }
-        }
-        Some(Call {
-            head,
-            body,
-            upgrade: None,
-        })
-    }
-
-    async fn send(&self, client: HttpClient, call: Call) -> Result<Answer, SendError> {
+    /// The error says how it went, and whether nothing was sent.
+    async fn send(
+        &self,
+        client: HttpClient,
+        head: &request::Parts,
+        body: Body,
+    ) -> Result<Answer, (SendError, bool)> {
         match client {
             HttpClient::H2(client, carried) => {
                 self.exchange.set_carried(carried);
-                client.send(call).await
+                match client.ask(head, body).await {
+                    Ok(answer) => Ok(answer),
+                    Err(NoAnswer::Sent(error)) => Err((error, false)),
+                    Err(NoAnswer::Unsent(error, _)) => Err((error, true)),
+                }
             }
             // Boxed, since it is rare: what it needs is not held by all.
-            HttpClient::H1(client, pool) => Box::pin(client.send(call, pool)).await,
+            HttpClient::H1(client, pool) => {
+                let sent = Box::pin(client.send(self.http1(head, body), pool)).await;
+                sent.map_err(|mut error| {
+                    let unsent = error.call.take().is_some();
+                    (error, unsent)
+                })
+            }
+        }
+    }
+
+    /// The request in the form of HTTP/1.1.
+    fn http1(&self, head: &request::Parts, body: Body) -> Call {
+        let mut head = head.clone();
+        let path = head.uri.path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let authority = head.uri.authority().cloned();
+        target::for_http1(&mut head, path, authority, &self.cluster.config().service);
+        if let Some(upgrade) = &self.upgrade {
+            let option = HeaderValue::from_static("upgrade");
+            head.headers.insert(CONNECTION, option);
+            head.headers.insert(UPGRADE, upgrade.clone());
+        }
+        Call {
+            head,
+            body,
+            upgrade: None,
         }
     }
 

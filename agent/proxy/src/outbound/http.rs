@@ -92,13 +92,13 @@ impl Outgoing {
             exchange.set_deadline(Box::pin(sleep(timeout)));
         }
         let caller = call.upgrade.take();
+        let named = &cluster.config().service;
+        target::for_http2(&mut call.head, path, authority, named);
         let attempt = Attempt {
             worker: &self.worker,
             cluster: &cluster,
             retries,
             exchange,
-            path,
-            authority,
             upgrade,
             bulk: call.body.is_bulk(),
         };

@@ -34,13 +34,15 @@ impl Repeatable {
         self.body.as_ref().is_none_or(Replay::is_possible)
     }
 
-    /// For a try. `None`: its beginning is not known any more.
-    pub(super) fn take(&self) -> Option<(request::Parts, Body)> {
-        if !self.is_whole() {
-            return None;
-        }
-        let body = self.body.as_ref().map_or_else(Body::empty, Replay::body);
-        Some((self.head.clone(), body))
+    /// The head of each try.
+    pub(super) fn head(&self) -> &request::Parts {
+        &self.head
+    }
+
+    /// The body for a try. `None`: its beginning is not known any more.
+    pub(super) fn body(&self) -> Option<Body> {
+        let body = || self.body.as_ref().map_or_else(Body::empty, Replay::body);
+        self.is_whole().then(body)
     }
 
     /// A try is over, and there may be another: what still sends the one must
@@ -86,13 +88,13 @@ mod tests {
     #[tokio::test]
     async fn what_a_try_that_is_over_would_read_is_the_next_ones() {
         let request = posted(3, FOR_RETRIES / 2);
-        let (_, mut first) = request.take().unwrap();
+        let mut first = request.body().unwrap();
         first.frame().await.unwrap().unwrap();
         request.stop();
         // It is asked once more before it is dropped.
         assert!(first.frame().await.unwrap().is_err());
         assert!(request.is_whole());
-        let (_, second) = request.take().unwrap();
+        let second = request.body().unwrap();
         let all = second.collect().await.unwrap().to_bytes();
         assert_eq!(all.len(), 3 * FOR_RETRIES / 2);
         assert_eq!(all[0], 0);
@@ -101,12 +103,12 @@ mod tests {
     #[tokio::test]
     async fn without_its_beginning_nothing_is_sent() {
         let request = posted(3, FOR_RETRIES);
-        let (_, mut first) = request.take().unwrap();
+        let mut first = request.body().unwrap();
         for _ in 0..2 {
             first.frame().await.unwrap().unwrap();
         }
         request.stop();
         assert!(!request.is_whole());
-        assert!(request.take().is_none());
+        assert!(request.body().is_none());
     }
 }
