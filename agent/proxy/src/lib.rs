@@ -43,6 +43,7 @@ mod renewal;
 mod revoked;
 mod run;
 mod scratch;
+mod seldom;
 #[cfg(test)]
 mod sizes;
 mod slots;

@@ -28,6 +28,7 @@ use crate::http::{
     Answer, Body, BodyError, Call, Handler, Trouble, Tunnel, trouble, wants_trailers, wants_upgrade,
 };
 use crate::lifecycle::{self, Phase};
+use crate::seldom::Seldom;
 
 /// How long the rest of a request is read over that was answered before its
 /// end: were the connection closed at once, the answer could be lost with it.
@@ -45,7 +46,8 @@ where
     H: Handler,
 {
     let state = State::default();
-    let mut ends = pin!(ends(&state, limits, phase));
+    let ends = pin!(ends(&state, limits, phase));
+    let mut ends = Seldom::new(ends);
     let connection = Connection {
         shared: Rc::new(Shared {
             link: RefCell::new(Some(Link::new(io))),
@@ -62,7 +64,7 @@ where
     };
     let mut serving = pin!(connection.run());
     poll_fn(|cx| {
-        if ends.as_mut().poll(cx).is_ready() {
+        if ends.poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         serving.as_mut().poll(cx)
