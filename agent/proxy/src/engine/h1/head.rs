@@ -79,17 +79,19 @@ pub(super) fn request(bytes: &Bytes, most: usize) -> Result<RequestHead, Malform
         parts.version = version_of(version);
         parts.headers = header_map(bytes, parsed.headers)?;
         let headers = &parts.headers;
-        if headers.get_all(HOST).iter().nth(1).is_some() {
+        let has = Has::of(headers);
+        if has.twice && headers.get_all(HOST).iter().nth(1).is_some() {
             return Err(Malformed::Rule("more than one host"));
         }
-        let length = match (is_chunked(headers, version)?, content_length(headers)?) {
+        let length = match (has.chunked(headers, version)?, has.length(headers)?) {
             (Some(_), Some(_)) => return Err(Malformed::Rule("a length beside chunks")),
             (Some(true), None) => Length::Chunked,
             (Some(false), None) => return Err(Malformed::Rule("a coding that is not chunked")),
             (None, length) => Length::Exact(length.unwrap_or(0)),
         };
-        let keep = keeps(headers, version);
-        let expects = version == 1
+        let keep = has.keeps(headers, version);
+        let expects = has.expect
+            && version == 1
             && headers
                 .get(EXPECT)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -123,16 +125,17 @@ pub(super) fn response(
             StatusCode::from_u16(code).map_err(|_| Malformed::Rule("a status that is none"))?;
         parts.version = version_of(version);
         parts.headers = header_map(bytes, parsed.headers)?;
-        let mut keep = keeps(&parts.headers, version);
+        let has = Has::of(&parts.headers);
+        let mut keep = has.keeps(&parts.headers, version);
         let bodiless = method == Method::HEAD
             || parts.status.is_informational()
             || parts.status == StatusCode::NO_CONTENT
             || parts.status == StatusCode::NOT_MODIFIED;
-        let chunked = match is_identity(&parts.headers) {
+        let chunked = match has.coding && is_identity(&parts.headers) {
             true => None,
-            false => is_chunked(&parts.headers, version)?,
+            false => has.chunked(&parts.headers, version)?,
         };
-        let length = match (chunked, content_length(&parts.headers)?) {
+        let length = match (chunked, has.length(&parts.headers)?) {
             _ if bodiless => Length::Exact(0),
             (Some(true), length) => {
                 // Not to be trusted further (RFC 9112, 6.3).
@@ -150,6 +153,58 @@ pub(super) fn response(
             length,
         })
     })
+}
+
+/// Which headers there are of those that say how a message is read. To look once
+/// costs less than to look each up, and mostly there are few.
+#[derive(Default)]
+struct Has {
+    coding: bool,
+    length: bool,
+    connection: bool,
+    expect: bool,
+    /// Some header.
+    twice: bool,
+}
+
+impl Has {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut has = Self {
+            twice: headers.len() > headers.keys_len(),
+            ..Self::default()
+        };
+        for name in headers.keys() {
+            match name.as_str() {
+                "transfer-encoding" => has.coding = true,
+                "content-length" => has.length = true,
+                "connection" => has.connection = true,
+                "expect" => has.expect = true,
+                _ => {}
+            }
+        }
+        has
+    }
+
+    fn chunked(&self, headers: &HeaderMap, minor: u8) -> Result<Option<bool>, Malformed> {
+        match self.coding {
+            true => is_chunked(headers, minor),
+            false => Ok(None),
+        }
+    }
+
+    fn length(&self, headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+        match self.length {
+            true => content_length(headers),
+            false => Ok(None),
+        }
+    }
+
+    fn keeps(&self, headers: &HeaderMap, minor: u8) -> bool {
+        match self.connection {
+            true => keeps(headers, minor),
+            false => minor > 0,
+        }
+    }
 }
 
 /// Lends room for so many headers.
@@ -241,9 +296,6 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
 }
 
 fn keeps(headers: &HeaderMap, minor: u8) -> bool {
-    if !headers.contains_key(CONNECTION) {
-        return minor > 0;
-    }
     let says = |option: &str| {
         let mut all = headers.get_all(CONNECTION).iter();
         all.any(|value| has_option(value, option))
