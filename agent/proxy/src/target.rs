@@ -6,6 +6,7 @@
 //! it in the same way, and the application does as it likes. What cannot be
 //! normalised is answered with 400. The query goes on as it came.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use bytes::Bytes;
@@ -52,12 +53,12 @@ pub(crate) fn normal(head: &request::Parts) -> Result<PathAndQuery, Trouble> {
 /// may take it for another. An empty one says that there is no name.
 pub(crate) fn authority(head: &mut request::Parts) -> Result<Option<Authority>, Trouble> {
     let mut hosts = head.headers.get_all(HOST).iter();
-    let (host, more) = (hosts.next().cloned(), hosts.next().is_some());
+    let (host, more) = (hosts.next(), hosts.next().is_some());
     if host.is_none() && head.version == Version::HTTP_11 {
         let what = "the request has no host header, which HTTP/1.1 needs";
         return Err(Trouble::bad_request(what));
     }
-    let named = match &host {
+    let named = match host {
         Some(host) if !host.is_empty() => Some(named(host)?),
         _ => None,
     };
@@ -72,17 +73,43 @@ pub(crate) fn authority(head: &mut request::Parts) -> Result<Option<Authority>, 
         }
         return Ok(Some(authority));
     }
-    if let Some(host) = host.filter(|_| more) {
+    if let Some(host) = host.filter(|_| more).cloned() {
         head.headers.insert(HOST, host);
     }
     Ok(named)
 }
 
+/// Hosts of a thread that are known by heart, and how long they may be.
+const BY_HEART: usize = 8;
+const SHORT: usize = 128;
+
+thread_local! {
+    /// An application asks for the same few again and again.
+    static NAMED: RefCell<[Option<Authority>; BY_HEART]> = const { RefCell::new([const { None }; BY_HEART]) };
+}
+
 fn named(host: &HeaderValue) -> Result<Authority, Trouble> {
-    let authority = Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes()))
-        .map_err(|error| Trouble::bad_request(format!("the request's host header: {error}")))?;
-    without_user(&authority)?;
-    Ok(authority)
+    let bytes = host.as_bytes();
+    let at = bytes
+        .iter()
+        .rev()
+        .take(8)
+        .fold(bytes.len(), |sum, byte| sum + usize::from(*byte));
+    NAMED.with_borrow_mut(|all| {
+        let known = all.get_mut(at % BY_HEART);
+        if let Some(Some(known)) = &known
+            && known.as_str().as_bytes() == bytes
+        {
+            return Ok(known.clone());
+        }
+        let authority = Authority::from_maybe_shared(Bytes::copy_from_slice(bytes))
+            .map_err(|error| Trouble::bad_request(format!("the request's host header: {error}")))?;
+        without_user(&authority)?;
+        if let Some(known) = known.filter(|_| bytes.len() <= SHORT) {
+            *known = Some(authority.clone());
+        }
+        Ok(authority)
+    })
 }
 
 fn without_user(authority: &Authority) -> Result<(), Trouble> {
