@@ -39,14 +39,18 @@ pub(crate) fn continue_trace(headers: &mut HeaderMap, random: &mut impl RngCore)
     let (trace, flags) = match parent {
         Some(found) => found,
         None => {
-            headers.remove(&TRACESTATE); // it belongs to the parent that cannot be read
+            // It belongs to the parent that cannot be read.
+            if headers.keys().any(|name| *name == TRACESTATE) {
+                headers.remove(&TRACESTATE);
+            }
             let mut id = [0; 32];
-            hex(random, &mut id);
+            id[..16].copy_from_slice(&hex(random));
+            id[16..].copy_from_slice(&hex(random));
             (id, *b"01")
         }
     };
     text[3..35].copy_from_slice(&trace);
-    hex(random, &mut text[36..52]);
+    text[36..52].copy_from_slice(&hex(random));
     text[53..].copy_from_slice(&flags);
     if let Ok(value) = HeaderValue::from_bytes(&text) {
         headers.insert(TRACEPARENT, value);
@@ -83,13 +87,9 @@ fn is_hex(text: &[u8]) -> bool {
         .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Fills with random hex digits that are not all zero.
-fn hex(random: &mut impl RngCore, out: &mut [u8]) {
-    for chunk in out.chunks_mut(16) {
-        let digits = digits(random.next_u64() | 1);
-        let length = chunk.len();
-        chunk.copy_from_slice(&digits[..length]);
-    }
+/// Random hex digits that are not all zero.
+fn hex(random: &mut impl RngCore) -> [u8; 16] {
+    digits(random.next_u64() | 1)
 }
 
 /// The sixteen hex digits of some bits, the lowest first. All at once: a byte each in two words.
