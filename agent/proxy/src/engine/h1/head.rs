@@ -158,9 +158,9 @@ pub(super) fn response(
 /// Which headers there are of those that say how a message is read. To look once
 /// costs less than to look each up, and mostly there are few.
 #[derive(Default)]
-struct Has {
-    coding: bool,
-    length: bool,
+pub(super) struct Has {
+    pub(super) coding: bool,
+    pub(super) length: bool,
     connection: bool,
     expect: bool,
     /// Some header.
@@ -168,7 +168,7 @@ struct Has {
 }
 
 impl Has {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut has = Self {
             twice: headers.len() > headers.keys_len(),
             ..Self::default()

@@ -505,7 +505,10 @@ impl Writing {
         keep: bool,
     ) -> Self {
         let Answer { mut head, body, .. } = answer;
-        head.headers.remove(TRANSFER_ENCODING);
+        let has = head::Has::of(&head.headers);
+        if has.coding {
+            head.headers.remove(TRANSFER_ENCODING);
+        }
         if head.status == StatusCode::NO_CONTENT {
             head.headers.remove(CONTENT_LENGTH); // RFC 9110, 8.6
         }
@@ -516,7 +519,8 @@ impl Writing {
             || method == Method::HEAD;
         let known = match bodiless {
             true => Ok(Length::Exact(0)),
-            false => head::length_to_send(&head.headers, exact),
+            false if has.length => head::length_to_send(&head.headers, exact),
+            false => Ok(exact.map_or(Length::Chunked, Length::Exact)),
         };
         let length = match known {
             Ok(Length::Chunked) if version != Version::HTTP_11 => Length::UntilEnd,
