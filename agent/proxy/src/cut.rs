@@ -43,6 +43,11 @@ impl CutCell {
         if self.cut.get().is_none() {
             self.cut.set(Some(why));
         }
+        self.wake();
+    }
+
+    /// Has who waits for it look at everything again.
+    pub(crate) fn wake(&self) {
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {
             waker.wake();

@@ -11,14 +11,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use mesh_balance::Outcome;
 use mesh_model::Key;
 use mesh_policy::Decider;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::cut::{Cut, CutCell};
 use crate::flow::intention_of;
@@ -57,7 +57,7 @@ pub(crate) struct Exchange {
     carried: RefCell<Option<Carried>>,
     /// Since when a connection to that instance is being made.
     connecting: Cell<Option<Instant>>,
-    deadline: RefCell<Option<Pin<Box<Sleep>>>>,
+    deadline: RefCell<Deadline>,
     cut: CutCell,
     /// The same for the request's body, which another task reads.
     cut_request: CutCell,
@@ -65,6 +65,23 @@ pub(crate) struct Exchange {
     own_answer: Cell<bool>,
     over: Cell<bool>,
 }
+
+/// When the whole of a request must be over.
+#[derive(Default)]
+enum Deadline {
+    #[default]
+    None,
+    /// Nobody waits for it yet. Most requests end long before, and a timer costs more than the
+    /// rest of a request's bookkeeping.
+    At(Instant),
+    Waited(Pin<Box<Sleep>>),
+}
+
+/// A deadline that is nearer is waited for at once.
+const NEAR: Duration = Duration::from_millis(200);
+/// The others are waited for from so long after their request on, or a little earlier. It must be
+/// less than [`NEAR`].
+pub(crate) const ARMED_AFTER: Duration = Duration::from_millis(100);
 
 /// Who asked for what, to be asked of the policy again.
 pub(crate) struct Asked {
@@ -148,7 +165,9 @@ impl Exchange {
     }
 
     pub(crate) fn set_rule(&self, rule: &Arc<str>) {
-        *self.rule.borrow_mut() = Some(rule.clone());
+        if self.worker.log.is_on() {
+            *self.rule.borrow_mut() = Some(rule.clone());
+        }
     }
 
     pub(crate) fn set_reason(&self, reason: impl Into<String>) {
@@ -176,11 +195,16 @@ impl Exchange {
         self.grpc_status.set(status);
     }
 
-    /// The instance that is to answer it, once it is connected to; it learns
-    /// how it went at the end.
+    /// The instance that is to answer it; it learns how it went at the end.
     pub(crate) fn set_pick(&self, pick: Pick) {
-        *self.instance.borrow_mut() = Some(pick.id().clone());
+        if self.worker.log.is_on() {
+            *self.instance.borrow_mut() = Some(pick.id().clone());
+        }
         *self.pick.borrow_mut() = Some(pick);
+    }
+
+    /// A connection to that instance is being made.
+    pub(crate) fn connecting(&self) {
         self.connecting.set(Some(Instant::now()));
     }
 
@@ -188,7 +212,7 @@ impl Exchange {
     pub(crate) fn connected(&self) {
         self.connecting.set(None);
         if let Some(pick) = &*self.pick.borrow() {
-            pick.connected();
+            pick.connected(self.worker.now());
         }
     }
 
@@ -223,19 +247,37 @@ impl Exchange {
         self.retries.set(self.retries.get() + 1);
     }
 
-    /// Until when the whole of it must be over.
-    pub(crate) fn set_deadline(&self, deadline: Pin<Box<Sleep>>) {
-        *self.deadline.borrow_mut() = Some(deadline);
+    /// Within which time from now the whole of it must be over.
+    pub(crate) fn set_deadline(&self, limit: Duration) {
+        let at = Instant::now() + limit;
+        let deadline = match limit < NEAR {
+            true => Deadline::Waited(Box::pin(sleep_until(at))),
+            false => {
+                self.worker.live.deadline_set();
+                Deadline::At(at)
+            }
+        };
+        *self.deadline.borrow_mut() = deadline;
+    }
+
+    /// Has it waited for its deadline from now on, if it has one.
+    pub(crate) fn arm(&self) {
+        let mut deadline = self.deadline.borrow_mut();
+        if let Deadline::At(at) = *deadline {
+            *deadline = Deadline::Waited(Box::pin(sleep_until(at)));
+            drop(deadline);
+            self.cut.wake(); // who is woken asks for the deadline too
+        }
     }
 
     pub(crate) fn clear_deadline(&self) {
-        self.deadline.borrow_mut().take();
+        *self.deadline.borrow_mut() = Deadline::None;
     }
 
     pub(crate) fn poll_deadline(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut *self.deadline.borrow_mut() {
-            Some(deadline) => deadline.as_mut().poll(cx),
-            None => Poll::Pending,
+            Deadline::Waited(deadline) => deadline.as_mut().poll(cx),
+            Deadline::At(_) | Deadline::None => Poll::Pending,
         }
     }
 
@@ -313,7 +355,7 @@ impl Exchange {
         }
     }
 
-    fn log(&self, series: &HttpSeries, status: u16, took: std::time::Duration) {
+    fn log(&self, series: &HttpSeries, status: u16, took: Duration) {
         let trace = self.trace.get();
         let (rule, instance) = (self.rule.borrow(), self.instance.borrow());
         self.worker.log.http(&HttpRecord {

@@ -6,9 +6,10 @@ use std::rc::{Rc, Weak};
 
 use mesh_policy::RequestFacts;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use crate::cut::Cut;
-use crate::exchange::Exchange;
+use crate::exchange::{ARMED_AFTER, Exchange};
 use crate::flow::Flow;
 use crate::http::Lookup;
 use crate::link::Links;
@@ -25,6 +26,9 @@ pub(crate) struct Live {
     outbound: Open,
     exchanges: RefCell<Slots<Weak<Exchange>>>,
     flows: RefCell<Slots<Weak<Flow>>>,
+    /// A request has a deadline that nobody waits for yet.
+    unarmed: Cell<bool>,
+    deadline_set: Notify,
 }
 
 /// How much is under way in a direction.
@@ -101,6 +105,26 @@ impl Live {
 
     pub(crate) fn remove_flow(&self, place: usize) {
         self.flows.borrow_mut().remove(place);
+    }
+
+    /// A request has a deadline that is far.
+    pub(crate) fn deadline_set(&self) {
+        if !self.unarmed.replace(true) {
+            self.deadline_set.notify_one();
+        }
+    }
+
+    /// Has the deadlines of the requests waited for that have been under way for a while. Most are
+    /// over by then. It does not end.
+    pub(crate) async fn arm_deadlines(&self) {
+        loop {
+            self.deadline_set.notified().await;
+            sleep(ARMED_AFTER).await;
+            self.unarmed.set(false);
+            for exchange in self.all_exchanges() {
+                exchange.arm();
+            }
+        }
     }
 
     /// Cuts all that goes through the mesh, in both directions.

@@ -121,6 +121,8 @@ impl Worker {
         tokio::task::spawn_local(self.clone().watch_policy());
         tokio::task::spawn_local(self.clone().watch_leaf());
         tokio::task::spawn_local(self.clone().keep_house());
+        let worker = self.clone();
+        tokio::task::spawn_local(async move { worker.live.arm_deadlines().await });
         while let Some(order) = orders.recv().await {
             match order {
                 Command::Apply {

@@ -7,7 +7,6 @@
 //! the service has trouble enough.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -42,6 +41,7 @@ const MAX_BACKOFF: Duration = Duration::from_millis(250);
 pub(super) struct Attempt<'a> {
     pub(super) worker: &'a Worker,
     pub(super) cluster: &'a Rc<ClusterState>,
+    pub(super) config: &'a Cluster,
     pub(super) retries: Option<&'a RetryRule>,
     pub(super) exchange: &'a Rc<Exchange>,
     /// What the request wants to become.
@@ -59,13 +59,12 @@ struct Failed {
 impl Attempt<'_> {
     /// `call` has the form of HTTP/2, which its connection mostly has.
     pub(super) async fn run(mut self, call: Call) -> Result<Answer, Trouble> {
-        let config = self.cluster.config();
         self.cluster.request();
         let request = Repeatable::new(call, self.retries.is_some());
         let mut tried = Vec::new();
         let attempts = self.retries.map_or(0, |rule| rule.attempts);
         for retry in 0..=attempts {
-            let failed = match self.one_try(&config, &request, &mut tried).await {
+            let failed = match self.one_try(&request, &mut tried).await {
                 Err(failed) => failed,
                 Ok(answer) => {
                     let status = answer.head.status.as_u16();
@@ -114,17 +113,17 @@ impl Attempt<'_> {
     /// One try.
     async fn one_try(
         &mut self,
-        config: &Cluster,
         request: &Repeatable,
         tried: &mut Vec<Token>,
     ) -> Result<Answer, Failed> {
+        let config = self.config;
         let deadline = self
             .retries
             .and_then(|rule| rule.per_try_timeout)
             .map(|limit| (Instant::now() + limit, limit));
         let mut refusals = 0;
         loop {
-            let (token, id, client) = self.connect(config, tried, deadline).await?;
+            let (token, instance, client) = self.connect(tried, deadline).await?;
             let Some(body) = request.body() else {
                 let trouble = Trouble::unavailable("the request's body was sent already");
                 let outcome = TryOutcome::Reset;
@@ -137,7 +136,7 @@ impl Attempt<'_> {
                     Ok(sent) => sent,
                     Err(_) => {
                         request.stop();
-                        let trouble = no_answer(config, &id, limit);
+                        let trouble = no_answer(config, &instance.endpoint.id, limit);
                         self.learn(Outcome::Timeout);
                         let outcome = TryOutcome::Timeout;
                         return Err(Failed { outcome, trouble });
@@ -161,7 +160,7 @@ impl Attempt<'_> {
                     self.learn(Outcome::Cancelled);
                 }
                 Err((error, _)) => {
-                    let (failed, learned) = ended_early(config, &id, &error);
+                    let (failed, learned) = ended_early(config, &instance.endpoint.id, &error);
                     self.learn(learned);
                     return Err(failed);
                 }
@@ -179,17 +178,18 @@ impl Attempt<'_> {
     /// A connection to an instance that takes it; the exchange has the choice.
     async fn connect(
         &self,
-        config: &Cluster,
         tried: &mut Vec<Token>,
         deadline: Option<(Instant, Duration)>,
-    ) -> Result<(Option<Token>, Arc<str>, HttpClient), Failed> {
+    ) -> Result<(Option<Token>, Rc<Instance>, HttpClient), Failed> {
+        let config = self.config;
         let mut failure: Option<Trouble> = None;
         for connect in 0..CONNECTS {
             let is_over = deadline.is_some_and(|(at, _)| at <= Instant::now());
             if is_over && connect > 0 {
                 break; // another instance would be blamed for this one
             }
-            let Some(pick) = self.cluster.pick(tried) else {
+            let now = self.worker.now();
+            let Some(pick) = self.cluster.pick(tried, now) else {
                 failure = failure.or_else(|| Some(Trouble::unavailable(no_instance(config))));
                 break;
             };
@@ -201,10 +201,17 @@ impl Attempt<'_> {
             if !again {
                 tried.extend(token);
             }
-            let id = pick.id().clone();
             let instance = pick.instance().clone();
+            if self.upgrade.is_none()
+                && let Some(client) = instance.peer.warm(self.bulk)
+            {
+                pick.connected(now);
+                self.exchange.set_pick(pick);
+                return Ok((token, instance, client));
+            }
             // From here on it learns also when the time of the whole is over.
             self.exchange.set_pick(pick);
+            self.exchange.connecting();
             let left = deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
             let dialing = Dialing {
                 worker: self.worker,
@@ -220,7 +227,7 @@ impl Attempt<'_> {
             match connected {
                 Ok(client) => {
                     self.exchange.connected();
-                    return Ok((token, id, client));
+                    return Ok((token, instance, client));
                 }
                 Err(error) => {
                     let service = config.service.to_string();
@@ -281,7 +288,7 @@ impl Attempt<'_> {
         let path = head.uri.path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let authority = head.uri.authority().cloned();
-        target::for_http1(&mut head, path, authority, &self.cluster.config().service);
+        target::for_http1(&mut head, path, authority, &self.config.service);
         if let Some(upgrade) = &self.upgrade {
             let option = HeaderValue::from_static("upgrade");
             head.headers.insert(CONNECTION, option);

@@ -133,10 +133,9 @@ impl ClusterState {
 
     /// Chooses an instance that was not tried, or where there is none one that
     /// was.
-    pub(crate) fn pick(self: &Rc<Self>, tried: &[Token]) -> Option<Pick> {
+    pub(crate) fn pick(self: &Rc<Self>, tried: &[Token], now: Duration) -> Option<Pick> {
         let learned = self.learned();
         let random = &mut *self.worker.random.borrow_mut();
-        let now = self.worker.now();
         let mut set = learned.set.borrow_mut();
         let picked = match set.pick(now, random, tried) {
             Some(picked) => picked,
@@ -188,9 +187,8 @@ impl Pick {
     }
 
     /// There is a connection.
-    pub(crate) fn connected(&self) {
+    pub(crate) fn connected(&self, now: Duration) {
         if let Some(picked) = &self.picked {
-            let now = self.cluster.worker.now();
             self.cluster
                 .learned()
                 .set

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mesh_policy::RequestFacts;
-use tokio::time::sleep;
 
 use super::attempt::Attempt;
 use super::view::RuleView;
@@ -89,14 +88,15 @@ impl Outgoing {
             None => (view.config.timeout, None),
         };
         if let Some(timeout) = timeout {
-            exchange.set_deadline(Box::pin(sleep(timeout)));
+            exchange.set_deadline(timeout);
         }
         let caller = call.upgrade.take();
-        let named = &cluster.config().service;
-        target::for_http2(&mut call.head, path, authority, named);
+        let config = cluster.config();
+        target::for_http2(&mut call.head, path, authority, &config.service);
         let attempt = Attempt {
             worker: &self.worker,
             cluster: &cluster,
+            config: &config,
             retries,
             exchange,
             upgrade,
@@ -114,7 +114,7 @@ impl Outgoing {
             over.map(|()| {
                 if exchange.timed_out() {
                     let metrics = &self.worker.metrics;
-                    metrics.connect_failed(&cluster.config().service.to_string(), "timeout");
+                    metrics.connect_failed(&config.service.to_string(), "timeout");
                 }
                 Err(no_answer(service, rule, timeout))
             })

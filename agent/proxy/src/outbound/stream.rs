@@ -174,7 +174,7 @@ async fn connect(
     };
     let service = &config.service;
     while tried.len() < TRIES {
-        let Some(pick) = cluster.pick(tried) else {
+        let Some(pick) = cluster.pick(tried, worker.now()) else {
             flow.set_reason(super::attempt::no_instance(&config));
             return None;
         };
@@ -187,7 +187,7 @@ async fn connect(
         let peer = &pick.instance().peer;
         match peer.stream(&dialing, &meter.carried).await {
             Ok(stream) => {
-                pick.connected();
+                pick.connected(worker.now());
                 return Some((pick, stream));
             }
             Err(error) => {

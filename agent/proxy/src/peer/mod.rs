@@ -91,14 +91,20 @@ impl Peer {
         self.native.set(native);
     }
 
-    /// A connection for a call, warm if there is one. `bulk`: its body is known to be that.
+    /// A warm connection for a call, if there is one. `bulk`: its body is known to be that.
+    pub(crate) fn warm(&self, bulk: bool) -> Option<HttpClient> {
+        let (client, carried) = self.h2.ready(bulk)?;
+        Some(HttpClient::H2(client, carried))
+    }
+
+    /// A connection for a call, warm if there is one.
     pub(crate) async fn http(
         &self,
         dialing: &Dialing<'_>,
         bulk: bool,
     ) -> Result<HttpClient, DialError> {
-        if let Some((client, carried)) = self.h2.ready(bulk) {
-            return Ok(HttpClient::H2(client, carried));
+        if let Some(client) = self.warm(bulk) {
+            return Ok(client);
         }
         // Boxed, as each rare way below: what it needs is not held by all.
         Box::pin(self.new_http(dialing, bulk)).await
