@@ -292,17 +292,22 @@ impl Exchange {
 
     /// The answer begins: from now on it is over when the answer's body is.
     pub(crate) fn answered(self: &Rc<Self>, mut answer: Answer) -> Answer {
+        self.answering(&mut answer);
+        answer
+    }
+
+    /// The same, where it stands.
+    pub(crate) fn answering(self: &Rc<Self>, answer: &mut Answer) {
         self.status.set(answer.head.status.as_u16());
         if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return answer; // what comes is the tunnel's
+            return; // what comes is the tunnel's
         }
         if answer.body.is_bulk()
             && let Some(carried) = &*self.carried.borrow()
         {
             carried.set_bulk(true);
         }
-        answer.body = answer.body.watched(self.clone(), Side::Response);
-        answer
+        answer.body.watch(self.clone(), Side::Response);
     }
 
     /// The answer is the proxy's own: nothing cuts it. A status is counted that

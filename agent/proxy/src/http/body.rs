@@ -111,10 +111,15 @@ impl Body {
         }
     }
 
-    /// The same, watched. There is one watcher at most.
+    /// The same, watched.
     pub(crate) fn watched(mut self, watcher: Rc<dyn Watcher>, side: Side) -> Self {
-        self.watcher = Some((watcher, side));
+        self.watch(watcher, side);
         self
+    }
+
+    /// Has it watched. There is one watcher at most.
+    pub(crate) fn watch(&mut self, watcher: Rc<dyn Watcher>, side: Side) {
+        self.watcher = Some((watcher, side));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -58,7 +58,7 @@ struct Failed {
 
 impl Attempt<'_> {
     /// `call` has the form of HTTP/2, which its connection mostly has.
-    pub(super) async fn run(mut self, call: Call) -> Result<Answer, Trouble> {
+    pub(super) async fn run(&self, call: &mut Call) -> Result<Answer, Trouble> {
         self.cluster.request();
         let request = Repeatable::new(call, self.retries.is_some());
         let mut tried = Vec::new();
@@ -66,13 +66,14 @@ impl Attempt<'_> {
         for retry in 0..=attempts {
             let failed = match self.one_try(&request, &mut tried).await {
                 Err(failed) => failed,
-                Ok(answer) => {
+                Ok(mut answer) => {
                     let status = answer.head.status.as_u16();
                     let grpc = grpc_status(&answer.head.headers);
                     let outcome = TryOutcome::Answer { status, grpc };
                     if retry == attempts || !self.may_repeat(outcome, &request) {
                         request.forget();
-                        return Ok(self.taken(answer, grpc));
+                        self.take(&mut answer, grpc);
+                        return Ok(answer);
                     }
                     request.stop();
                     self.learn(outcome_of(status, grpc));
@@ -90,7 +91,7 @@ impl Attempt<'_> {
     }
 
     /// Whether to try again after this; counts the retry.
-    fn may_repeat(&self, outcome: TryOutcome, request: &Repeatable) -> bool {
+    fn may_repeat(&self, outcome: TryOutcome, request: &Repeatable<'_>) -> bool {
         let wanted = self.retries.is_some_and(|rule| rule.wants(outcome));
         let may = wanted && request.is_whole() && self.cluster.may_retry();
         if may {
@@ -112,8 +113,8 @@ impl Attempt<'_> {
 
     /// One try.
     async fn one_try(
-        &mut self,
-        request: &Repeatable,
+        &self,
+        request: &Repeatable<'_>,
         tried: &mut Vec<Token>,
     ) -> Result<Answer, Failed> {
         let config = self.config;
@@ -129,19 +130,21 @@ impl Attempt<'_> {
                 let outcome = TryOutcome::Reset;
                 return Err(Failed { outcome, trouble });
             };
-            let sending = self.send(client, request.head(), body);
             let sent = match deadline {
-                None => sending.await,
-                Some((deadline, limit)) => match timeout_at(deadline, sending).await {
-                    Ok(sent) => sent,
-                    Err(_) => {
-                        request.stop();
-                        let trouble = no_answer(config, &instance.endpoint.id, limit);
-                        self.learn(Outcome::Timeout);
-                        let outcome = TryOutcome::Timeout;
-                        return Err(Failed { outcome, trouble });
+                None => self.send(client, request.head, body).await,
+                Some((deadline, limit)) => {
+                    let sending = timeout_at(deadline, self.send(client, request.head, body));
+                    match Box::pin(sending).await {
+                        Ok(sent) => sent,
+                        Err(_) => {
+                            request.stop();
+                            let trouble = no_answer(config, &instance.endpoint.id, limit);
+                            self.learn(Outcome::Timeout);
+                            let outcome = TryOutcome::Timeout;
+                            return Err(Failed { outcome, trouble });
+                        }
                     }
-                },
+                }
             };
             let sent = sent.inspect_err(|_| request.stop());
             match sent {
@@ -302,12 +305,11 @@ impl Attempt<'_> {
     }
 
     /// An answer that the application gets.
-    fn taken(&self, mut answer: Answer, grpc: Option<u32>) -> Answer {
+    fn take(&self, answer: &mut Answer, grpc: Option<u32>) {
         if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
             clean_response(&mut answer.head.headers);
         }
         self.exchange.set_grpc_status(grpc);
-        answer
     }
 }
 

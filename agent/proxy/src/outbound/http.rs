@@ -27,7 +27,7 @@ pub(crate) struct Outgoing {
 }
 
 impl Handler for Outgoing {
-    async fn handle(self: Rc<Self>, call: Call) -> Answer {
+    async fn handle(self: Rc<Self>, mut call: Call) -> Answer {
         let grpc = is_grpc(&call.head.headers);
         let Some(view) = self.listening.outbound() else {
             let gone = Trouble::unavailable("this upstream is not in the job any more");
@@ -35,8 +35,11 @@ impl Handler for Outgoing {
         };
         let exchange = Exchange::begin(&self.worker, view.cluster.http().clone(), &call.head);
         exchange.watch();
-        match self.answer(&view, call, &exchange).await {
-            Ok(answer) => exchange.answered(answer),
+        match self.answer(&view, &mut call, &exchange).await {
+            Ok(mut answer) => {
+                exchange.answering(&mut answer);
+                answer
+            }
             Err(what) => {
                 exchange.set_reason(what.what.clone());
                 exchange.answered_as(what.status.as_u16(), trouble(&what, grpc))
@@ -59,7 +62,7 @@ impl Outgoing {
     async fn answer(
         &self,
         view: &OutboundView,
-        mut call: Call,
+        call: &mut Call,
         exchange: &Rc<Exchange>,
     ) -> Result<Answer, Trouble> {
         let service = &view.config.service;
@@ -70,7 +73,7 @@ impl Outgoing {
         }
         let path = target::normal(&call.head)?;
         exchange.set_target(path.clone());
-        call.body = call.body.watched(exchange.clone(), Side::Request);
+        call.body.watch(exchange.clone(), Side::Request);
         let head = &mut call.head;
         let authority = target::authority(head)?;
         let upgrade = clean_request(&mut head.headers, head.version);

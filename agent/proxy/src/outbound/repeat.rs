@@ -14,29 +14,26 @@ const FOR_RETRIES: usize = 64 * 1024;
 const FOR_REFUSALS: usize = 16 * 1024;
 
 /// A request that may be sent more than once.
-pub(super) struct Repeatable {
-    head: request::Parts,
+pub(super) struct Repeatable<'a> {
+    /// The head of each try.
+    pub(super) head: &'a request::Parts,
     body: Option<Replay>,
 }
 
-impl Repeatable {
-    pub(super) fn new(call: Call, retries: bool) -> Self {
+impl<'a> Repeatable<'a> {
+    /// Of a call; its body is taken out.
+    pub(super) fn new(call: &'a mut Call, retries: bool) -> Self {
         let bound = if retries { FOR_RETRIES } else { FOR_REFUSALS };
-        let has_body = !call.body.is_empty();
+        let body = std::mem::replace(&mut call.body, Body::empty());
         Self {
-            head: call.head,
-            body: has_body.then(|| Replay::new(call.body, bound)),
+            head: &call.head,
+            body: (!body.is_empty()).then(|| Replay::new(body, bound)),
         }
     }
 
     /// Whether another try would send the same.
     pub(super) fn is_whole(&self) -> bool {
         self.body.as_ref().is_none_or(Replay::is_possible)
-    }
-
-    /// The head of each try.
-    pub(super) fn head(&self) -> &request::Parts {
-        &self.head
     }
 
     /// The body for a try. `None`: its beginning is not known any more.
@@ -71,23 +68,23 @@ mod tests {
     use super::*;
     use crate::http::BodyError;
 
-    fn posted(pieces: usize, size: usize) -> Repeatable {
+    fn posted(pieces: usize, size: usize) -> Call {
         let frames: Vec<Result<Frame<Bytes>, BodyError>> = (0..pieces)
             .map(|piece| Ok(Frame::data(vec![piece as u8; size].into())))
             .collect();
         let (head, ()) = http::Request::post("/").body(()).unwrap().into_parts();
         let body = Body::stream(StreamBody::new(futures::stream::iter(frames)));
-        let call = Call {
+        Call {
             head,
             body,
             upgrade: None,
-        };
-        Repeatable::new(call, true)
+        }
     }
 
     #[tokio::test]
     async fn what_a_try_that_is_over_would_read_is_the_next_ones() {
-        let request = posted(3, FOR_RETRIES / 2);
+        let mut call = posted(3, FOR_RETRIES / 2);
+        let request = Repeatable::new(&mut call, true);
         let mut first = request.body().unwrap();
         first.frame().await.unwrap().unwrap();
         request.stop();
@@ -102,7 +99,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_its_beginning_nothing_is_sent() {
-        let request = posted(3, FOR_RETRIES);
+        let mut call = posted(3, FOR_RETRIES);
+        let request = Repeatable::new(&mut call, true);
         let mut first = request.body().unwrap();
         for _ in 0..2 {
             first.frame().await.unwrap().unwrap();
