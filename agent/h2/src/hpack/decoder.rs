@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use http::HeaderName;
+
 use super::field::{Field, Name};
 use super::{ENTRY_OVERHEAD, HpackError, TABLE_SIZE, integer, statics};
 use crate::huffman;
@@ -19,6 +21,9 @@ pub(crate) struct Decoder {
     /// Where strings are decoded.
     name: Vec<u8>,
     value: Vec<u8>,
+    /// Names that came in full: a field that differs with each head is not kept, and
+    /// its name comes again and again.
+    names: Names,
 }
 
 struct Entry {
@@ -35,6 +40,7 @@ impl Decoder {
             allowed: TABLE_SIZE,
             name: Vec::new(),
             value: Vec::new(),
+            names: Names::default(),
         }
     }
 
@@ -100,7 +106,7 @@ impl Decoder {
         take: &mut impl FnMut(usize, Taken<'_>),
     ) -> Result<(), HpackError> {
         let name = match integer::read(input, prefix)? {
-            0 => Name::of(string(input, &mut self.name)?),
+            0 => self.names.of(string(input, &mut self.name)?),
             index => match index.checked_sub(statics::COUNT + 1) {
                 None => statics::name(index).ok_or(HpackError::Index)?,
                 Some(place) => self
@@ -151,6 +157,36 @@ impl Decoder {
                 None => self.size = 0,
             }
         }
+    }
+}
+
+/// Names that are remembered, and how long they may be.
+const NAMES: usize = 8;
+const LONGEST_NAME: usize = 64;
+
+/// The last names that came in full.
+#[derive(Default)]
+struct Names {
+    known: [Option<HeaderName>; NAMES],
+    /// Whose place the next one takes.
+    next: usize,
+}
+
+impl Names {
+    fn of(&mut self, text: &[u8]) -> Name {
+        let mut known = self.known.iter().flatten();
+        if let Some(name) = known.find(|name| name.as_str().as_bytes() == text) {
+            return Name::Header(name.clone());
+        }
+        let name = Name::of(text);
+        if let Name::Header(new) = &name
+            && text.len() <= LONGEST_NAME
+            && let Some(place) = self.known.get_mut(self.next)
+        {
+            *place = Some(new.clone());
+            self.next = (self.next + 1) % NAMES;
+        }
+        name
     }
 }
 
@@ -333,6 +369,21 @@ mod tests {
         let block = [&[0x40, 0x01][..], b"A", &[0x01], b"b", &[0xbe]].concat();
         assert_eq!(fields(&mut decoder, &block).unwrap(), ["bad 1", "bad 1"]);
         assert_eq!(decoder.size, 34);
+    }
+
+    #[test]
+    fn names_in_full_are_what_they_say() {
+        let mut decoder = Decoder::new();
+        for round in 0..2 {
+            for number in 0..NAMES + 3 {
+                let name = format!("x-{number:02}");
+                let block = [&[0x00, 0x04][..], name.as_bytes(), &[0x01], b"b"].concat();
+                let expected = [format!("{name}: b")];
+                assert_eq!(fields(&mut decoder, &block).unwrap(), expected, "{round}");
+            }
+        }
+        let path = [&[0x00, 0x05][..], b":path", &[0x02], b"/a"].concat();
+        assert_eq!(fields(&mut decoder, &path).unwrap(), [":path: /a"]);
     }
 
     #[test]
