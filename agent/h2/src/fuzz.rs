@@ -174,7 +174,8 @@ fn act(connection: &mut Connection<Held>, keys: &mut Vec<Key>, choice: u8) {
         if choice & 64 == 0 {
             connection.send_trailers(key, HeaderMap::new());
         }
-        let held = connection.forget(key);
+        let held = connection.user(key).map(std::mem::take);
+        connection.forget(key);
         connection.release_connection(held.unwrap_or_default().0);
     }
     if choice & 128 == 0 {

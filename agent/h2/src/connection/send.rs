@@ -69,6 +69,15 @@ impl<S> Connection<S> {
         true
     }
 
+    /// Whether there is room for a piece of a body now, of a stream that nothing was
+    /// sent on yet.
+    #[must_use]
+    pub fn has_room(&self, key: Key) -> bool {
+        let stream = self.streams.get(key).filter(|it| !it.send_closed);
+        let is_free = self.send_window > 0 && self.output.len() < FULL && self.line.is_empty();
+        is_free && stream.is_some_and(|it| it.send_window > 0 && !it.is_behind())
+    }
+
     /// Whether another piece of a body can be given. One is taken whole where
     /// there is any room; what of it has none waits.
     pub fn room(&mut self, key: Key) -> Room {
@@ -104,6 +113,14 @@ impl<S> Connection<S> {
         if !matches!(stream.end, End::None) {
             return false;
         }
+        let largest = self.their_frame.min(self.config.frame as usize);
+        let room = stream.send_window.min(self.send_window);
+        let is_free = self.output.len() < FULL && self.line.is_empty();
+        let fits = data.len() <= largest && i64::try_from(data.len()).is_ok_and(|it| it <= room);
+        if is_free && fits && !data.is_empty() && stream.queue.is_empty() {
+            self.put(key, data, end); // it need not stand in the queue
+            return true;
+        }
         if !data.is_empty() {
             stream.queue.push_back(data);
         }
@@ -138,14 +155,15 @@ impl<S> Connection<S> {
     }
 
     /// Nobody has a use for a stream any more. What is to be sent on it is sent, if
-    /// its end is known; else it is given up, if it is not over. What it carried
-    /// is given back.
-    pub fn forget(&mut self, key: Key) -> Option<S>
+    /// its end is known; else it is given up, if it is not over.
+    pub fn forget(&mut self, key: Key)
     where
         S: Default,
     {
         let is_server = self.is_server;
-        let stream = self.streams.get_mut(key)?;
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
         // Whoever has answered needs no more of the question (RFC 9113, 8.1).
         let answered = stream.send_closed || !matches!(stream.end, End::None);
         let reason = match is_server && answered {
@@ -154,10 +172,11 @@ impl<S> Connection<S> {
         };
         if !matches!(stream.end, End::None) && stream.detached.is_none() {
             stream.detached = Some(reason);
-            return Some(std::mem::take(&mut stream.user));
+            stream.user = S::default();
+            return;
         }
         self.abandon(key, reason);
-        self.streams.remove(key).map(|stream| stream.user)
+        self.streams.remove(key);
     }
 
     /// So many bytes of a body were taken: the other side may send as many more.
@@ -240,12 +259,21 @@ impl<S> Connection<S> {
         if front.is_empty() {
             stream.queue.pop_front();
         }
-        let sent = i64::try_from(length).unwrap_or(i64::MAX);
+        let end = stream.queue.is_empty() && matches!(stream.end, End::Stream);
+        self.put(key, data, end);
+        true
+    }
+
+    /// A frame of a body, for which there is room.
+    fn put(&mut self, key: Key, data: Bytes, end: bool) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        let sent = i64::try_from(data.len()).unwrap_or(i64::MAX);
         stream.send_window -= sent;
         self.send_window -= sent;
-        let updates = 2 + length / UPDATE;
+        let updates = 2 + data.len() / UPDATE;
         self.updates = (self.updates).saturating_add(u32::try_from(updates).unwrap_or(u32::MAX));
-        let end = stream.queue.is_empty() && matches!(stream.end, End::Stream);
         if end {
             stream.end = End::None;
             stream.send_closed = true;
@@ -255,7 +283,6 @@ impl<S> Connection<S> {
         if end {
             self.settle(key);
         }
-        true
     }
 
     /// Sends what comes after a body, which needs no room.

@@ -162,12 +162,16 @@ impl<S> Streams<S> {
         self.open.remove(&id).is_some()
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Box<Stream<S>>> {
-        self.get(key)?;
+    /// Forgets one.
+    pub(crate) fn remove(&mut self, key: Key) {
+        if self.get(key).is_none() {
+            return;
+        }
+        if let Some(slot) = self.slots.get_mut(key.slot as usize) {
+            *slot = None;
+            self.free.push(key.slot);
+        }
         self.open.remove(&key.id);
-        let stream = self.slots.get_mut(key.slot as usize)?.take();
-        self.free.push(key.slot);
-        stream
     }
 
     /// How many are not over.
