@@ -68,7 +68,7 @@ pub(crate) fn authority(head: &mut request::Parts) -> Result<Option<Authority>, 
             return Err(Trouble::bad_request(what));
         }
         without_user(&authority)?;
-        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        if let Some(host) = host_of(&authority) {
             head.headers.insert(HOST, host);
         }
         return Ok(Some(authority));
@@ -86,6 +86,18 @@ const SHORT: usize = 128;
 thread_local! {
     /// An application asks for the same few again and again.
     static NAMED: RefCell<[Option<Authority>; BY_HEART]> = const { RefCell::new([const { None }; BY_HEART]) };
+    /// The last host, as a header: mostly the next is the same.
+    static LAST: RefCell<Option<HeaderValue>> = const { RefCell::new(None) };
+}
+
+fn host_of(authority: &Authority) -> Option<HeaderValue> {
+    let text = authority.as_str();
+    LAST.with_borrow_mut(|last| {
+        if last.as_ref().is_none_or(|last| last != text) {
+            *last = HeaderValue::from_str(text).ok();
+        }
+        last.clone()
+    })
 }
 
 fn named(host: &HeaderValue) -> Result<Authority, Trouble> {
