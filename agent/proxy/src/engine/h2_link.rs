@@ -273,6 +273,17 @@ impl Half {
         (half(true), half(false))
     }
 
+    /// The half that sends, of a new stream on which nothing more comes.
+    pub(super) fn sending(link: &Rc<Link>, key: Key) -> Self {
+        link.ends(key, |ends| ends.halves = 1);
+        Self {
+            link: link.clone(),
+            key,
+            reads: false,
+            cancels: false,
+        }
+    }
+
     /// Whether a piece of a body can be sent.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut connection = self.link.connection.borrow_mut();

@@ -8,19 +8,21 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, request};
 use mesh_h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::crew::Crew;
 use super::h2_body::{self, Sending};
 use super::h2_link::{Driver, Half, Incoming, Link};
 use super::{STRANGERS_RESETS, ServeLimits};
 use crate::http::{Answer, Body, Call, Handler};
 use crate::lifecycle::{self, Phase};
 
-/// Serves a connection until it ends. Calls are made each in its own task.
+/// Serves a connection until it ends. Requests that are under way at a time are answered each in a
+/// task of its own.
 pub(crate) async fn serve<T, H>(
     io: T,
     handler: Rc<H>,
@@ -40,10 +42,10 @@ where
     let headers = limits.headers;
     let quiet = Rc::new(Quiet::new());
     let heard = Rc::new(Cell::new(false));
-    let mut accept = |incoming| {
-        let serving = stream(incoming, &link, handler.clone(), headers, quiet.open());
-        tokio::task::spawn_local(serving);
-    };
+    let crew = Rc::new(Crew::new());
+    let _ended = Ended(crew.clone());
+    let how = move |asked| answer(asked, handler.clone(), headers);
+    let mut accept = |incoming| crew.give(Asked::new(incoming, &link, &quiet), &how);
     // Polled after the connection, all with it: they mostly wait.
     let mut ends = pin!(async {
         lifecycle::reaches(&mut phase, Phase::Draining).await;
@@ -58,6 +60,7 @@ where
     });
     let mut over = pin!(time_over(limits.until, &link));
     let mut bored = pin!(bored(limits, &link, &quiet, &heard));
+    let mut shrink = pin!(crew.shrink());
     poll_fn(|cx| {
         let ended = driver.poll(cx, &mut accept, &heard);
         if ended.is_ready() {
@@ -65,7 +68,8 @@ where
         }
         let is_over = ends.as_mut().poll(cx).is_ready()
             || over.as_mut().poll(cx).is_ready()
-            || bored.as_mut().poll(cx).is_ready();
+            || bored.as_mut().poll(cx).is_ready()
+            || shrink.as_mut().poll(cx).is_ready();
         match is_over {
             true => Poll::Ready(Ok(())),
             false => Poll::Pending,
@@ -149,68 +153,111 @@ impl Quiet {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.since.set(Instant::now());
+        let left = self.0.open.get().saturating_sub(1);
+        self.0.open.set(left);
+        if left == 0 {
+            self.0.since.set(Instant::now());
+        }
+    }
+}
+
+/// A request that waits for its answer.
+struct Asked {
+    head: Box<request::Parts>,
+    /// Of one with a body.
+    reads: Option<Half>,
+    sends: Half,
+    _open: Open,
+}
+
+impl Asked {
+    fn new(incoming: Incoming, link: &Rc<Link>, quiet: &Rc<Quiet>) -> Self {
+        let (reads, sends) = match incoming.end {
+            true => (None, Half::sending(link, incoming.key)),
+            false => {
+                let (reads, sends) = Half::both(link, incoming.key, false);
+                (Some(reads), sends)
+            }
+        };
+        Self {
+            head: incoming.head,
+            reads,
+            sends,
+            _open: quiet.open(),
+        }
+    }
+}
+
+/// Ends the tasks that wait, with the connection.
+struct Ended(Rc<Crew<Asked>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
 /// Answers one request.
-fn stream<H: Handler>(
-    incoming: Incoming,
-    link: &Rc<Link>,
-    handler: Rc<H>,
-    max_headers: usize,
-    open: Open,
-) -> impl Future<Output = ()> + use<H> {
-    let (reads, sends) = Half::both(link, incoming.key, false);
-    async move {
-        if sends.is_broken() {
-            return; // given up in the same breath: it costs no more than that
-        }
-        let head = *incoming.head;
-        if head.headers.len() > max_headers {
-            let (mut head, ()) = Response::new(()).into_parts();
-            head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            sends.link.with(|it| it.respond(sends.key, &head, true));
-            return;
-        }
-        let body = match incoming.end {
-            true => Body::empty(),
-            false => h2_body::received(reads, &head.headers, false),
-        };
-        let call = Call {
-            head,
-            body,
-            upgrade: None,
-        };
-        // Boxed, since it is large: a task is moved a few times until it stands
-        // where it stays.
-        let mut answering = Box::pin(handler.handle(call));
-        let answer = poll_fn(|cx| {
+async fn answer<H: Handler>(asked: Asked, handler: Rc<H>, max_headers: usize) {
+    let Asked {
+        head,
+        reads,
+        sends,
+        _open,
+    } = asked;
+    if sends.is_broken() {
+        return; // given up in the same breath: it costs no more than that
+    }
+    if head.headers.len() > max_headers {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        sends.link.with(|it| it.respond(sends.key, &head, true));
+        return;
+    }
+    let body = match reads {
+        None => Body::empty(),
+        Some(reads) => h2_body::received(reads, &head.headers, false),
+    };
+    let call = Call {
+        head: *head,
+        body,
+        upgrade: None,
+    };
+    let answer = {
+        let mut answering = pin!(handler.handle(call));
+        poll_fn(|cx| {
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Some(answer));
             }
             sends.poll_broken(cx).map(|()| None)
         })
-        .await;
-        drop(answering);
-        let Some(answer) = answer else {
-            return; // the caller has gone, and took the call with it
-        };
-        respond(answer, sends).await;
-        drop(open);
+        .await
+    };
+    // Where there is none the caller has gone, and took the call with it.
+    if let Some(mut sending) = answer.and_then(|answer| respond(answer, sends)) {
+        poll_fn(|cx| sending.poll(cx)).await;
     }
 }
 
-async fn respond(answer: Answer, sends: Half) {
+/// Begins an answer; gives back the body that is still to be sent.
+fn respond(mut answer: Answer, sends: Half) -> Option<Sending> {
     let (link, key) = (&sends.link, sends.key);
     if answer.refused {
-        return link.with(|it| it.reset(key, Reason::REFUSED_STREAM));
+        link.with(|it| it.reset(key, Reason::REFUSED_STREAM));
+        return None;
     }
     let end = http_body::Body::is_end_stream(&answer.body);
-    let begun = link.with(|it| it.respond(key, &answer.head, end));
-    if begun && !end {
-        let mut sending = Sending::new(answer.body, sends);
-        poll_fn(|cx| sending.poll(cx)).await;
-    }
+    let whole = match !end && link.look().has_room(key) {
+        true => answer.body.take_whole(),
+        false => None,
+    };
+    let head = &answer.head;
+    let begun = match whole {
+        Some(whole) => {
+            link.with(|it| it.respond(key, head, false) && it.send(key, whole, true));
+            false
+        }
+        None => link.with(|it| it.respond(key, head, end)) && !end,
+    };
+    begun.then(|| Sending::new(answer.body, sends))
 }

@@ -5,6 +5,7 @@
 //! give these and no more.
 
 mod abort;
+mod crew;
 pub(crate) mod greeting;
 pub(crate) mod h1;
 mod h2_body;

@@ -131,6 +131,20 @@ impl Body {
         http_body::Body::size_hint(self).lower() >= BULK
     }
 
+    /// All of it, if it is here and is one piece: then it is read.
+    pub(crate) fn take_whole(&mut self) -> Option<Bytes> {
+        let Kind::Full(bytes) = &mut self.kind else {
+            return None;
+        };
+        let bytes = std::mem::take(bytes);
+        self.kind = Kind::Empty;
+        if let Some((watcher, side)) = &self.watcher {
+            watcher.data(*side, bytes.len());
+        }
+        self.end(End::Complete);
+        Some(bytes)
+    }
+
     fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
