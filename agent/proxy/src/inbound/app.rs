@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -20,17 +23,13 @@ use super::origin;
 use crate::Limits;
 use crate::config::{Address, Host};
 use crate::engine::SendErrorKind;
-use crate::engine::h1::client::{H1Client, IdlePool};
+use crate::engine::h1::client::{H1Client, IdlePool, Underway};
 use crate::engine::h2_client::H2Client;
 use crate::exchange::Exchange;
-use crate::http::{Answer, Body, Call, Trouble};
+use crate::http::{Answer, Call, Trouble};
 use crate::net::{self, Socket};
 use crate::peer::{Carried, DialError, H2, HTTP_1, WarmPool, in_time};
 use crate::transparent::Transparency;
-
-/// From when on an idle connection may well be closing. Under load connections
-/// are not idle for so long, and no head is copied.
-const STALE: Duration = Duration::from_millis(10);
 
 /// The application, and the connections to it.
 pub(crate) struct Application {
@@ -94,47 +93,22 @@ impl Application {
         Box::pin(in_time(began, limit, handshake)).await
     }
 
-    /// Makes a call over HTTP/1.1.
-    pub(crate) async fn send_h1(
-        &self,
-        call: Call,
-        limit: Duration,
-        limits: &Limits,
-    ) -> Result<Answer, Trouble> {
-        let Some((client, idle)) = self.h1.take() else {
-            return Box::pin(self.send_fresh(call, limit, limits)).await;
-        };
-        let copy = match idle > STALE {
-            true => copy(&call),
-            false => None,
-        };
-        // An application may close an idle connection at any time, also while
-        // a request is on its way.
-        let error = match client.send(call, self.h1.clone()).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        match (error.call, error.kind, copy) {
-            (Some(call), ..) => Box::pin(self.send_fresh(*call, limit, limits)).await,
-            (None, SendErrorKind::Reset, Some(copy)) => {
-                Box::pin(self.send_fresh(copy, limit, limits)).await
-            }
-            (None, kind, _) => Err(self.ended_early(kind, &error.what)),
+    /// A call over HTTP/1.1, to be polled. `fresh`: for a connection that has to be made.
+    pub(crate) fn send_h1(self: Rc<Self>, call: Call, fresh: Fresh) -> SendingH1 {
+        SendingH1 {
+            application: self,
+            fresh,
+            call: Some(call),
+            way: None,
         }
     }
 
-    async fn send_fresh(
-        &self,
-        call: Call,
-        limit: Duration,
-        limits: &Limits,
-    ) -> Result<Answer, Trouble> {
-        let unreachable = |error: DialError| self.unreachable(&error);
+    async fn send_fresh(self: Rc<Self>, call: Call, fresh: Fresh) -> Result<Answer, Trouble> {
         let socket = self
-            .connect_as(limit, &[HTTP_1])
+            .connect_as(fresh.limit, &[HTTP_1])
             .await
-            .map_err(unreachable)?;
-        let client = H1Client::new(socket, limits.headers, limits.header_bytes, None);
+            .map_err(|error| self.unreachable(&error))?;
+        let client = H1Client::new(socket, fresh.headers, fresh.header_bytes, None);
         let sent = client.send(call, self.h1.clone()).await;
         sent.map_err(|error| self.ended_early(error.kind, &error.what))
     }
@@ -228,6 +202,87 @@ impl Application {
     }
 }
 
+/// What a new connection to an application may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Fresh {
+    /// The time until it is there.
+    pub(crate) limit: Duration,
+    /// Headers of an answer, and their bytes.
+    pub(crate) headers: usize,
+    pub(crate) header_bytes: usize,
+}
+
+impl Fresh {
+    pub(crate) fn new(limit: Duration, limits: &Limits) -> Self {
+        Self {
+            limit,
+            headers: limits.headers,
+            header_bytes: limits.header_bytes,
+        }
+    }
+}
+
+/// A call over HTTP/1.1.
+pub(crate) struct SendingH1 {
+    application: Rc<Application>,
+    fresh: Fresh,
+    /// Until it is on its way.
+    call: Option<Call>,
+    way: Option<H1Way>,
+}
+
+enum H1Way {
+    /// On a connection that was idle.
+    Idle(Underway),
+    /// On a new one.
+    Fresh(Pin<Box<dyn Future<Output = Result<Answer, Trouble>>>>),
+}
+
+impl SendingH1 {
+    /// Ready once, with the answer.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Trouble>> {
+        loop {
+            let failed = match &mut self.way {
+                Some(H1Way::Fresh(sending)) => return sending.as_mut().poll(cx),
+                Some(H1Way::Idle(underway)) => match ready!(underway.poll(cx)) {
+                    Ok(answer) => return Poll::Ready(Ok(answer)),
+                    // An application may close an idle connection at any time, also while a
+                    // request is on its way.
+                    Err(error) if error.kind == SendErrorKind::Reset => {
+                        underway.again().ok_or(error)
+                    }
+                    Err(error) => Err(error),
+                },
+                None => {
+                    let Some(call) = self.call.take() else {
+                        return Poll::Pending; // it was refused
+                    };
+                    let idle = &self.application.h1;
+                    match idle.take_and_wait(cx) {
+                        None => Ok(call),
+                        Some(client) => match client.begin(call, idle.clone(), true) {
+                            Ok(underway) => {
+                                self.way = Some(H1Way::Idle(underway));
+                                continue;
+                            }
+                            Err(error) => Err(error),
+                        },
+                    }
+                }
+            };
+            let application = &self.application;
+            let call = match failed {
+                Ok(call) => call,
+                Err(error) => {
+                    return Poll::Ready(Err(application.ended_early(error.kind, &error.what)));
+                }
+            };
+            let sending = application.clone().send_fresh(call, self.fresh);
+            self.way = Some(H1Way::Fresh(Box::pin(sending)));
+        }
+    }
+}
+
 /// TLS to a service outside.
 struct Origin {
     form: Arc<OriginTls>,
@@ -266,17 +321,4 @@ impl Origin {
 
 fn server_name(name: &str) -> io::Result<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).map_err(io::Error::other)
-}
-
-/// The same call once more, if making it twice does no harm (RFC 9110, 9.2.2)
-/// and it has no body.
-fn copy(call: &Call) -> Option<Call> {
-    if !call.head.method.is_idempotent() || !call.body.is_empty() || call.upgrade.is_some() {
-        return None;
-    }
-    Some(Call {
-        head: call.head.clone(),
-        body: Body::empty(),
-        upgrade: None,
-    })
 }

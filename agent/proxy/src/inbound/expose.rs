@@ -2,7 +2,7 @@
 //! Exactly these paths, and nothing else of the application.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode, Version};
 use mesh_model::Protocol;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::app::Fresh;
 use crate::config::Expose;
 use crate::engine::sniff::{Spoken, sniff};
 use crate::engine::{ServeLimits, h1::server as h1_server, h2_server};
@@ -146,7 +147,9 @@ impl Exposed {
             }
             Protocol::Http | Protocol::Tcp => {
                 target::for_http1(head, path, authority, address);
-                application.send_h1(call, limits.handshake, limits).await?
+                let fresh = Fresh::new(limits.handshake, limits);
+                let mut sending = application.send_h1(call, fresh);
+                poll_fn(|cx| sending.poll(cx)).await?
             }
         };
         clean_response(&mut answer.head.headers);

@@ -1,22 +1,26 @@
 //! Requests from other sidecars.
+//!
+//! What is done for a request is done at once, in one go, until it waits for the
+//! application; so that a future holds only that.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HOST, UPGRADE};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, request};
 use mesh_model::Protocol;
 use mesh_policy::RequestFacts;
 
-use super::{Application, Connection, InboundView, Verdict};
+use super::app::{Fresh, SendingH1};
+use super::{Connection, InboundView, Verdict};
 use crate::cut::Cut;
 use crate::exchange::{Exchange, grpc_status};
 use crate::http::{
-    Answer, Call, Handler, Lookup, SOURCE, Side, Trouble, clean_application, clean_request,
-    clean_response, denied, is_grpc, trouble,
+    Answer, Call, Handler, Lookup, OnUpgrade, SOURCE, Side, Trouble, clean_application,
+    clean_request, clean_response, denied, is_grpc, trouble,
 };
 use crate::target;
 use crate::telemetry::continue_trace;
@@ -26,7 +30,11 @@ impl Handler for Connection {
     async fn handle(self: Rc<Self>, call: Call) -> Answer {
         let grpc = is_grpc(&call.head.headers);
         let exchange = Exchange::begin(&self.worker, self.http.clone(), &call.head);
-        let answer = match self.answer(call, &exchange).await {
+        let answered = match self.ask(call, grpc, &exchange) {
+            Ok(mut asked) => poll_fn(|cx| asked.poll(cx, &self, &exchange)).await,
+            Err(refusal) => Err(refusal),
+        };
+        let answer = match answered {
             Ok(answer) => return exchange.answered(answer),
             Err(Refusal::Denied) => denied_answer(&exchange, grpc),
             Err(Refusal::Trouble(what)) => {
@@ -61,18 +69,78 @@ fn denied_answer(exchange: &Exchange, grpc: bool) -> (u16, Answer) {
     (403, denied(reason, grpc))
 }
 
+/// A request that the application was asked.
+struct Asked {
+    sending: Sending,
+    /// What the caller's connection becomes, if it asks for an upgrade.
+    caller: Option<OnUpgrade>,
+}
+
+#[allow(clippy::large_enum_variant)] // the large one is what most are
+enum Sending {
+    H1(SendingH1),
+    H2(Pin<Box<dyn Future<Output = Result<Answer, Trouble>>>>),
+}
+
+impl Asked {
+    /// Ready once: with the answer, or why there is none.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &Connection,
+        exchange: &Rc<Exchange>,
+    ) -> Poll<Result<Answer, Refusal>> {
+        match exchange.cut_cell().poll(cx) {
+            Poll::Ready(Cut::Denied | Cut::Revoked) => return Poll::Ready(Err(Refusal::Denied)),
+            Poll::Ready(why) => return Poll::Ready(Err(Trouble::unavailable(why.why()).into())),
+            Poll::Pending => {}
+        }
+        let polled = match &mut self.sending {
+            Sending::H1(sending) => sending.poll(cx),
+            Sending::H2(sending) => sending.as_mut().poll(cx),
+        };
+        polled.map(|answered| Ok(self.answered(answered?, connection, exchange)))
+    }
+
+    fn answered(
+        &mut self,
+        mut answer: Answer,
+        connection: &Connection,
+        exchange: &Rc<Exchange>,
+    ) -> Answer {
+        let headers = &mut answer.head.headers;
+        if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
+            clean_response(headers);
+        }
+        clean_application(headers);
+        exchange.set_grpc_status(grpc_status(headers));
+        if let Some(caller) = self.caller.take()
+            && let Some(app) = answer.upgrade.take()
+        {
+            let member = connection.listening.life.join();
+            let cut_at = connection.until.map(|(_, cut)| cut);
+            let worker = &connection.worker;
+            tunnel::start(worker, caller, app, exchange.clone(), member, cut_at);
+        }
+        answer
+    }
+}
+
 impl Connection {
-    async fn answer(&self, mut call: Call, exchange: &Rc<Exchange>) -> Result<Answer, Refusal> {
+    /// Sends a request to the application, if that may be.
+    fn ask(&self, mut call: Call, grpc: bool, exchange: &Rc<Exchange>) -> Result<Asked, Refusal> {
         let Some(view) = self.listening.inbound() else {
             let gone = Trouble::unavailable("the service is not served here any more");
             return Err(gone.refused().into());
         };
         let path = target::normal(&call.head)?;
         exchange.set_target(path.clone());
-        call.body = call.body.watched(exchange.clone(), Side::Request);
+        if !call.body.is_empty() {
+            call.body = call.body.watched(exchange.clone(), Side::Request);
+        }
         // What the policy sees is what the application will see.
         let head = &mut call.head;
-        let authority = target::authority(head)?;
+        let mut authority = target::authority(head)?;
         let upgrade = clean_request(&mut head.headers, head.version);
         let by_request = self.decide(head, &path, exchange)?;
         let headers = by_request.then(|| head.headers.clone());
@@ -84,20 +152,45 @@ impl Connection {
         let trace = continue_trace(&mut head.headers, &mut *self.worker.random.borrow_mut());
         exchange.set_trace(trace);
 
-        let mut sending = pin!(self.send(&view, call, path, authority, upgrade, exchange));
-        poll_fn(|cx| {
-            match exchange.cut_cell().poll(cx) {
-                Poll::Ready(Cut::Denied | Cut::Revoked) => {
-                    return Poll::Ready(Err(Refusal::Denied));
-                }
-                Poll::Ready(why) => {
-                    return Poll::Ready(Err(Trouble::unavailable(why.why()).into()));
-                }
-                Poll::Pending => {}
+        let application = view.application(&self.worker)?;
+        // A service outside that has a name is asked for by it.
+        if view.config.outside.is_some()
+            && let Some(own) = application.authority()
+        {
+            head.headers.remove(HOST);
+            authority = Some(own);
+        }
+        if speaks_h2(&view, grpc) {
+            if upgrade.is_some() {
+                let what = "the service speaks HTTP/2, which has no upgrade of this kind";
+                return Err(Trouble::bad_request(what).into());
             }
-            std::future::Future::poll(sending.as_mut(), cx).map_err(Refusal::Trouble)
+            target::for_http2(head, path, authority, &view.config.service);
+            let (worker, exchange) = (self.worker.clone(), exchange.clone());
+            let sending = async move {
+                let limits = &worker.shared.options.limits;
+                let limit = view.config.connect_timeout;
+                let sent = application.send_h2(call, Some(&exchange), limit, limits);
+                sent.await
+            };
+            return Ok(Asked {
+                sending: Sending::H2(Box::pin(sending)),
+                caller: None,
+            });
+        }
+        target::for_http1(head, path, authority, application.address());
+        if let Some(upgrade) = upgrade {
+            let headers = &mut head.headers;
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, upgrade);
+        }
+        let caller = call.upgrade.take();
+        let limits = &self.worker.shared.options.limits;
+        let fresh = Fresh::new(view.config.connect_timeout, limits);
+        Ok(Asked {
+            sending: Sending::H1(application.send_h1(call, fresh)),
+            caller,
         })
-        .await
     }
 
     /// Asks the policy. Gives back whether it had to look at the request.
@@ -132,77 +225,13 @@ impl Connection {
         exchange.denied(&decision.by);
         Err(Refusal::Denied)
     }
+}
 
-    async fn send(
-        &self,
-        view: &InboundView,
-        mut call: Call,
-        path: PathAndQuery,
-        authority: Option<Authority>,
-        upgrade: Option<HeaderValue>,
-        exchange: &Rc<Exchange>,
-    ) -> Result<Answer, Trouble> {
-        let http2 = match view.config.protocol {
-            Protocol::Http2 | Protocol::Grpc => true,
-            Protocol::Http => false,
-            // See the module's head: such a service is called as the caller thinks.
-            Protocol::Tcp => is_grpc(&call.head.headers),
-        };
-        let application = view.application(&self.worker)?;
-        // A service outside that has a name is asked for by it.
-        let own = view.config.outside.as_ref();
-        let authority = match own.and_then(|_| application.authority()) {
-            Some(own) => {
-                call.head.headers.remove(HOST);
-                Some(own)
-            }
-            None => authority,
-        };
-        let mut answer = if http2 {
-            if upgrade.is_some() {
-                return Err(Trouble::bad_request(
-                    "the service speaks HTTP/2, which has no upgrade of this kind",
-                ));
-            }
-            target::for_http2(&mut call.head, path, authority, &view.config.service);
-            let limits = &self.worker.shared.options.limits;
-            let limit = view.config.connect_timeout;
-            application
-                .send_h2(call, Some(exchange), limit, limits)
-                .await?
-        } else {
-            target::for_http1(&mut call.head, path, authority, application.address());
-            if let Some(upgrade) = upgrade {
-                let headers = &mut call.head.headers;
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(UPGRADE, upgrade);
-            }
-            self.send_h1(view, &application, call, exchange).await?
-        };
-        if answer.head.status != StatusCode::SWITCHING_PROTOCOLS {
-            clean_response(&mut answer.head.headers);
-        }
-        clean_application(&mut answer.head.headers);
-        exchange.set_grpc_status(grpc_status(&answer.head.headers));
-        Ok(answer)
-    }
-
-    async fn send_h1(
-        &self,
-        view: &InboundView,
-        application: &Application,
-        mut call: Call,
-        exchange: &Rc<Exchange>,
-    ) -> Result<Answer, Trouble> {
-        let caller = call.upgrade.take();
-        let limits = &self.worker.shared.options.limits;
-        let sent = application.send_h1(call, view.config.connect_timeout, limits);
-        let mut answer = sent.await?;
-        if let (Some(caller), Some(app)) = (caller, answer.upgrade.take()) {
-            let member = self.listening.life.join();
-            let cut_at = self.until.map(|(_, cut)| cut);
-            tunnel::start(&self.worker, caller, app, exchange.clone(), member, cut_at);
-        }
-        Ok(answer)
+fn speaks_h2(view: &InboundView, grpc: bool) -> bool {
+    match view.config.protocol {
+        Protocol::Http2 | Protocol::Grpc => true,
+        Protocol::Http => false,
+        // See the module's head: such a service is called as the caller thinks.
+        Protocol::Tcp => grpc,
     }
 }

@@ -113,7 +113,7 @@ impl Peer {
     /// A connection for a call that only HTTP/1.1 can carry.
     pub(crate) async fn http1(&self, dialing: &Dialing<'_>) -> Result<HttpClient, DialError> {
         match self.h1.take() {
-            Some((client, _)) => Ok(HttpClient::H1(client, self.h1.clone())),
+            Some(client) => Ok(HttpClient::H1(client, self.h1.clone())),
             None => Box::pin(self.new_http1(dialing)).await,
         }
     }

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::{TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, StatusCode};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, StatusCode, request};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -29,12 +30,29 @@ const MAX_IDLE: usize = 256;
 const INTERIM: usize = 32;
 
 /// A connection for one call at a time.
-pub(crate) struct H1Client {
+pub(crate) struct H1Client(Box<Connected>);
+
+/// Boxed, since it goes from hand to hand, and with the call that is made on it.
+struct Connected {
     link: Link<Tunnel>,
     headers: usize,
     header_bytes: usize,
     /// From when on it takes nothing new, and when it is cut.
     until: Option<(Instant, Instant)>,
+    made: Option<Made>,
+}
+
+/// A call whose answer has not begun.
+struct Made {
+    head: request::Parts,
+    sending: Sending,
+    cut: Option<Pin<Box<Sleep>>>,
+    may_upgrade: bool,
+    /// Making it twice does no harm (RFC 9110, 9.2.2), and it has no body.
+    is_repeatable: bool,
+    /// Nothing came yet, and whoever polls it is told when it does.
+    waits: bool,
+    interim: usize,
 }
 
 /// Idle connections to one place; the most recently used is taken first, so
@@ -45,12 +63,17 @@ pub(crate) struct IdlePool {
 }
 
 impl IdlePool {
-    /// An idle connection, if there is one, and how long it was idle.
-    pub(crate) fn take(&self) -> Option<(H1Client, Duration)> {
+    /// An idle connection on which a call can begin, if there is one.
+    pub(crate) fn take(&self) -> Option<H1Client> {
+        self.take_and_wait(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// The same; whoever is called by `cx` learns of what comes on it.
+    pub(crate) fn take_and_wait(&self, cx: &mut Context<'_>) -> Option<H1Client> {
         let mut idle = self.idle.borrow_mut();
-        while let Some((mut client, since)) = idle.pop_back() {
-            if client.can_begin() {
-                return Some((client, since.elapsed()));
+        while let Some((mut client, _)) = idle.pop_back() {
+            if client.can_begin(cx) {
+                return Some(client);
             }
         }
         None
@@ -66,9 +89,10 @@ impl IdlePool {
 
     /// Closes what was idle since before, and what the other side has closed.
     pub(crate) fn close_idle_since(&self, before: Instant) {
-        self.idle
-            .borrow_mut()
-            .retain_mut(|(client, since)| *since > before && client.can_begin());
+        self.idle.borrow_mut().retain_mut(|(client, since)| {
+            let mut cx = Context::from_waker(Waker::noop());
+            *since > before && client.can_begin(&mut cx)
+        });
     }
 }
 
@@ -86,17 +110,19 @@ impl H1Client {
     where
         T: AsyncRead + AsyncWrite + 'static,
     {
-        Self {
+        Self(Box::new(Connected {
             link: Link::new(Box::pin(io)),
             headers,
             header_bytes,
             until,
-        }
+            made: None,
+        }))
     }
 
     /// It is idle, and nothing ends it.
-    fn can_begin(&mut self) -> bool {
-        self.until.is_none_or(|(close, _)| close > Instant::now()) && self.link.is_quiet()
+    fn can_begin(&mut self, cx: &mut Context<'_>) -> bool {
+        let Connected { until, link, .. } = &mut *self.0;
+        until.is_none_or(|(close, _)| close > Instant::now()) && link.is_quiet(cx)
     }
 
     /// Makes a call; the connection goes into `pool` when the answer is read.
@@ -105,111 +131,188 @@ impl H1Client {
         call: Call,
         pool: Rc<IdlePool>,
     ) -> Result<Answer, SendError> {
-        if !self.can_begin() {
+        if !self.can_begin(&mut Context::from_waker(Waker::noop())) {
             return Err(SendError {
                 kind: SendErrorKind::Refused,
                 what: "the connection has ended".to_owned(),
                 call: Some(Box::new(call)),
             });
         }
+        let mut underway = self.begin(call, pool, false)?;
+        poll_fn(|cx| underway.poll(cx)).await
+    }
+
+    /// Begins a call on a connection that is idle. `waits`: whoever polls it first, in this very
+    /// turn, has found that nothing came on it, and is told when that changes.
+    pub(crate) fn begin(
+        mut self,
+        call: Call,
+        pool: Rc<IdlePool>,
+        waits: bool,
+    ) -> Result<Underway, SendError> {
         let Call { mut head, body, .. } = call;
-        head.headers.remove(TRANSFER_ENCODING);
-        let may_upgrade = head.headers.contains_key(UPGRADE);
-        let mut sending = Sending::begin(&head, body, &mut self.link)?;
-        let mut cut = self.until.map(|(_, cut)| Box::pin(sleep_until(cut)));
-        let (headers, header_bytes) = (self.headers, self.header_bytes);
-        let mut interim = 0;
-        let received = poll_fn(|cx| {
-            if let Poll::Ready(()) = poll_cut(&mut cut, cx) {
-                return Poll::Ready(Err(reset("the peer's certificate has expired")));
-            }
-            // A write that fails may have been answered all the same.
-            if let Poll::Ready(Err(Stopped::Body)) = sending.poll(&mut self.link, cx) {
-                return Poll::Ready(Err(of_body()));
-            }
-            loop {
-                let bytes = match ready!(self.link.poll_head(cx, header_bytes)) {
-                    Ok(bytes) => bytes,
-                    Err(error) => return Poll::Ready(Err(no_answer(error))),
-                };
-                let read = head::response(&bytes, headers, &head.method);
-                let read = read.map_err(|error| no_answer(NoHead::Malformed(error)))?;
-                match read.parts.status {
-                    StatusCode::SWITCHING_PROTOCOLS if may_upgrade => {}
-                    StatusCode::SWITCHING_PROTOCOLS => {
-                        return Poll::Ready(Err(malformed("an upgrade that nobody asked for")));
-                    }
-                    status if status.is_informational() => {
-                        interim += 1;
-                        if interim > INTERIM {
-                            return Poll::Ready(Err(malformed("no end of interim answers")));
-                        }
-                        continue;
-                    }
-                    _ => {}
-                }
-                return Poll::Ready(Ok(read));
-            }
-        })
-        .await?;
-        if received.parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.upgraded(received));
+        // To look once costs less than to look each up, and mostly there is none.
+        let says = |name: &HeaderName| {
+            matches!(
+                *name,
+                TRANSFER_ENCODING | UPGRADE | CONTENT_LENGTH | TRAILER
+            )
+        };
+        let plain = !head.headers.keys().any(says);
+        if !plain {
+            head.headers.remove(TRANSFER_ENCODING);
         }
-        Ok(self.answer(received, sending, cut, pool))
+        let may_upgrade = !plain && head.headers.contains_key(UPGRADE);
+        let connected = &mut *self.0;
+        connected.made = Some(Made {
+            is_repeatable: head.method.is_idempotent() && body.is_empty() && !may_upgrade,
+            sending: Sending::begin(&head, plain, body, &mut connected.link)?,
+            cut: (connected.until).map(|(_, cut)| Box::pin(sleep_until(cut))),
+            head,
+            may_upgrade,
+            waits,
+            interim: 0,
+        });
+        Ok(Underway {
+            client: Some(self),
+            pool,
+        })
+    }
+
+    /// The answer to the call that was made, of which the head has come.
+    fn answer(mut self, received: ResponseHead, pool: Rc<IdlePool>) -> Answer {
+        if received.parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.upgraded(received);
+        }
+        let Connected { link, made, .. } = &mut *self.0;
+        let is_sent = made.as_ref().is_none_or(|made| made.sending.is_done());
+        let mut decoder = Decoder::new(received.length);
+        let whole = match received.length {
+            Length::Exact(length) => link.rest().len() as u64 == length,
+            _ => false,
+        };
+        if whole && is_sent {
+            let mut rest = link.rest();
+            let body = decoder.take(&mut rest).unwrap_or_default(); // it is as long as that
+            let used = body.len();
+            link.use_up(used);
+            *made = None;
+            if received.keep {
+                pool.put(self);
+            }
+            return Answer::new(received.parts, Body::full(body));
+        }
+        let (sending, cut) = match made.take() {
+            Some(made) => (Some(made.sending).filter(|_| !is_sent), made.cut),
+            None => (None, None),
+        };
+        let client = Rc::new(RefCell::new(self));
+        let aborts = sending.map(|sending| {
+            let (abort, broke) = (Rc::<Abort>::default(), Rc::<Abort>::default());
+            let rest = go_on(client.clone(), sending, abort.clone(), broke.clone());
+            tokio::task::spawn_local(rest);
+            (abort, broke)
+        });
+        let (abort, broke) = aborts.unzip();
+        let body = Receiving {
+            client: Some(client),
+            decoder,
+            cut,
+            abort,
+            broke,
+            pool: (received.keep && is_sent).then_some(pool),
+        };
+        Answer::new(received.parts, Body::stream(body))
     }
 
     /// After 101 the connection is the answer.
     fn upgraded(self, received: ResponseHead) -> Answer {
-        let cut_at = self.until.map(|(_, cut)| cut);
-        let (io, seen) = self.link.into_parts();
+        let cut_at = self.0.until.map(|(_, cut)| cut);
+        let (io, seen) = self.0.link.into_parts();
         let tunnel: Tunnel = Box::pin(Rewind::new(seen, io));
         let mut answer = Answer::new(received.parts, Body::empty());
         answer.upgrade = Some(Box::pin(std::future::ready(Ok(tunnel))));
         answer.cut_at = cut_at;
         answer
     }
+}
 
-    fn answer(
-        mut self,
-        received: ResponseHead,
-        sending: Sending,
-        cut: Option<Pin<Box<Sleep>>>,
-        pool: Rc<IdlePool>,
-    ) -> Answer {
-        let mut decoder = Decoder::new(received.length);
-        let whole = match received.length {
-            Length::Exact(length) => self.link.rest().len() as u64 == length,
-            _ => false,
+/// A call that waits for its answer.
+pub(crate) struct Underway {
+    /// Until it has its answer.
+    client: Option<H1Client>,
+    /// Where the connection goes when the answer is read.
+    pool: Rc<IdlePool>,
+}
+
+impl Underway {
+    /// Sends, and waits for the answer. When it is ready it is over.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, SendError>> {
+        let polled = match &mut self.client {
+            Some(client) => client.0.poll_answer(cx),
+            None => return Poll::Ready(Err(gone())),
         };
-        if whole && sending.is_done() {
-            let mut rest = self.link.rest();
-            let body = decoder.take(&mut rest).unwrap_or_default(); // it is as long as that
-            let used = body.len();
-            self.link.use_up(used);
-            if received.keep {
-                pool.put(self);
-            }
-            return Answer::new(received.parts, Body::full(body));
+        let received = match ready!(polled) {
+            Ok(received) => received,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let client = self.client.take().ok_or_else(gone);
+        Poll::Ready(client.map(|client| client.answer(received, self.pool.clone())))
+    }
+
+    /// The same call once more, if its connection ended before the answer and
+    /// making it twice does no harm.
+    pub(crate) fn again(&mut self) -> Option<Call> {
+        let made = self.client.take()?.0.made?;
+        made.is_repeatable.then(|| Call {
+            head: made.head,
+            body: Body::empty(),
+            upgrade: None,
+        })
+    }
+}
+
+impl Connected {
+    /// Sends what was not sent yet of the call, and waits for an answer's head.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, SendError>> {
+        let link = &mut self.link;
+        let Some(made) = &mut self.made else {
+            return Poll::Ready(Err(gone()));
+        };
+        if poll_cut(&mut made.cut, cx).is_ready() {
+            return Poll::Ready(Err(reset("the peer's certificate has expired")));
         }
-        let is_sending = !sending.is_done();
-        let keep = received.keep && !is_sending;
-        let client = Rc::new(RefCell::new(self));
-        let broke = Rc::new(Abort::default());
-        let abort = is_sending.then(|| {
-            let abort = Rc::new(Abort::default());
-            let rest = go_on(client.clone(), sending, abort.clone(), broke.clone());
-            tokio::task::spawn_local(rest);
-            abort
-        });
-        let body = Receiving {
-            client: Some(client),
-            decoder,
-            cut,
-            abort,
-            broke: is_sending.then_some(broke),
-            pool: keep.then_some(pool),
-        };
-        Answer::new(received.parts, Body::stream(body))
+        // A write that fails may have been answered all the same.
+        if let Poll::Ready(Err(Stopped::Body)) = made.sending.poll(link, cx) {
+            return Poll::Ready(Err(of_body()));
+        }
+        if std::mem::take(&mut made.waits) {
+            return Poll::Pending;
+        }
+        loop {
+            let bytes = match ready!(link.poll_head(cx, self.header_bytes)) {
+                Ok(bytes) => bytes,
+                Err(error) => return Poll::Ready(Err(no_answer(error))),
+            };
+            let read = head::response(&bytes, self.headers, &made.head.method);
+            let mut read = read.map_err(|error| no_answer(NoHead::Malformed(error)))?;
+            forget_connection(&mut read.parts.headers);
+            match read.parts.status {
+                StatusCode::SWITCHING_PROTOCOLS if made.may_upgrade => {}
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    return Poll::Ready(Err(malformed("an upgrade that nobody asked for")));
+                }
+                status if status.is_informational() => {
+                    made.interim += 1;
+                    if made.interim > INTERIM {
+                        return Poll::Ready(Err(malformed("no end of interim answers")));
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            return Poll::Ready(Ok(read));
+        }
     }
 }
 
@@ -226,11 +329,13 @@ async fn go_on(
         if abort.poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        sending.poll(&mut client.borrow_mut().link, cx).map(|sent| {
-            if let Err(Stopped::Body) = sent {
-                broke.fire();
-            }
-        })
+        sending
+            .poll(&mut client.borrow_mut().0.link, cx)
+            .map(|sent| {
+                if let Err(Stopped::Body) = sent {
+                    broke.fire();
+                }
+            })
     })
     .await;
 }
@@ -251,20 +356,26 @@ enum Stopped {
 }
 
 impl Sending {
+    /// `plain`: the head says nothing of the body.
     fn begin(
-        head: &http::request::Parts,
+        head: &request::Parts,
+        plain: bool,
         body: Body,
         link: &mut Link<Tunnel>,
     ) -> Result<Self, SendError> {
         let exact = body.size_hint().exact();
-        let length = head::length_to_send(&head.headers, exact).map_err(|_| of_body())?;
+        let length = match plain {
+            true => exact.map_or(Length::Chunked, Length::Exact),
+            false => head::length_to_send(&head.headers, exact).map_err(|_| of_body())?,
+        };
         // A length is said where there is a body, or where one is usual.
         let usual = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
         let said = (length != Length::Exact(0) || usual).then_some(length);
         head::put_request(link.out(), head, said);
+        let is_over = body.is_empty() && length == Length::Exact(0);
         Ok(Self {
-            body: Some(body),
-            encoder: Encoder::new(length, head.headers.contains_key(TRAILER)),
+            body: (!is_over).then_some(body),
+            encoder: Encoder::new(length, !plain && head.headers.contains_key(TRAILER)),
             done: false,
         })
     }
@@ -428,7 +539,7 @@ impl http_body::Body for Receiving {
             let trailers = this.decoder.take_trailers();
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         };
-        let polled = client.borrow_mut().link.poll_body(cx, &mut this.decoder);
+        let polled = client.borrow_mut().0.link.poll_body(cx, &mut this.decoder);
         let frame = match (polled, &this.broke) {
             (Poll::Ready(frame), _) => frame,
             (Poll::Pending, Some(broke)) => {
@@ -480,6 +591,23 @@ fn no_answer(error: NoHead) -> SendError {
         NoHead::Io(error) => reset(&error.to_string()),
         NoHead::Malformed(error) => malformed(&error.to_string()),
     }
+}
+
+/// What mostly is said of the connection is read by now, and goes no further.
+fn forget_connection(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(CONNECTION).iter();
+    if let (Some(one), None) = (all.next(), all.next())
+        && ["keep-alive", "close"]
+            .iter()
+            .any(|usual| one.as_bytes().eq_ignore_ascii_case(usual.as_bytes()))
+    {
+        headers.remove(CONNECTION);
+    }
+}
+
+/// It has its answer already.
+fn gone() -> SendError {
+    reset("the call is over")
 }
 
 fn reset(what: &str) -> SendError {

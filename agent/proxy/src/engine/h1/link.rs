@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::Frame;
@@ -258,9 +258,8 @@ impl<T: AsyncRead + Unpin> Link<T> {
 
     /// Whether an idle connection is one still: nothing came, and no end. It
     /// costs no system call where the runtime knows that nothing came.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.rest().is_empty() && self.poll_fill(&mut cx).is_pending()
+    pub(super) fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        self.rest().is_empty() && self.poll_fill(cx).is_pending()
     }
 
     /// Reads over what still comes, and ends when it has ended.

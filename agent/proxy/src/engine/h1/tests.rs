@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -575,7 +576,7 @@ async fn a_connection_is_used_again_only_while_it_is_quiet() {
             got.ok().unwrap().body.collect().await.unwrap().to_bytes(),
             "ok"
         );
-        let (client, _) = pool.take().unwrap();
+        let client = pool.take().unwrap();
         pool.put(client);
         drop(far);
         assert!(pool.take().is_none(), "its other side has ended");
@@ -589,6 +590,34 @@ async fn a_connection_is_used_again_only_while_it_is_quiet() {
         assert!(pool.take().is_none());
     });
     whole.await;
+}
+
+#[tokio::test]
+async fn a_call_is_made_again_only_where_that_does_no_harm() {
+    for (method, body, expected) in [
+        ("GET", Body::empty(), true),
+        ("POST", Body::empty(), false),
+        ("PUT", Body::full("x"), false),
+    ] {
+        let (near, mut far) = duplex(64 * 1024);
+        let client = H1Client::new(near, 100, 16 * 1024, None);
+        let head = Request::builder().method(method).header("host", "a");
+        let call = Call {
+            head: head.body(()).unwrap().into_parts().0,
+            body,
+            upgrade: None,
+        };
+        let mut underway = client.begin(call, Rc::default(), false).ok().unwrap();
+        let ending = async {
+            assert!(far.read(&mut [0; 1024]).await.unwrap() > 0);
+            drop(far);
+        };
+        let (ended, ()) = tokio::join!(poll_fn(|cx| underway.poll(cx)), ending);
+        assert_eq!(ended.err().unwrap().kind, SendErrorKind::Reset);
+        let again = underway.again();
+        assert_eq!(again.is_some(), expected, "{method}");
+        assert!(again.is_none_or(|again| again.head.headers["host"] == "a"));
+    }
 }
 
 #[tokio::test]
