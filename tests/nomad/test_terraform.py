@@ -13,7 +13,7 @@ import unittest
 from mesh import until
 from nomad import missing
 from quickstart import QuickstartMesh
-from tfproject import missing as no_terraform
+from terraform import missing as no_terraform
 
 
 class Watch:
@@ -67,7 +67,7 @@ class Quickstart(unittest.TestCase):
         jobs = {one["ID"] for one in self.mesh.api_nomad("/v1/jobs") if not one["Stop"]}
         self.assertEqual(jobs, {*self.names(count), "mesh-agent"})
         self.assertEqual(sorted(path.name.split(".")[0] for path in self.data.iterdir()), self.names(count))
-        self.assertEqual(self.tf.changes(), {})
+        self.assertEqual(self.tf.planned(), {})
 
     def secrets(self):
         """What may stand nowhere: of each key a line that is only its own."""
@@ -87,7 +87,7 @@ class Quickstart(unittest.TestCase):
         self.settled(3)
         status = self.mesh.api("GET", "/v1/status")[1]
         self.assertIsNotNone(status["leader"])
-        self.assertEqual(self.tf.state("mesh_server.servers")["trust_domain"], status["cluster"]["trust_domain"])
+        self.assertEqual(self.tf.state()["mesh_server.servers"]["trust_domain"], status["cluster"]["trust_domain"])
         # How it went can be followed.
         log = self.tf.log.read_text()
         for line in ("mesh-server-0: begins a cluster", "mesh-server: waiting for mesh-server-0", "mesh-server-2: is made",
@@ -102,8 +102,8 @@ class Quickstart(unittest.TestCase):
         self.assertEqual((route["rules"][0]["timeout"], route["owner"]), ("5s", "terraform"))
 
     def test_03_no_secret_is_in_plan_state_log_job_or_process(self):
-        self.tf.run("plan", "-out", "plan.bin", "-refresh-only")
-        (self.tf.folder / "plan.json").write_text(self.tf.run("show", "-json", "plan.bin"))
+        self.tf.run("plan", "-out=plan", "-refresh-only")
+        (self.tf.folder / "plan.json").write_text(self.tf.run("show", "-json", "plan"))
         secrets = self.secrets()
         self.assertGreater(len(secrets), 6)
         places = list(self.tf.written())
@@ -126,8 +126,8 @@ class Quickstart(unittest.TestCase):
                 self.assertEqual((path.stat().st_mode & 0o777, path.stat().st_uid), (0o600, self.mesh.owner.pw_uid), path)
 
     def test_04_a_change_is_planned_alone(self):
-        self.tf.write(dashboard_action="deny")
-        self.assertEqual(self.tf.changes(), {"mesh_intention.dashboard": ["update"]})
+        self.tf.set(dashboard_action="deny")
+        self.assertEqual(self.tf.planned(), {"mesh_intention.dashboard": "update"})
         before = self.mesh.processes_of("server") | self.mesh.processes_of("agent")
         self.tf.apply()
         self.assertEqual(self.mesh.processes_of("server") | self.mesh.processes_of("agent"), before)
@@ -135,8 +135,8 @@ class Quickstart(unittest.TestCase):
 
     def test_05_a_new_version_comes_to_one_after_the_other(self):
         before, ids = self.mesh.processes_of("server"), {one["id"] for one in self.mesh.voters()}
-        self.tf.write(meshctl_version="2")
-        self.assertEqual(set(self.tf.changes()), {"mesh_server.servers", "mesh_agent.agents"})
+        self.tf.set(meshctl_version="2")
+        self.assertEqual(set(self.tf.planned()), {"mesh_server.servers", "mesh_agent.agents"})
         with Watch(self.mesh) as watch:
             self.tf.apply()
         self.assertEqual(watch.least, 2, "two were away at once")
@@ -145,18 +145,24 @@ class Quickstart(unittest.TestCase):
         self.settled(3)
 
     def test_06_more_and_fewer(self):
-        self.tf.write(server_count=5)
-        self.assertEqual(self.tf.changes(), {"mesh_server.servers": ["update"]})
+        self.tf.set(server_count=5)
+        self.assertEqual(self.tf.planned(), {"mesh_server.servers": "update"})
         self.tf.apply()
         self.settled(5)
         with Watch(self.mesh) as watch:
-            self.tf.write(server_count=3)
+            self.tf.set(server_count=3)
             self.tf.apply()
         self.assertGreaterEqual(watch.least, 3)
         self.settled(3)
+        cluster = self.mesh.api("GET", "/v1/status")[1]["cluster"]["id"]
+        for count in (1, 3):
+            self.tf.set(server_count=count)
+            self.tf.apply()
+            self.settled(count)
+        self.assertEqual(self.mesh.api("GET", "/v1/status")[1]["cluster"]["id"], cluster)
 
     def test_07_what_was_killed_in_the_middle_goes_on(self):
-        self.tf.write(server_count=5, meshctl_version="3")
+        self.tf.set(server_count=5, meshctl_version="3")
         for line in ("mesh-server-3: is made", "mesh-server-4: is made", "mesh-server-1: is changed"):
             seen = self.tf.log.stat().st_size
             process = self.tf.start("apply", "-auto-approve")
@@ -166,7 +172,7 @@ class Quickstart(unittest.TestCase):
             self.tf.kill(process)
         self.tf.apply()
         self.settled(5)
-        self.tf.write(server_count=3)
+        self.tf.set(server_count=3)
         self.tf.apply()
         self.settled(3)
 
@@ -174,7 +180,7 @@ class Quickstart(unittest.TestCase):
         cluster = self.mesh.api("GET", "/v1/status")[1]["cluster"]["id"]
         self.mesh.api_nomad("/v1/job/mesh-server-1", method="DELETE")
         until("it is gone", lambda: len(self.mesh.processes_of("server")) == 2)
-        self.assertEqual(self.tf.changes(), {"mesh_server.servers": ["update"]})
+        self.assertEqual(self.tf.planned(), {"mesh_server.servers": "update"})
         self.tf.apply()
         self.settled(3)
         # Purged: where its data were is forgotten, so it comes back as another member.
@@ -185,18 +191,18 @@ class Quickstart(unittest.TestCase):
         job = self.mesh.api_nomad("/v1/job/mesh-server-0")
         job["TaskGroups"][0]["Tasks"][1]["Resources"]["CPU"] += 1
         self.mesh.api_nomad("/v1/jobs", method="POST", body={"Job": job})
-        self.assertEqual(self.tf.changes(), {"mesh_server.servers": ["update"]})
+        self.assertEqual(self.tf.planned(), {"mesh_server.servers": "update"})
         self.tf.apply()
         self.settled(3)
         self.assertEqual(self.mesh.api("GET", "/v1/status")[1]["cluster"]["id"], cluster)
 
     def test_09_what_has_no_place_changes_nothing(self):
-        self.tf.write(server_memory=10_000_000)
+        self.tf.set(server_memory=10_000_000)
         before = self.mesh.processes_of("server")
         said = self.tf.apply(expect=1)
         self.assertIn("so nothing was changed", " ".join(said.split()))
         self.assertEqual(self.mesh.processes_of("server"), before)
-        self.tf.write(server_memory=64)
+        self.tf.set(server_memory=64)
         self.tf.apply()
         self.settled(3)
 
@@ -206,11 +212,11 @@ class Quickstart(unittest.TestCase):
         more.write_text('resource "mesh_intention" "web" {\n  source      = "web"\n  destination = "users"\n  action      = "deny"\n}\n')
         self.tf.run("import", "mesh_intention.web", "web/users")
         self.tf.apply()
-        self.assertEqual(self.tf.changes(), {})
+        self.assertEqual(self.tf.planned(), {})
         # And the servers themselves, by their name, into a state that knows nothing of them.
         self.tf.run("state", "rm", "mesh_server.servers")
         self.tf.run("import", "mesh_server.servers", "mesh-server")
-        self.assertEqual(self.tf.state("mesh_server.servers")["server_count"], 3)
+        self.assertEqual(self.tf.state()["mesh_server.servers"]["server_count"], 3)
         before = self.mesh.processes_of("server")
         self.tf.apply()
         self.assertEqual(self.mesh.processes_of("server"), before, "an import restarted a server")
@@ -220,7 +226,7 @@ class Quickstart(unittest.TestCase):
         said = self.tf.run("destroy", "-auto-approve", expect=1)
         self.assertIn("force_destroy", said)
         self.assertEqual(self.voters(), self.names(3))
-        self.tf.write(force_destroy=True)
+        self.tf.set(force_destroy=True)
         self.tf.apply()
         self.tf.run("destroy", "-auto-approve")
         self.assertEqual(self.mesh.api_nomad("/v1/jobs"), [])

@@ -6,7 +6,7 @@ import unittest
 
 from nomad import missing
 from quickstart import QuickstartMesh
-from tfproject import missing as no_terraform
+from terraform import missing as no_terraform
 from vault import Vault, bao
 
 
@@ -23,7 +23,7 @@ class InVault(unittest.TestCase):
             # As users are told to give it: in the environment, and in no file of Terraform's.
             mesh.tf.env["TF_VAR_vault_token"] = token
             mesh.tf.apply()
-            self.assertEqual(mesh.tf.changes(), {})
+            self.assertEqual(mesh.tf.planned(), {})
             status = json.loads(mesh.command("ca", "status", "-o", "json"))
             self.assertEqual(status["provider"], "vault", status)
             roots = mesh.api("GET", "/v1/ca/roots")[1]["roots"]
@@ -34,7 +34,7 @@ class InVault(unittest.TestCase):
                 self.assertNotIn(token.encode(), data, os.fspath(path))
             for job in mesh.api_nomad("/v1/jobs"):
                 self.assertNotIn(token, json.dumps(mesh.api_nomad(f"/v1/job/{job['ID']}")))
-            mesh.tf.write(force_destroy=True)
+            mesh.tf.set(force_destroy=True)
             mesh.tf.apply()
             mesh.tf.run("destroy", "-auto-approve")
             self.assertEqual(mesh.api_nomad("/v1/jobs"), [])

@@ -1,16 +1,18 @@
 """Every example of the documentation is applied, planned again, and destroyed."""
 
 import pathlib
+import subprocess
+import tempfile
 import unittest
 
 from mesh import Mesh, ROOT
-from terraform import Terraform, found
+from terraform import PROVIDER, Terraform, under_each
 
 EXAMPLES = ROOT / "terraform" / "provider" / "examples"
 
 
-@unittest.skipUnless(found("terraform"), "there is no terraform on PATH")
-class Examples(unittest.TestCase):
+@under_each
+class Examples:
     def test_each_applies_and_then_has_nothing_to_do(self):
         with Mesh("terraform-examples") as mesh:
             mesh.servers()
@@ -21,7 +23,7 @@ class Examples(unittest.TestCase):
                 if file.parent.name in ("imports", "provider") or file.stem in ("mesh_server", "mesh_agent"):
                     continue
                 with self.subTest(f"{file.parent.name}/{file.name}"):
-                    tf = Terraform("terraform", mesh.folder / f"{file.parent.name}-{file.stem}", mesh.env())
+                    tf = Terraform(self.program, mesh.folder / f"{file.parent.name}-{file.stem}", mesh.env())
                     tf.apply(file.read_text())
                     self.assertEqual(tf.planned(), {})
                     imported = EXAMPLES / "imports" / file.name
@@ -30,22 +32,20 @@ class Examples(unittest.TestCase):
                         address = imported.read_text().split("to = ")[1].split()[0]
                         tf.run("state", "rm", address)
                         (tf.folder / "import.tf").write_text(imported.read_text())
-                        self.assertIn("1 imported, 0 added, 0 changed", tf.run("apply", "-auto-approve", "-no-color"))
+                        self.assertIn("1 imported, 0 added, 0 changed", tf.run("apply", "-auto-approve"))
                     tf.destroy()
 
     def test_the_providers_block(self):
         with Mesh("terraform-block") as mesh:
             mesh.servers()
             text = (EXAMPLES / "provider" / "provider.tf").read_text()
-            tf = Terraform("terraform", mesh.folder / "block", mesh.env(), "")
+            tf = Terraform(self.program, mesh.folder / "block", mesh.env(), "")
             (tf.folder / "main.tf").write_text(text + 'data "mesh_status" "it" {}\n')
             self.assertEqual(tf.planned(), {})
 
-    def test_the_documentation_is_written_anywhere(self):
-        import subprocess
-        import tempfile
 
-        from terraform import PROVIDER
+class Documentation(unittest.TestCase):
+    def test_it_is_written_anywhere(self):
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([PROVIDER, "docs", folder], check=True)
             made = {path.relative_to(folder): path.read_text() for path in pathlib.Path(folder).rglob("*.md")}

@@ -1,9 +1,7 @@
 """Each resource from its creation to its end, under each program that there is."""
 
-import unittest
-
 from mesh import Mesh
-from terraform import Terraform, found
+from terraform import Terraform, under_each
 
 # What is written first, what it becomes, what makes it anew; by what it is imported; where it is
 # in the API, and what somebody else changes there.
@@ -46,13 +44,10 @@ ROW = {"owner", "create_index", "modify_index", "created_at", "modified_at", "in
        "effective", "precedence"}
 
 
-class Cases:
-    """For one program."""
-
+@under_each
+class Resources:
     @classmethod
     def setUpClass(cls):
-        if not found(cls.program):
-            raise unittest.SkipTest(f"there is no {cls.program} on PATH")
         cls.mesh = Mesh("terraform")
         cls.mesh.servers()
 
@@ -105,8 +100,8 @@ class Cases:
         # Generated configuration.
         tf.run("state", "rm", address)
         tf.write(f'{before}import {{\n to = {kind}.made\n id = "{case["id"]}"\n}}\n')
-        tf.run("plan", "-generate-config-out=made.tf", "-no-color")
-        said = tf.run("apply", "-auto-approve", "-no-color")
+        tf.run("plan", "-generate-config-out=made.tf")
+        said = tf.run("apply", "-auto-approve")
         self.assertIn("1 imported, 0 added, 0 changed, 0 destroyed", said)
         tf.run("state", "mv", f"{kind}.made", address)
         if case["anew"]:
@@ -145,7 +140,7 @@ class Cases:
         self.assertEqual(self.mesh.api("GET", "/v1/intentions/a/b")[1]["owner"], "cli")
         # As it says; an import and the change of owner are both in the plan.
         tf.write(text + 'import {\n to = mesh_intention.it\n id = "a/b"\n}\n')
-        said = tf.run("plan", "-no-color")
+        said = tf.run("plan")
         self.assertIn('"cli" -> "terraform"', said)
         self.assertIn("is taken over", said)
         tf.run("apply", "-auto-approve")
@@ -155,7 +150,7 @@ class Cases:
         self.assertIn("terraform", refused.stderr)
         # Taken over by force elsewhere, it is neither overwritten nor deleted unseen.
         self.mesh.command("intention", "create", "-force", "-allow", "-replace", "a", "b")
-        said = tf.run("destroy", "-auto-approve", "-no-color", expect=1)
+        said = tf.run("destroy", "-auto-approve", expect=1)
         self.assertIn("belongs to cli", said)
         self.assertTrue(self.exists("/v1/intentions/a/b"))
 
@@ -194,11 +189,3 @@ class Cases:
         tf.run("import", "mesh_intention.it", "default/web/team/web")
         self.assertEqual(tf.planned(), {})
         tf.destroy()
-
-
-class OfTerraform(Cases, unittest.TestCase):
-    program = "terraform"
-
-
-class OfTofu(Cases, unittest.TestCase):
-    program = "tofu"

@@ -1,23 +1,25 @@
 """What goes wrong: connections, leaders, a provider that is killed, secrets, and what is said."""
 
 import json
+import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
 import zipfile
 
 from mesh import Mesh, until
-from terraform import PROVIDER, VERSION, Between, Terraform, found, kill, providers_of
+from terraform import PROVIDER, VERSION, Between, Terraform, kill, providers_of, shared_mirror, under_each
 
 INTENTION = 'resource "mesh_intention" "it" {\n source = "a"\n destination = "b"\n action = "allow"\n}\n'
 PATH = "/v1/intentions/a/b"
 
 
-@unittest.skipUnless(found("terraform"), "there is no terraform on PATH")
-class Trouble(unittest.TestCase):
+@under_each
+class Trouble:
     @classmethod
     def setUpClass(cls):
         cls.mesh = Mesh("terraform-trouble")
@@ -27,9 +29,9 @@ class Trouble(unittest.TestCase):
     def tearDownClass(cls):
         cls.mesh.close()
 
-    def terraform(self, env=None, provider='provider "mesh" {}'):
+    def terraform(self, env=None, provider='provider "mesh" {}', **more):
         name = self.id().rpartition(".")[2]
-        return Terraform("terraform", self.mesh.folder / name, self.mesh.env() if env is None else env, provider)
+        return Terraform(self.program, self.mesh.folder / name, self.mesh.env() if env is None else env, provider, **more)
 
     def between(self):
         between = Between(self.mesh)
@@ -55,7 +57,7 @@ class Trouble(unittest.TestCase):
                 for pid in victims:
                     kill(pid)
         between.after = after
-        running = tf.popen("apply", "-auto-approve", "-no-color")
+        running = tf.start("apply", "-auto-approve")
         said = running.communicate(timeout=120)[0]
         self.assertNotEqual(running.returncode, 0, said)
         self.assertEqual(len(victims), 1, said)
@@ -75,7 +77,7 @@ class Trouble(unittest.TestCase):
                         kill(pid)
             between.after = after_one
             tf.write(text)
-            running = tf.popen("apply", "-auto-approve", "-no-color")
+            running = tf.start("apply", "-auto-approve")
             said = running.communicate(timeout=120)[0]
             self.assertEqual(len(victims), 1, said)
             tf.apply()
@@ -113,7 +115,7 @@ class Trouble(unittest.TestCase):
             return 503, {"error": {"code": "no_leader", "message": "there is no leader", "request_id": "1"}}
         between.before = before
         tf.write(INTENTION)
-        running = tf.popen("apply", "-auto-approve", "-no-color")
+        running = tf.start("apply", "-auto-approve")
         self.assertTrue(waiting.wait(60))
         began = time.monotonic()
         running.send_signal(signal.SIGINT)
@@ -130,7 +132,7 @@ class Trouble(unittest.TestCase):
         tf.run("plan", "-out=saved")
         self.mesh.api("PUT", PATH, {"action": "allow", "description": "by another run"},
                       headers={"X-Meshctl-Owner": "terraform"})
-        said = tf.run("apply", "-no-color", "saved", expect=1)
+        said = tf.run("apply", "saved", expect=1)
         self.assertIn("intention a => b was changed since it was planned", said)
         self.assertEqual(self.row()["description"], "by another run")
         tf.apply()
@@ -237,49 +239,67 @@ class Trouble(unittest.TestCase):
         said = tf.refused('output "x" {\n value = provider::mesh::config("servce {}")\n}')
         self.assertIn("did you mean `service`?", said)
 
+    def test_a_release_is_installed_from_its_zip(self):
+        release = self.mesh.folder / "release"
+        subprocess.run([PROVIDER, "release", release], check=True)
+        [archive] = release.glob("*.zip")
+        mirror = self.mesh.folder / "packed"
+        for registry in shared_mirror().iterdir():
+            (mirror / registry.name / "meshctl" / "mesh").mkdir(parents=True)
+            shutil.copy(archive, mirror / registry.name / "meshctl" / "mesh")
+        tf = self.terraform(mirror=mirror)
+        tf.apply(INTENTION)
+        self.assertIsNotNone(self.row())
+
+    def test_a_mirror_is_found_where_the_program_looks_by_itself(self):
+        data = self.mesh.folder / "share"
+        subprocess.run([PROVIDER, "mirror", data / "terraform" / "plugins"], check=True)
+        nothing = self.mesh.folder / "terraformrc"
+        nothing.write_text("")
+        tf = self.terraform({**self.mesh.env(), "TF_CLI_CONFIG_FILE": str(nothing), "XDG_DATA_DIRS": str(data)})
+        tf.apply(INTENTION)
+        self.assertIsNotNone(self.row())
+
+
+class Packed(unittest.TestCase):
+    """The program itself, without terraform."""
+
     def test_by_hand_it_says_what_it_is(self):
         run = subprocess.run([PROVIDER], capture_output=True, text=True, timeout=30, env={})
         self.assertEqual(run.returncode, 1)
         self.assertIn("This is the Terraform provider `mesh`", run.stderr)
 
     def test_a_release_is_a_zip_with_a_program_that_runs(self):
-        folder = self.mesh.folder / "release"
-        subprocess.run([PROVIDER, "release", folder], check=True)
-        subprocess.run(["sha256sum", "--check", "--strict", f"terraform-provider-mesh_{VERSION}_SHA256SUMS"],
-                       cwd=folder, check=True, capture_output=True)
-        [archive] = folder.glob("*.zip")
-        with zipfile.ZipFile(archive) as packed:
-            self.assertIsNone(packed.testzip())
-            [entry] = packed.infolist()
-            self.assertEqual(entry.filename, f"terraform-provider-mesh_v{VERSION}")
-            self.assertEqual(entry.external_attr >> 16, 0o100755)
-        # Terraform takes the zip itself from a mirror, too.
-        tf = self.terraform()
-        mirror = tf.folder / "mirror"
-        for registry in mirror.iterdir():
-            shutil.rmtree(registry / "meshctl" / "mesh")
-            (registry / "meshctl" / "mesh").mkdir()
-            shutil.copy(archive, registry / "meshctl" / "mesh")
-        shutil.rmtree(tf.folder / ".terraform")
-        (tf.folder / ".terraform.lock.hcl").unlink()
-        tf.run("init")
-        tf.apply(INTENTION)
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([PROVIDER, "release", folder], check=True)
+            subprocess.run(["sha256sum", "--check", "--strict", f"terraform-provider-mesh_{VERSION}_SHA256SUMS"],
+                           cwd=folder, check=True, capture_output=True)
+            [archive] = pathlib.Path(folder).glob("*.zip")
+            with zipfile.ZipFile(archive) as packed:
+                self.assertIsNone(packed.testzip())
+                [entry] = packed.infolist()
+                self.assertEqual(entry.filename, f"terraform-provider-mesh_v{VERSION}")
+                self.assertEqual(entry.external_attr >> 16, 0o100755)
+                program = pathlib.Path(packed.extract(entry, folder))
+            program.chmod(0o755)
+            run = subprocess.run([program], capture_output=True, text=True, timeout=30, env={})
+            self.assertIn("This is the Terraform provider `mesh`", run.stderr)
 
 
-@unittest.skipUnless(found("terraform"), "there is no terraform on PATH")
-class Cluster(unittest.TestCase):
+@under_each
+class Cluster:
     def test_a_leader_that_falls_is_waited_out(self):
         with Mesh("terraform-leader", servers=3) as mesh:
             mesh.servers()
             addresses = ",".join(f"https://{mesh.address(n)}:8700" for n in (1, 2, 3))
-            tf = Terraform("terraform", mesh.folder / "tf", {**mesh.env(), "MESHCTL_HTTP_ADDR": addresses})
+            tf = Terraform(self.program, mesh.folder / "tf", {**mesh.env(), "MESHCTL_HTTP_ADDR": addresses})
             _, status = mesh.api("GET", "/v1/status")
             leader = int(status["leader"]["name"][1:])
             left = next(n for n in (1, 2, 3) if n != leader)
             count = 60
             tf.write(f'resource "mesh_intention" "it" {{\n count = {count}\n source = "s${{count.index}}"\n'
                      ' destination = "b"\n action = "allow"\n}\n')
-            running = tf.popen("apply", "-auto-approve", "-no-color", "-parallelism=2")
+            running = tf.start("apply", "-auto-approve", "-parallelism=2")
             until("the first is written", lambda: len(mesh.api("GET", "/v1/intentions", server=left)[1]) > 3, every=0.01)
             mesh.processes[f"s{leader}"].kill()
             said = running.communicate(timeout=170)[0]
@@ -288,10 +308,11 @@ class Cluster(unittest.TestCase):
             self.assertEqual(tf.planned(), {})
 
 
-@unittest.skipUnless(found("terraform") and shutil.which("openssl"), "there is no terraform, or no openssl")
-class Secrets(unittest.TestCase):
+@under_each
+class Secrets:
     """A CA of one's own: its key goes to the servers and is nowhere else."""
 
+    @unittest.skipUnless(shutil.which("openssl"), "there is no openssl")
     def test_the_ca_and_its_key(self):
         with Mesh("terraform-ca") as mesh:
             mesh.servers()
@@ -308,21 +329,21 @@ class Secrets(unittest.TestCase):
                      "-extfile", extensions, "-out", below]):
                 subprocess.run(["openssl", *command], check=True, capture_output=True)
             chain.write_text(below.read_text() + root.read_text())
-            tf = Terraform("terraform", mesh.folder / "tf", mesh.env())
+            tf = Terraform(self.program, mesh.folder / "tf", mesh.env())
             log = tf.folder / "trace.log"
             secrets = [key.read_text(), root_key.read_text()]
-            env = {"TF_LOG": "trace", "TF_LOG_PATH": str(log), "TF_VAR_key": secrets[0], "TF_VAR_root_key": secrets[1]}
+            env = {"TF_LOG": "trace", "TF_LOG_PROVIDER": "trace", "TF_LOG_PATH": str(log), "TF_VAR_key": secrets[0], "TF_VAR_root_key": secrets[1]}
             tf.write("".join(f'variable "{name}" {{\n type = string\n sensitive = true\n ephemeral = true\n}}\n'
                              for name in ("key", "root_key")) +
                      'resource "mesh_ca" "it" {\n leaf_ttl = "12h"\n import = {\n'
                      f'  certificates = file("{chain}")\n  key = var.key\n  root_key = var.root_key\n }}\n}}\n')
             before = mesh.api("GET", "/v1/ca/roots")[1]["active_root"]
-            said = tf.run("plan", "-out=saved", "-no-color", env=env)
-            said += tf.run("apply", "-no-color", "saved", env=env)
+            said = tf.run("plan", "-out=saved", env=env)
+            said += tf.run("apply", "saved", env=env)
             self.assertEqual(mesh.api("GET", "/v1/ca/config")[1]["leaf_ttl"], "12h")
             until("the corporation's root signs",
                   lambda: mesh.api("GET", "/v1/ca/roots")[1]["active_root"] != before)
-            said += tf.run("plan", "-no-color", "-detailed-exitcode", env=env)
+            said += tf.run("plan", "-detailed-exitcode", env=env)
             # Where it may not be: plan, state, and every log of terraform and of the provider.
             with zipfile.ZipFile(tf.folder / "saved") as plan:
                 places = {f"plan: {name}": plan.read(name) for name in plan.namelist()}
@@ -339,14 +360,14 @@ class Secrets(unittest.TestCase):
             self.assertIn('"certificates"', json.dumps(tf.state()))
             # Its settings: drift, import, and a destroy that leaves it.
             mesh.api("PUT", "/v1/ca/config", {"provider": "built_in", "leaf_ttl": "6h"})
-            code, said = tf.run("plan", "-detailed-exitcode", "-no-color", expect=None, env=env)
+            code, said = tf.run("plan", "-detailed-exitcode", expect=None, env=env)
             self.assertEqual(code, 2, said)
             self.assertIn('"6h" -> "12h"', said)
             tf.run("state", "rm", "mesh_ca.it")
             tf.write('resource "mesh_ca" "it" {\n leaf_ttl = "6h"\n}\n')
             tf.run("import", "mesh_ca.it", "ca")
             self.assertEqual(tf.planned(), {})
-            self.assertIn("The CA stays as it is", tf.run("destroy", "-auto-approve", "-no-color"))
+            self.assertIn("The CA stays as it is", tf.run("destroy", "-auto-approve"))
             self.assertEqual(mesh.api("GET", "/v1/ca/config")[1]["leaf_ttl"], "6h")
             said = tf.refused('resource "mesh_ca" "it" {\n leaf_ttl = "soon"\n}\n')
             self.assertIn("is not a duration", said)
