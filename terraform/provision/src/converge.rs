@@ -8,20 +8,21 @@ use uuid::Uuid;
 
 use crate::certs;
 use crate::describe::{Sealing, Servers, ServersTls, Timeouts};
+use crate::ending::end;
 use crate::error::ProvisionError;
-use crate::job::{Place, cleanup_id, cleanup_job, server_items, server_job};
+use crate::job::{Place, server_items, server_job};
 use crate::machines;
 use crate::mesh::{Mesh, MeshAccess};
 use crate::nomad::{Cluster, words};
-use crate::plan::{self, Decision, Index, Refusal, Step, Wait, decide};
+use crate::plan::{Decision, Index, Step, Wait, decide};
 use crate::progress::Control;
 use crate::secret::Redactor;
 use crate::world::{Seen, ServersInForce, World, in_force, look, variable_fits};
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(1000);
+pub(crate) const PAUSE: Duration = Duration::from_millis(1000);
 /// How long an allocation may take to end.
-const ENDING: Duration = Duration::from_secs(90);
+pub(crate) const ENDING: Duration = Duration::from_secs(90);
 /// How often the same step may fail because somebody else wrote at the same time.
 const MAX_CONFLICTS: u32 = 5;
 
@@ -98,29 +99,6 @@ pub async fn apply_servers(
     }
 }
 
-/// Ends the servers with all that they have: jobs, data on the machines, variables.
-///
-/// # Errors
-/// [`ProvisionError::ForceDestroy`] where it is not forced; else [`ProvisionError`].
-pub async fn destroy_servers(
-    nomad: &Cluster,
-    wanted: &Servers,
-    force: bool,
-    control: &Control<'_>,
-) -> Result<(), ProvisionError> {
-    if !force {
-        return Err(ProvisionError::ForceDestroy(wanted.name.clone()));
-    }
-    // Nobody is asked to leave: there is no cluster to be kept.
-    let world = look(nomad, None, wanted, |_| true).await?;
-    let redactor = wanted.redactor();
-    for (index, seen) in world.servers.iter().rev() {
-        control.check()?;
-        end(nomad, wanted, *index, seen, control, &redactor).await?;
-    }
-    Ok(())
-}
-
 /// Since when nodes are away, within one run.
 struct Lost {
     since: BTreeMap<String, Instant>,
@@ -144,12 +122,13 @@ impl Lost {
     }
 }
 
-struct Run<'a> {
-    nomad: &'a Cluster,
+/// One run, with what it works on.
+pub(crate) struct Run<'a> {
+    pub(crate) nomad: &'a Cluster,
     mesh: &'a Mesh,
-    wanted: &'a Servers,
+    pub(crate) wanted: &'a Servers,
     control: &'a Control<'a>,
-    redactor: Redactor,
+    pub(crate) redactor: Redactor,
 }
 
 impl Run<'_> {
@@ -386,247 +365,4 @@ impl Run<'_> {
         let replaces = stands.map_or(0, |stands| stands.modify_index);
         self.nomad.write_variable(&path, &items, replaces).await
     }
-
-    fn words(&self, wait: Wait) -> String {
-        match wait {
-            Wait::Leader => "a leader".to_owned(),
-            Wait::Answer(index) => format!("{} to answer", self.wanted.job(index)),
-            Wait::Vote(index) => format!("{} to have a vote", self.wanted.job(index)),
-            Wait::CatchUp(index) => {
-                format!("{} to have what the leader has", self.wanted.job(index))
-            }
-        }
-    }
-
-    async fn stuck(&self, wait: Wait, waited: Duration, world: &World) -> ProvisionError {
-        let detail = match wait {
-            Wait::Leader => self.no_leader(world),
-            Wait::Answer(index) | Wait::Vote(index) | Wait::CatchUp(index) => {
-                match world.servers.get(&index) {
-                    Some(seen) => describe(self.nomad, &self.wanted.job(index), seen).await,
-                    None => String::new(),
-                }
-            }
-        };
-        ProvisionError::Stuck {
-            seconds: waited.as_secs(),
-            what: self.words(wait),
-            detail: self.redactor.clean(&detail),
-        }
-    }
-
-    fn no_leader(&self, world: &World) -> String {
-        let voters = world.situation.voters();
-        let answering: Vec<String> = world
-            .servers
-            .iter()
-            .filter(|(_, seen)| seen.status.is_some())
-            .map(|(index, _)| self.wanted.job(*index))
-            .collect();
-        format!(
-            "The cluster has {voters} members with a vote and needs {} of them; these answer: {}. Bring \
-             back the others with their data (their jobs, their machines). If the data are gone for good: \
-             `meshctl snapshot save -stale`, destroy, apply, `meshctl snapshot restore`",
-            plan::quorum(voters),
-            match answering.is_empty() {
-                true => "none".to_owned(),
-                false => answering.join(", "),
-            }
-        )
-    }
-
-    fn refused(&self, refusal: Refusal, world: &World) -> ProvisionError {
-        let job = |index: Index| self.wanted.job(index);
-        let node = |index: Index| {
-            let seen = world.servers.get(&index);
-            let place = seen.and_then(|seen| seen.place.as_ref());
-            place.map(|place| place.node.clone()).unwrap_or_default()
-        };
-        ProvisionError::Refused(match refusal {
-            Refusal::Quorum {
-                server,
-                voters,
-                well,
-            } => {
-                let unwell: Vec<String> = world
-                    .situation
-                    .servers
-                    .iter()
-                    .filter(|(_, one)| {
-                        one.is_voter
-                            && !matches!(one.process, plan::Process::Answers { is_well: true, .. })
-                    })
-                    .map(|(index, _)| job(*index))
-                    .collect();
-                let others = match world.situation.strangers {
-                    0 => String::new(),
-                    count => {
-                        format!("; {count} more are not of this set, and nothing is known of them")
-                    }
-                };
-                format!(
-                    "{} is not touched: the cluster has {voters} members with a vote and needs {}, and \
-                     only {well} are well (not: {}{others}). Mend those first, or take those that do not come \
-                     back out with `meshctl operator raft remove-peer`",
-                    job(server),
-                    plan::quorum(voters),
-                    match unwell.is_empty() {
-                        true => "none of this set".to_owned(),
-                        false => unwell.join(", "),
-                    }
-                )
-            }
-            Refusal::OnlyMember(server) => format!(
-                "{} is the only server that has the data, and its machine {} is gone or down: bring it back. \
-                 If it is gone for good, destroy, apply, and restore a snapshot",
-                job(server),
-                node(server)
-            ),
-            Refusal::DataGone => format!(
-                "the servers of {} run, and none of them knows a cluster: their data are gone. Nothing is \
-                 begun by itself, since somewhere the data may be. Destroy, apply, and restore a snapshot \
-                 (`meshctl snapshot restore`)",
-                self.wanted.name
-            ),
-        })
-    }
-}
-
-/// How a server's task is, for who looks for the fault.
-async fn describe(nomad: &Cluster, job: &str, seen: &Seen) -> String {
-    let mut text = String::new();
-    if !seen.silence.is_empty() {
-        text += &format!("{}. ", seen.silence);
-    }
-    if let Some(status) = &seen.status
-        && !status.reason.is_empty()
-    {
-        text += &format!("It says: {}. ", status.reason);
-    }
-    let Some(allocation) = &seen.allocation else {
-        let reason = nomad.blocked(job).await;
-        return text + &reason.unwrap_or_else(|| "Nomad has made no allocation".to_owned());
-    };
-    text += &format!(
-        "Allocation {} on {} is {}",
-        allocation.id, allocation.node_name, allocation.client_status
-    );
-    for (task, state) in allocation.task_states.iter().flatten() {
-        if state.state == "dead" && !state.failed {
-            continue;
-        }
-        let last = state
-            .events
-            .iter()
-            .flatten()
-            .rev()
-            .find(|event| !event.display_message.is_empty());
-        let event = last
-            .map(|event| format!(": {}", event.display_message))
-            .unwrap_or_default();
-        text += &format!(
-            "; task {task} is {}, {} restarts{event}",
-            state.state, state.restarts
-        );
-        let log = nomad.log(&allocation.id, task, "stderr").await;
-        let lines: Vec<&str> = log.lines().rev().take(6).collect();
-        for line in lines.iter().rev() {
-            text += &format!("\n  {line}");
-        }
-    }
-    text + &format!("\nMore: nomad alloc logs -stderr {} server", allocation.id)
-}
-
-/// Stops a server, takes its data from its machine, and forgets it. Its job goes last: while it is
-/// there, what is left to do is known.
-async fn end(
-    nomad: &Cluster,
-    wanted: &Servers,
-    index: Index,
-    seen: &Seen,
-    control: &Control<'_>,
-    redactor: &Redactor,
-) -> Result<(), ProvisionError> {
-    let id = wanted.job(index);
-    let Some(place) = &seen.place else {
-        return Ok(());
-    };
-    if seen.job.as_ref().is_some_and(|job| !job.stop) {
-        control.say(format!("{id}: is stopped"));
-        nomad.stop(&id, false).await?;
-    }
-    let is_away = !seen.node.as_ref().is_some_and(|node| node.is_ready());
-    if is_away {
-        control.say(format!(
-            "{id}: its machine {} is away; what it has in {} stays there",
-            place.node, wanted.machine.data_dir
-        ));
-    } else {
-        gone(nomad, &id, control).await?;
-        clean(nomad, wanted, index, &place.node, control, redactor).await?;
-    }
-    nomad.delete_variable(&format!("nomad/jobs/{id}")).await?;
-    nomad.stop(&id, true).await
-}
-
-/// Waits until nothing of a job runs.
-async fn gone(nomad: &Cluster, id: &str, control: &Control<'_>) -> Result<(), ProvisionError> {
-    let begin = Instant::now();
-    loop {
-        let allocations = nomad.allocations(id).await?;
-        let Some(one) = allocations.iter().find(|one| one.may_run()) else {
-            return Ok(());
-        };
-        if begin.elapsed() > ENDING {
-            return Err(ProvisionError::Stuck {
-                seconds: begin.elapsed().as_secs(),
-                what: format!("{id} to end"),
-                detail: format!(
-                    "Allocation {} on {} is {}",
-                    one.id, one.node_name, one.client_status
-                ),
-            });
-        }
-        control.pause(PAUSE / 2).await?;
-    }
-}
-
-async fn clean(
-    nomad: &Cluster,
-    wanted: &Servers,
-    index: Index,
-    node: &str,
-    control: &Control<'_>,
-    redactor: &Redactor,
-) -> Result<(), ProvisionError> {
-    let id = cleanup_id(&wanted.job(index));
-    // One that an earlier run left has done its work, or not.
-    nomad.stop(&id, true).await?;
-    nomad
-        .register(&id, &cleanup_job(wanted, index, node, nomad.namespace()), 0)
-        .await?;
-    let begin = Instant::now();
-    loop {
-        let allocations = nomad.allocations(&id).await?;
-        let last = allocations.first();
-        match last.map(|one| one.client_status.as_str()) {
-            Some("complete") => break,
-            Some("failed" | "lost") | None if begin.elapsed() > ENDING || last.is_some() => {
-                let said = match last {
-                    Some(one) => nomad.log(&one.id, "cleanup", "stderr").await,
-                    None => nomad.blocked(&id).await.unwrap_or_default(),
-                };
-                return Err(ProvisionError::Stuck {
-                    seconds: begin.elapsed().as_secs(),
-                    what: format!(
-                        "the data of {} to be removed from node {node}",
-                        wanted.job(index)
-                    ),
-                    detail: redactor.clean(&said),
-                });
-            }
-            _ => control.pause(PAUSE / 2).await?,
-        }
-    }
-    nomad.stop(&id, true).await
 }

@@ -24,6 +24,7 @@ mod agents;
 mod certs;
 mod converge;
 mod describe;
+mod ending;
 mod error;
 mod job;
 mod machines;
@@ -31,14 +32,16 @@ mod mesh;
 mod nomad;
 pub mod plan;
 mod progress;
+mod say;
 mod secret;
 mod world;
 
 pub use agents::{AgentsInForce, apply_agents, destroy_agents, read_agents};
-pub use converge::{apply_servers, destroy_servers};
+pub use converge::apply_servers;
 pub use describe::{
     Agents, AgentsTls, Binary, MAX_SERVERS, Machine, Sealing, Servers, ServersTls, Timeouts,
 };
+pub use ending::destroy_servers;
 pub use error::ProvisionError;
 pub use mesh::MeshAccess;
 pub use nomad::Cluster;
