@@ -12,10 +12,16 @@ use mesh_tfprotocol::{Attribute, Kind, Nesting, Plugin, Schema, Signature, Value
 /// Each page, by its path.
 pub(crate) fn pages(plugin: &Plugin) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let index = page(
+    let mut index = page(
         "mesh Provider",
         &plugin.schema(),
         example("provider", "provider"),
+    );
+    let _ = write!(
+        index,
+        "\n## A token of Nomad's\n\nWith ACLs, Nomad wants a token: in `NOMAD_TOKEN`, or `token` in `nomad` \
+         from an ephemeral variable, so that no plan has it. This policy is enough for `mesh_server` and \
+         `mesh_agent`:\n\n```hcl\n{NOMAD_POLICY}```\n"
     );
     all.insert("index.md".to_owned(), index);
     for (name, schema) in plugin.resource_schemas() {
@@ -87,6 +93,9 @@ examples! {
     "functions" / "config",
     "functions" / "spiffe_id",
 }
+
+/// A test gives exactly this to a Nomad.
+const NOMAD_POLICY: &str = include_str!("../examples/provider/nomad-policy.hcl");
 
 fn example(kind: &str, name: &str) -> Option<&'static str> {
     let mut all = EXAMPLES.iter();

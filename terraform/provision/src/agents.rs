@@ -1,7 +1,7 @@
 //! The agents: one job of type system, and a certificate for each node.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh_tls::Role;
 
@@ -18,7 +18,9 @@ const MAX_VARIABLE: usize = 64 * 1024;
 /// In the variable: how often what agents run with was replaced. Another number restarts them all; a
 /// node that comes only gets its own.
 const GENERATION: &str = "generation";
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often Nomad is asked to look again where it runs no agent on a node that should have one.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The agents as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,6 +179,7 @@ async fn wait(
 ) -> Result<AgentsInForce, ProvisionError> {
     let redactor = wanted.redactor();
     let mut begin = Instant::now();
+    let mut asked = Instant::now();
     let mut said = String::new();
     loop {
         control.check()?;
@@ -208,6 +211,12 @@ async fn wait(
                 nodes,
                 drift: Vec::new(),
             });
+        }
+        // What was stopped of a system job is not replaced before something has Nomad look at it.
+        let is_empty = missing.iter().any(|node| now.running(node).is_none());
+        if is_empty && asked.elapsed() > LOOK_AGAIN {
+            nomad.evaluate(&wanted.name).await?;
+            asked = Instant::now();
         }
         let names: Vec<&str> = missing
             .iter()

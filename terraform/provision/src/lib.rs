@@ -30,6 +30,7 @@ mod job;
 mod machines;
 mod mesh;
 mod nomad;
+mod permission;
 pub mod plan;
 mod progress;
 mod say;

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::ProvisionError;
+use crate::permission::{Need, Token, forbidden};
 
 /// Nomad answers so where a job or a variable is not what the writer read.
 const CONFLICT: &str = "conflicting job modify index";
@@ -20,6 +21,7 @@ pub struct Cluster {
     nomad: Nomad,
     namespace: String,
     region: Option<String>,
+    has_token: bool,
 }
 
 /// A client of Nomad's.
@@ -208,6 +210,7 @@ impl Cluster {
                 name => name.to_owned(),
             },
             region,
+            has_token: access.token.is_some(),
         })
     }
 
@@ -241,7 +244,12 @@ impl Cluster {
     }
 
     /// What an answer says; none where there is no such thing.
-    fn read<T: DeserializeOwned>(what: &str, answer: &Answer) -> Result<Option<T>, ProvisionError> {
+    async fn read<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        need: &Need<'_>,
+        answer: &Answer,
+    ) -> Result<Option<T>, ProvisionError> {
         match answer.status {
             404 => Ok(None),
             200 => {
@@ -251,21 +259,55 @@ impl Cluster {
                     reason: format!("what it answers cannot be read: {error}"),
                 })
             }
-            _ => Err(refused(what, answer)),
+            _ => Err(self.refused(what, need, answer).await),
         }
     }
 
     async fn get<T: DeserializeOwned>(
         &self,
         what: &str,
+        need: &Need<'_>,
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Option<T>, ProvisionError> {
-        Self::read(what, &self.call(Method::GET, path, query, None).await?)
+        let answer = self.call(Method::GET, path, query, None).await?;
+        self.read(what, need, &answer).await
+    }
+
+    async fn refused(&self, what: &str, need: &Need<'_>, answer: &Answer) -> ProvisionError {
+        ProvisionError::Nomad {
+            what: what.to_owned(),
+            reason: match answer.status {
+                403 => self.forbidden(need).await,
+                status => {
+                    let said = String::from_utf8_lossy(&answer.body);
+                    let said: String = said.trim().chars().take(600).collect();
+                    format!("{said} (status {status})")
+                }
+            },
+        }
+    }
+
+    /// Nomad denies a token that it does not know in the words for one that lacks something, so it is
+    /// asked once more.
+    async fn forbidden(&self, need: &Need<'_>) -> String {
+        let token = match self.has_token {
+            false => Token::None,
+            true => match self
+                .call(Method::GET, "/v1/acl/token/self", &[], None)
+                .await
+            {
+                Ok(answer) if answer.status != 200 => Token::Unknown,
+                _ => Token::Known,
+            },
+        };
+        forbidden(need, &self.namespace, token)
     }
 
     pub(crate) async fn nodes(&self) -> Result<Vec<Node>, ProvisionError> {
-        let found: Option<Vec<Node>> = self.get("asked for its nodes", "/v1/nodes", &[]).await?;
+        let found: Option<Vec<Node>> = self
+            .get("asked for its nodes", &Need::Nodes, "/v1/nodes", &[])
+            .await?;
         Ok(found.unwrap_or_default())
     }
 
@@ -277,13 +319,16 @@ impl Cluster {
             id: String,
         }
         let query = [("prefix", prefix)];
-        let found: Option<Vec<Row>> = self.get("asked for its jobs", "/v1/jobs", &query).await?;
+        let found: Option<Vec<Row>> = self
+            .get("asked for its jobs", &Need::LIST_JOBS, "/v1/jobs", &query)
+            .await?;
         Ok(found.into_iter().flatten().map(|row| row.id).collect())
     }
 
     pub(crate) async fn job(&self, id: &str) -> Result<Option<Job>, ProvisionError> {
         self.get(
             &format!("asked for job {id}"),
+            &Need::READ_JOB,
             &format!("/v1/job/{id}"),
             &[],
         )
@@ -293,7 +338,9 @@ impl Cluster {
     pub(crate) async fn allocations(&self, job: &str) -> Result<Vec<Allocation>, ProvisionError> {
         let what = format!("asked for the allocations of job {job}");
         let path = format!("/v1/job/{job}/allocations");
-        let found: Option<Vec<Allocation>> = self.get(&what, &path, &[("all", "true")]).await?;
+        let found: Option<Vec<Allocation>> = self
+            .get(&what, &Need::READ_JOB, &path, &[("all", "true")])
+            .await?;
         let mut found = found.unwrap_or_default();
         found.sort_by_key(|one| std::cmp::Reverse(one.create_index));
         Ok(found)
@@ -301,7 +348,8 @@ impl Cluster {
 
     pub(crate) async fn allocation(&self, id: &str) -> Result<Option<Allocation>, ProvisionError> {
         let what = format!("asked for allocation {id}");
-        self.get(&what, &format!("/v1/allocation/{id}"), &[]).await
+        self.get(&what, &Need::READ_JOB, &format!("/v1/allocation/{id}"), &[])
+            .await
     }
 
     /// What would come of this job.
@@ -310,8 +358,11 @@ impl Cluster {
         let body = json!({"Job": job, "Diff": true});
         let path = format!("/v1/job/{id}/plan");
         let answer = self.call(Method::POST, &path, &[], Some(body)).await?;
-        let read: Option<Value> = Self::read(&what, &answer)?;
-        let read = read.ok_or_else(|| refused(&what, &answer))?;
+        let need = Need::SUBMIT_JOB;
+        let read: Option<Value> = self.read(&what, &need, &answer).await?;
+        let Some(read) = read else {
+            return Err(self.refused(&what, &need, &answer).await);
+        };
         let mut changes = Vec::new();
         changed("", &read["Diff"], &mut changes);
         Ok(Planned {
@@ -336,7 +387,7 @@ impl Cluster {
             _ if String::from_utf8_lossy(&answer.body).contains(CONFLICT) => {
                 Err(ProvisionError::Conflict(format!("job {id}")))
             }
-            _ => Err(refused(&what, &answer)),
+            _ => Err(self.refused(&what, &Need::to_run(job), &answer).await),
         }
     }
 
@@ -349,23 +400,54 @@ impl Cluster {
             .await?;
         match answer.status {
             200 | 404 => Ok(()),
-            _ => Err(refused(&format!("asked to stop job {id}"), &answer)),
+            _ => Err(self
+                .refused(
+                    &format!("asked to stop job {id}"),
+                    &Need::SUBMIT_JOB,
+                    &answer,
+                )
+                .await),
         }
     }
 
-    /// Ends an allocation; Nomad makes another one.
+    /// Ends an allocation; another one is made when Nomad looks at the job again.
     pub(crate) async fn stop_allocation(&self, id: &str) -> Result<(), ProvisionError> {
         let path = format!("/v1/allocation/{id}/stop");
         let answer = self.call(Method::PUT, &path, &[], None).await?;
         match answer.status {
             200 | 404 => Ok(()),
-            _ => Err(refused(&format!("asked to stop allocation {id}"), &answer)),
+            _ => Err(self
+                .refused(
+                    &format!("asked to stop allocation {id}"),
+                    &Need::ALLOC_LIFECYCLE,
+                    &answer,
+                )
+                .await),
+        }
+    }
+
+    /// Has Nomad look at a job again, and place what is missing.
+    pub(crate) async fn evaluate(&self, id: &str) -> Result<(), ProvisionError> {
+        let path = format!("/v1/job/{id}/evaluate");
+        let answer = self.call(Method::PUT, &path, &[], None).await?;
+        match answer.status {
+            200 => Ok(()),
+            _ => {
+                let what = format!("asked to look at job {id} again");
+                Err(self.refused(&what, &Need::SUBMIT_JOB, &answer).await)
+            }
         }
     }
 
     pub(crate) async fn variable(&self, path: &str) -> Result<Option<Variable>, ProvisionError> {
         let what = format!("asked for variable {path}");
-        self.get(&what, &format!("/v1/var/{path}"), &[]).await
+        self.get(
+            &what,
+            &Need::Variable("read", path),
+            &format!("/v1/var/{path}"),
+            &[],
+        )
+        .await
     }
 
     /// Writes a variable in place of that of this index; 0: of none. Its new index.
@@ -385,17 +467,15 @@ impl Cluster {
         if answer.status == 409 {
             return Err(ProvisionError::Conflict(format!("variable {path}")));
         }
-        if answer.status != 200 {
+        let need = Need::Variable("write", path);
+        if ![200, 403].contains(&answer.status) {
             // What Nomad says of a variable may repeat it.
             return Err(ProvisionError::Nomad {
                 what,
-                reason: match answer.status {
-                    403 => forbidden(),
-                    status => format!("it answers with status {status}"),
-                },
+                reason: format!("it answers with status {}", answer.status),
             });
         }
-        let written: Option<Variable> = Self::read(&what, &answer)?;
+        let written: Option<Variable> = self.read(&what, &need, &answer).await?;
         Ok(written.map_or(0, |written| written.modify_index))
     }
 
@@ -405,7 +485,9 @@ impl Cluster {
         let answer = self.call(Method::DELETE, &to, &[], None).await?;
         match answer.status {
             200 | 204 | 404 => Ok(()),
-            _ => Err(refused(&what, &answer)),
+            _ => Err(self
+                .refused(&what, &Need::Variable("destroy", path), &answer)
+                .await),
         }
     }
 
@@ -424,6 +506,10 @@ impl Cluster {
             Ok(answer) if answer.status == 200 => {
                 String::from_utf8_lossy(&answer.body).into_owned()
             }
+            Ok(answer) if answer.status == 403 => {
+                let reason = self.forbidden(&Need::READ_LOGS).await;
+                format!("(its log is not shown: {reason})")
+            }
             _ => String::new(),
         }
     }
@@ -431,33 +517,13 @@ impl Cluster {
     /// Why a job has no allocation, in words.
     pub(crate) async fn blocked(&self, job: &str) -> Option<String> {
         let path = format!("/v1/job/{job}/evaluations");
-        let found: Option<Vec<Value>> = self.get("", &path, &[]).await.ok()?;
+        let found: Option<Vec<Value>> = self.get("", &Need::READ_JOB, &path, &[]).await.ok()?;
         let mut found = found?;
         found.sort_by_key(|one| one["CreateIndex"].as_u64());
         found
             .iter()
             .rev()
             .find_map(|one| unplaced(&one["FailedTGAllocs"]))
-    }
-}
-
-fn forbidden() -> String {
-    "the token may not. It needs submit-job, read-job, read-logs and variables' write on \
-     `nomad/jobs/*` in the namespace, and node:read"
-        .to_owned()
-}
-
-fn refused(what: &str, answer: &Answer) -> ProvisionError {
-    let said = String::from_utf8_lossy(&answer.body);
-    ProvisionError::Nomad {
-        what: what.to_owned(),
-        reason: match answer.status {
-            403 => forbidden(),
-            status => format!(
-                "{} (status {status})",
-                said.trim().chars().take(600).collect::<String>()
-            ),
-        },
     }
 }
 

@@ -136,21 +136,24 @@ fn servers() -> Servers {
 }
 
 #[tokio::test]
-async fn a_token_that_may_not_is_told_what_it_needs() {
+async fn who_may_not_is_told_what_is_missing() {
     let nomad = Fake::new().await;
-    nomad.answer(
-        "PUT /v1/var/nomad/jobs/s-0",
-        403,
-        json!("Permission denied"),
-    );
+    let denied = || json!("Permission denied");
+    nomad.answer("PUT /v1/var/nomad/jobs/s-0", 403, denied());
     let (error, _) = nomad.apply(&servers()).await;
+    let said = error.to_string();
+    assert!(said.contains("it asks for a token"), "{said}");
     assert!(
-        error
-            .to_string()
-            .contains("variables' write on `nomad/jobs/*`"),
-        "{error}"
+        said.contains("`write` on the variable `nomad/jobs/s-0` in the namespace `default`"),
+        "{said}"
     );
     assert_eq!(nomad.asked("PUT /v1/jobs"), 0);
+    nomad.answer("GET /v1/jobs", 403, denied());
+    let (error, _) = nomad.apply(&servers()).await;
+    assert!(error.to_string().contains("`list-jobs`"), "{error}");
+    nomad.answer("GET /v1/nodes", 403, denied());
+    let (error, _) = nomad.apply(&servers()).await;
+    assert!(error.to_string().contains("policy of `node`"), "{error}");
 }
 
 #[tokio::test]

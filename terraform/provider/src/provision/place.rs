@@ -21,7 +21,7 @@ const NOMAD: [(&str, &str, &str); 7] = [
     (
         "token",
         "NOMAD_TOKEN",
-        "A token of Nomad's, which may submit jobs, read their logs and write variables in the namespace, and read nodes.",
+        "A token of Nomad's, where it has ACLs; the policy below is enough.",
     ),
     (
         "namespace",
