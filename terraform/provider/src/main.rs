@@ -11,6 +11,7 @@ mod data;
 mod docs;
 mod entry;
 mod functions;
+mod given;
 mod names;
 mod provider;
 mod provision;

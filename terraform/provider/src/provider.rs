@@ -124,7 +124,7 @@ impl Provider for Mesh {
                         .as_str()
                         .unwrap_or(DEFAULT_NAMESPACE),
                 );
-                let settings = Settings::read(config, |name| std::env::var(name).ok())?;
+                let settings = Settings::read(config, crate::given::environment)?;
                 State::New(Arc::new(Client::new(&settings)?))
             }
         };

@@ -7,6 +7,7 @@ use reqwest::Url;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::ClientError;
+use crate::given::{self, given, pair};
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8700";
 const DEFAULT_OWNER: &str = "terraform";
@@ -49,31 +50,16 @@ impl Settings {
         var: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ClientError> {
         let given = |name: &'static str| {
-            let written = config.get(name).as_str().map(str::to_owned);
             let variable = VARIABLES.iter().find(|(attribute, _)| *attribute == name);
-            written
-                .or_else(|| var(variable?.1))
-                .filter(|text| !text.is_empty())
+            given(config, name, variable.map_or("", |one| one.1), &var)
         };
         let ca = given("ca_file")
             .map(|text| pem("ca_file", text))
             .transpose()?;
-        let certificate = match (given("client_cert"), given("client_key")) {
-            (Some(cert), Some(key)) => Some((pem("client_cert", cert)?, pem("client_key", key)?)),
-            (None, None) => None,
-            (Some(_), None) => {
-                return Err(wrong(
-                    "client_key",
-                    "is missing: it belongs to `client_cert`",
-                ));
-            }
-            (None, Some(_)) => {
-                return Err(wrong(
-                    "client_cert",
-                    "is missing: it belongs to `client_key`",
-                ));
-            }
-        };
+        let certificate = pair(given("client_cert"), given("client_key"))
+            .map_err(|(field, reason)| wrong(field, reason))?
+            .map(|(cert, key)| Ok((pem("client_cert", cert)?, pem("client_key", key)?)))
+            .transpose()?;
         let address = given("address").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
         let servers = address.split(',').map(|one| url(one.trim(), ca.is_some()));
         let servers = servers.collect::<Result<Vec<_>, _>>()?;
@@ -114,23 +100,11 @@ fn wrong(field: &'static str, reason: &str) -> ClientError {
     }
 }
 
-/// The text itself where it is one, else the file that it names.
 fn pem(field: &'static str, text: String) -> Result<Pem, ClientError> {
-    if text.trim_start().starts_with("-----BEGIN") {
-        return Ok(Pem {
-            name: field.to_owned(),
-            text: text.into_bytes(),
-        });
-    }
-    let read = std::fs::read(&text);
-    let read = read.map_err(|error| {
-        wrong(
-            field,
-            &format!("names a file that cannot be read: {text}: {error}"),
-        )
-    })?;
+    let read = given::pem(&text).map_err(|reason| wrong(field, &reason))?;
+    let is_itself = read == text.as_bytes();
     Ok(Pem {
-        name: text,
+        name: if is_itself { field.to_owned() } else { text },
         text: read,
     })
 }

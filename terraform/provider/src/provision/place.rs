@@ -8,6 +8,8 @@ use mesh_provision::{Cluster, MeshAccess};
 use mesh_tfprotocol::{Attribute, Diagnostic, Path, Value};
 use mesh_tls::ClusterTls;
 
+use crate::given::{environment, given, pair, pem};
+
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
 
 /// The attributes of the provider's `nomad`, each with the variable that is read where it is not
@@ -82,7 +84,7 @@ impl Place {
         let text = |name: &str| {
             let variable = NOMAD.iter().find(|(own, ..)| *own == name);
             let variable = variable.map_or("", |(_, variable, _)| *variable);
-            known(block, name, variable)
+            given(block, name, variable, environment)
         };
         let wrong = |name: &str, reason: &str| {
             let place = Path::of("nomad").attribute(name);
@@ -93,33 +95,20 @@ impl Place {
             let detail = "It depends on what this apply makes. Make that first, with `-target`.";
             return Err(Diagnostic::error("Where Nomad is is not known yet", detail));
         }
-        let pem = |name: &str| -> Result<Option<Vec<u8>>, Diagnostic> {
-            let read = text(name).map(|text| pem(&text));
-            read.transpose().map_err(|reason| wrong(name, &reason))
-        };
-        let identity = match (pem("client_cert")?, pem("client_key")?) {
-            (Some(mut certificate), Some(key)) => {
-                certificate.push(b'\n');
-                certificate.extend(key);
-                Some(certificate)
-            }
-            (None, None) => None,
-            (Some(_), None) => {
-                return Err(wrong(
-                    "client_key",
-                    "is missing: it belongs to `client_cert`",
-                ));
-            }
-            (None, Some(_)) => {
-                return Err(wrong(
-                    "client_cert",
-                    "is missing: it belongs to `client_key`",
-                ));
-            }
-        };
+        let pem = |name: &str, text: String| pem(&text).map_err(|reason| wrong(name, &reason));
+        let ca = text("ca_file")
+            .map(|text| pem("ca_file", text))
+            .transpose()?;
+        let identity = pair(text("client_cert"), text("client_key"))
+            .map_err(|(name, reason)| wrong(name, reason))?
+            .map(|(certificate, key)| {
+                let both = [pem("client_cert", certificate)?, pem("client_key", key)?];
+                Ok::<_, Diagnostic>(both.join(&b'\n'))
+            })
+            .transpose()?;
         let access = Access {
             address: text("address").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned()),
-            ca: pem("ca_file")?,
+            ca,
             identity,
             token: text("token"),
         };
@@ -136,7 +125,7 @@ impl Place {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let read = |name: &str, variable: &str| -> Result<Option<Vec<u8>>, Diagnostic> {
-            let read = known(&config, name, variable).map(|text| pem(&text));
+            let read = given(&config, name, variable, environment).map(|text| pem(&text));
             read.transpose().map_err(|reason| {
                 let summary = format!("The provider's `{name}` is wrong");
                 Diagnostic::error(summary, format!("`{name}` {reason}.")).at(Path::of(name))
@@ -154,20 +143,4 @@ impl Place {
         })?;
         Ok(Some(MeshAccess::new(Arc::new(tls))))
     }
-}
-
-/// What is written, or the variable; empty is as not there.
-fn known(block: &Value, name: &str, variable: &str) -> Option<String> {
-    let written = block.get(name).as_str().map(str::to_owned);
-    let found = written.or_else(|| std::env::var(variable).ok());
-    found.filter(|text| !text.is_empty())
-}
-
-/// The text itself where it is PEM, else the file that it names.
-pub(crate) fn pem(text: &str) -> Result<Vec<u8>, String> {
-    if text.trim_start().starts_with("-----BEGIN") {
-        return Ok(text.as_bytes().to_vec());
-    }
-    std::fs::read(text)
-        .map_err(|error| format!("names a file that cannot be read: {text}: {error}"))
 }
