@@ -35,22 +35,24 @@ impl AgentResource {
         let agents = agents.map_err(|error| words::diagnostic(&error))?;
         agents.check().map_err(|error| words::diagnostic(&error))?;
         let nomad = self.0.nomad()?;
-        stored.state = wanted.planned.clone();
-        show(&AgentsInForce::default(), &mut stored.state);
+        let is_new = wanted.prior.is_null();
+        let import = format!("mesh_agent.NAME {}", agents.name);
+        let mut state = wanted.planned.clone();
+        show(&AgentsInForce::default(), &mut state);
+        if !is_new {
+            stored.state = state.clone();
+        }
         let found = words::run(cx, STEP, move |control| {
             async move { apply_agents(&nomad, &agents, control).await }.boxed()
         })
         .await;
         match found {
             Ok(found) => {
-                show(&found, &mut stored.state);
+                show(&found, &mut state);
+                stored.state = state;
                 Ok(())
             }
-            Err(said) => {
-                let left = Value::List(vec!["the last apply did not come to its end".into()]);
-                stored.state.set("drift", left);
-                Err(said)
-            }
+            Err(said) => Err(words::unfinished(stored, is_new, &import, said)),
         }
     }
 }

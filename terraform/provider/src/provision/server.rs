@@ -59,7 +59,6 @@ impl ServerResource {
             .at(Path::of("tls"))
         })?;
         let nomad = self.0.nomad()?;
-        // From here on something may be there, also when the rest fails.
         let mut state = wanted.planned.clone();
         for name in ["servers", "addresses", "drift"] {
             state.set(name, Value::List(Vec::new()));
@@ -73,7 +72,11 @@ impl ServerResource {
                 .to_owned();
             state.set(name, before);
         }
-        stored.state = state;
+        let is_new = wanted.prior.is_null();
+        let import = format!("mesh_server.NAME {}", servers.name);
+        if !is_new {
+            stored.state = state.clone();
+        }
         remember(&servers, stored);
         let timeouts = Timeouts {
             total: TOTAL,
@@ -85,15 +88,11 @@ impl ServerResource {
         });
         match found.await {
             Ok(found) => {
-                show(&found, &mut stored.state);
+                show(&found, &mut state);
+                stored.state = state;
                 Ok(())
             }
-            Err(said) => {
-                // What is there by now is kept, and what is missing is planned again.
-                let left = Value::List(vec!["the last apply did not come to its end".into()]);
-                stored.state.set("drift", left);
-                Err(said)
-            }
+            Err(said) => Err(words::unfinished(stored, is_new, &import, said)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use mesh_provision::{Binary, Control, ProvisionError, Secret, ServersTls};
 use mesh_tfprotocol::{
-    Attribute, Context, Diagnostic, Diagnostics, Import, Path, Schema, Type, Value,
+    Attribute, Context, Diagnostic, Diagnostics, Import, Path, Schema, Stored, Type, Value,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -171,6 +171,35 @@ pub(super) fn read_tls(value: &Value, secrets: &Value) -> ServersTls {
             key: text(tls, "key_file"),
         },
     }
+}
+
+/// After an apply that did not come to its end: what is there by then is kept, and what is missing is
+/// planned again.
+///
+/// Of a creation nothing is kept. Terraform takes a state that comes with an error for a resource that
+/// is broken, and begins the next apply by destroying it: servers that may have a mesh by then, or had
+/// one before Terraform lost sight of them. Without a state the next apply creates again, and so goes
+/// on from what it finds.
+pub(super) fn unfinished(
+    stored: &mut Stored,
+    is_new: bool,
+    import: &str,
+    mut said: Diagnostics,
+) -> Diagnostics {
+    if !is_new {
+        let left = Value::List(vec!["the last apply did not come to its end".into()]);
+        stored.state.set("drift", left);
+        return said;
+    }
+    stored.gone();
+    said.push(Diagnostic::warning(
+        "What was begun stays",
+        format!(
+            "The next apply goes on from there. To end it instead, if something was made: \
+             `terraform import {import}`, then `terraform destroy`."
+        ),
+    ));
+    said
 }
 
 /// At its attribute, where the error names one.
