@@ -18,6 +18,7 @@ pub mod cli;
 mod config;
 mod control;
 mod cut;
+mod doors;
 mod engine;
 mod exchange;
 mod feed;

@@ -1,7 +1,7 @@
 //! How a group of connections begins and ends: those of a listener, a pool, a
 //! worker.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +22,10 @@ pub(crate) enum Phase {
 /// A group of connections.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    phase: watch::Sender<Phase>,
+    phase: Cell<Phase>,
+    /// The same, for who waits. It is large, and not there before the first member: there may be a
+    /// thousand listeners that nobody calls.
+    told: OnceCell<watch::Sender<Phase>>,
     members: Cell<usize>,
     /// The most that there were since it was last asked.
     most: Cell<usize>,
@@ -32,7 +35,8 @@ pub(crate) struct Lifecycle {
 impl Lifecycle {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
-            phase: watch::Sender::new(Phase::Running),
+            phase: Cell::new(Phase::Running),
+            told: OnceCell::new(),
             members: Cell::new(0),
             most: Cell::new(0),
             left: Notify::new(),
@@ -48,13 +52,12 @@ impl Lifecycle {
 
     /// Goes on to a later phase; never back.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let later = phase > *now;
-            if later {
-                *now = phase;
+        if phase > self.phase.get() {
+            self.phase.set(phase);
+            if let Some(told) = self.told.get() {
+                told.send_replace(phase);
             }
-            later
-        });
+        }
     }
 
     /// Waits until no connection is left.
@@ -81,7 +84,9 @@ pub(crate) struct Member(Rc<Lifecycle>);
 impl Member {
     /// What phase the group is in, and when it changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
-        self.0.phase.subscribe()
+        let lifecycle = &self.0;
+        let make = || watch::Sender::new(lifecycle.phase.get());
+        lifecycle.told.get_or_init(make).subscribe()
     }
 }
 

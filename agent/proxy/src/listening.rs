@@ -3,19 +3,16 @@
 //! changes is used by the connections that live.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 use crate::config::Expose;
+use crate::doors::Door;
 use crate::inbound::{self, InboundView, TerminatingView};
 use crate::ingress::{self, IngressView};
-use crate::lifecycle::{Lifecycle, Member, Phase, reaches};
+use crate::lifecycle::{Lifecycle, Member, Phase};
 use crate::listen::Listener;
-use crate::net::{Acceptor, Socket};
+use crate::net::Socket;
 use crate::outbound::{self, OutboundView};
 use crate::transparent::{self, RedirectedView};
 use crate::worker::Worker;
@@ -24,10 +21,11 @@ use crate::worker::Worker;
 pub(crate) struct Listening {
     pub(crate) life: Rc<Lifecycle>,
     role: RefCell<Role>,
-    /// Each has its own, so that callers from outside cannot take the room of
-    /// the application.
-    room: Room,
-    accepting: RefCell<Option<JoinHandle<()>>>,
+    /// Connections that it may take yet. Each has its own, so that callers from
+    /// outside cannot take the room of the application.
+    room: Cell<usize>,
+    /// Where connections come, until it is closed.
+    door: RefCell<Option<Door>>,
 }
 
 /// What a listener is for now.
@@ -48,7 +46,10 @@ impl Listening {
     /// Begins to accept connections.
     pub(crate) fn begin(worker: &Rc<Worker>, role: Role, socket: Listener) -> Rc<Self> {
         let listening = Self::unbound(worker, role);
-        listening.accept(worker, socket);
+        match worker.doors.open(worker, &listening, socket) {
+            Ok(door) => *listening.door.borrow_mut() = Some(door),
+            Err(error) => tracing::error!(%error, "a bound socket cannot be used"),
+        }
         listening
     }
 
@@ -57,8 +58,8 @@ impl Listening {
         Rc::new(Self {
             life: Lifecycle::new(),
             role: RefCell::new(role),
-            room: Room::new(worker.shared.options.limits.connections),
-            accepting: RefCell::default(),
+            room: Cell::new(worker.shared.options.limits.connections.max(1)),
+            door: RefCell::default(),
         })
     }
 
@@ -109,11 +110,14 @@ impl Listening {
     }
 
     /// Begins nothing any more. When this returns the address is free.
-    pub(crate) async fn close(&self) {
+    pub(crate) fn close(self: &Rc<Self>, worker: &Rc<Worker>) {
         self.life.enter(Phase::Draining);
-        let accepting = self.accepting.borrow_mut().take();
-        if let Some(accepting) = accepting {
-            let _ = accepting.await; // it ends by itself, see there
+        let Some(door) = self.door.borrow_mut().take() else {
+            return;
+        };
+        // Room or not: they are few, and have been promised a connection.
+        for socket in worker.doors.close(door) {
+            self.begin_serving(worker, socket, None);
         }
     }
 
@@ -126,52 +130,59 @@ impl Listening {
         )
     }
 
-    /// Accepts connections until its end.
-    fn accept(self: &Rc<Self>, worker: &Rc<Worker>, socket: Listener) {
-        let acceptor = match Acceptor::new(socket) {
-            Ok(acceptor) => acceptor,
-            Err(error) => return tracing::error!(%error, "a bound socket cannot be used"),
-        };
-        let (worker, listening) = (worker.clone(), self.clone());
-        let accepting = tokio::task::spawn_local(async move {
-            // Not a member: it ends by itself when the drain begins.
-            let mut watch = listening.life.join().watch();
-            loop {
-                let next = async {
-                    let place = listening.room.place().await;
-                    (acceptor.accept().await, place)
-                };
-                let (accepted, place) = tokio::select! {
-                    biased;
-                    () = reaches(&mut watch, Phase::Draining) => break,
-                    next = next => next,
-                };
-                match accepted {
-                    Ok(socket) => {
-                        let member = listening.life.join();
-                        let serving = serve(worker.clone(), listening.clone(), socket, member);
-                        tokio::task::spawn_local(async move {
-                            serving.await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        // Out of descriptors, most likely: others may end meanwhile.
-                        if let Some(kept_back) = worker.dials.may_say(Instant::now()) {
-                            tracing::warn!(%error, kept_back, "accepting a connection");
-                        }
-                        sleep(Duration::from_millis(50)).await;
-                    }
-                }
-            }
-            // Room or not: they are few, and have been promised a connection.
-            for socket in acceptor.close() {
-                let member = listening.life.join();
-                let serving = serve(worker.clone(), listening.clone(), socket, member);
-                tokio::task::spawn_local(serving);
-            }
+    /// Serves connections that have come, so many at most.
+    ///
+    /// # Errors
+    /// When one that has come cannot be had.
+    pub(crate) fn accept(self: &Rc<Self>, worker: &Rc<Worker>, most: usize) -> io::Result<()> {
+        for _ in 0..most.min(self.room.get()) {
+            let came = match &*self.door.borrow() {
+                Some(door) => door.accept()?,
+                None => None,
+            };
+            let Some(socket) = came else {
+                return Ok(());
+            };
+            let place = self.place();
+            self.begin_serving(worker, socket, Some(place));
+        }
+        Ok(())
+    }
+
+    fn begin_serving(self: &Rc<Self>, worker: &Rc<Worker>, socket: Socket, place: Option<Place>) {
+        let serving = serve(worker.clone(), self.clone(), socket, self.life.join());
+        tokio::task::spawn_local(async move {
+            serving.await;
+            drop(place);
         });
-        *self.accepting.borrow_mut() = Some(accepting);
+    }
+
+    /// Takes room for a connection; of the last the door must know.
+    fn place(self: &Rc<Self>) -> Place {
+        self.room.set(self.room.get().saturating_sub(1));
+        if self.room.get() == 0 {
+            self.look_at_door(false);
+        }
+        Place(self.clone())
+    }
+
+    fn look_at_door(&self, is_room: bool) {
+        if let Some(door) = &*self.door.borrow() {
+            door.look_at(is_room);
+        }
+    }
+}
+
+/// Room for one connection.
+struct Place(Rc<Listening>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let listening = &self.0;
+        listening.room.set(listening.room.get() + 1);
+        if listening.room.get() == 1 {
+            listening.look_at_door(true);
+        }
     }
 }
 
@@ -190,44 +201,5 @@ async fn serve(worker: Rc<Worker>, listening: Rc<Listening>, socket: Socket, mem
             Box::pin(transparent::serve(worker, listening, socket, member)).await;
         }
         Role::Ingress(_) => Box::pin(ingress::serve(worker, listening, socket, member)).await,
-    }
-}
-
-/// Room for connections.
-struct Room {
-    left: Rc<Cell<usize>>,
-    freed: Rc<Notify>,
-}
-
-impl Room {
-    fn new(places: usize) -> Self {
-        Self {
-            left: Rc::new(Cell::new(places.max(1))),
-            freed: Rc::default(),
-        }
-    }
-
-    async fn place(&self) -> Place {
-        while self.left.get() == 0 {
-            self.freed.notified().await;
-        }
-        self.left.set(self.left.get() - 1);
-        Place {
-            left: self.left.clone(),
-            freed: self.freed.clone(),
-        }
-    }
-}
-
-/// Room for one connection.
-struct Place {
-    left: Rc<Cell<usize>>,
-    freed: Rc<Notify>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.left.set(self.left.get() + 1);
-        self.freed.notify_one();
     }
 }

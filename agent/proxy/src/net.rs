@@ -8,90 +8,14 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config::Address;
-use crate::listen;
 use crate::transparent::{Marking, Own, Transparency};
 
 /// How long bytes may stay unacknowledged before a peer counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// A socket to accept from.
-#[derive(Debug)]
-pub(crate) enum Acceptor {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Acceptor {
-    /// Takes over a bound socket. Needs a runtime.
-    pub(crate) fn new(listener: listen::Listener) -> io::Result<Self> {
-        Ok(match listener {
-            listen::Listener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            listen::Listener::Unix(listener) => {
-                listener.set_nonblocking(true)?;
-                Self::Unix(UnixListener::from_std(listener)?)
-            }
-        })
-    }
-
-    /// Listens no more, and gives back who waited in the kernel: they were told
-    /// that they are connected.
-    pub(crate) fn close(self) -> Vec<Socket> {
-        match self {
-            Self::Tcp(listener) => listener.into_std().map_or_else(
-                |_| Vec::new(),
-                |listener| {
-                    rest(|| {
-                        let (stream, _) = listener.accept()?;
-                        stream.set_nonblocking(true)?;
-                        let stream = TcpStream::from_std(stream)?;
-                        tune(&stream);
-                        Ok(Socket::Tcp(stream))
-                    })
-                },
-            ),
-            Self::Unix(listener) => listener.into_std().map_or_else(
-                |_| Vec::new(),
-                |listener| {
-                    rest(|| {
-                        let (stream, _) = listener.accept()?;
-                        stream.set_nonblocking(true)?;
-                        Ok(Socket::Unix(UnixStream::from_std(stream)?))
-                    })
-                },
-            ),
-        }
-    }
-
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
-        Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                tune(&stream);
-                Socket::Tcp(stream)
-            }
-            Self::Unix(listener) => Socket::Unix(listener.accept().await?.0),
-        })
-    }
-}
-
-/// All that can be accepted without waiting; more than may wait come only while
-/// this runs.
-fn rest(accept: impl Fn() -> io::Result<Socket>) -> Vec<Socket> {
-    let mut all = Vec::new();
-    for _ in 0..2 * listen::BACKLOG {
-        match accept() {
-            Ok(socket) => all.push(socket),
-            // It went away while it waited.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => break, // nobody waits any more
-        }
-    }
-    all
-}
 
 /// Connects to the first address that takes it.
 pub(crate) async fn connect(
@@ -159,7 +83,7 @@ fn too_late(limit: Duration) -> io::Error {
 
 /// Small writes leave at once, and a peer that is gone without a word is found
 /// out. A socket that refuses an option works without it.
-fn tune(stream: &TcpStream) {
+pub(crate) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()

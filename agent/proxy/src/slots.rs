@@ -29,6 +29,11 @@ impl<T> Slots<T> {
         self.places.len() - 1
     }
 
+    /// What is at a place that was taken.
+    pub(crate) fn at(&self, at: usize) -> Option<&T> {
+        self.places.get(at)?.as_ref()
+    }
+
     pub(crate) fn remove(&mut self, at: usize) {
         if self
             .places
@@ -56,6 +61,7 @@ mod tests {
         slots.remove(a);
         assert_eq!(slots.insert('c'), a);
         assert_eq!(slots.insert('d'), b + 1);
+        assert_eq!((slots.at(a), slots.at(9)), (Some(&'c'), None));
         assert_eq!(slots.iter().collect::<String>(), "cbd");
     }
 }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::blocks;
 use crate::config::{Address, Compiled, Endpoint, ListenKey, Transparent};
 use crate::cut::Cut;
+use crate::doors::Doors;
 use crate::inbound::{Application, InboundView, TerminatingView};
 use crate::ingress::IngressView;
 use crate::lifecycle::Phase;
@@ -85,6 +86,7 @@ pub(crate) struct Worker {
     peers: RefCell<HashMap<(Address, SpiffeId, Key), Rc<Peer>>>,
     applications: RefCell<HashMap<ApplicationKey, Rc<Application>>>,
     listening: RefCell<HashMap<ListenKey, Rc<Listening>>>,
+    pub(crate) doors: Doors,
     /// Listeners that ended, with connections that have not.
     leaving: RefCell<Vec<Rc<Listening>>>,
 }
@@ -111,6 +113,7 @@ impl Worker {
             peers: RefCell::default(),
             applications: RefCell::default(),
             listening: RefCell::default(),
+            doors: Doors::default(),
             leaving: RefCell::default(),
             shared,
         }
@@ -130,7 +133,7 @@ impl Worker {
                     sockets,
                     done,
                 } => {
-                    self.apply(&config, sockets).await;
+                    self.apply(&config, sockets);
                     tell(done, ());
                 }
                 Command::DrainInbound { deadline, done } => {
@@ -145,6 +148,7 @@ impl Worker {
         }
         self.log.flush();
         // Clusters know their worker: it could not go otherwise.
+        self.doors.forget();
         self.listening.take();
         self.clusters.take();
     }
@@ -254,7 +258,7 @@ impl Worker {
     }
 
     /// Runs a config. Nothing in it can fail: it was compiled, and bound.
-    async fn apply(self: &Rc<Self>, config: &Compiled, sockets: Vec<(ListenKey, Listener)>) {
+    fn apply(self: &Rc<Self>, config: &Compiled, sockets: Vec<(ListenKey, Listener)>) {
         self.update_clusters(config);
         let mut sockets: HashMap<_, _> = sockets.into_iter().collect();
         let mut before = self.listening.take();
@@ -294,14 +298,14 @@ impl Worker {
         }
         *self.listening.borrow_mut() = now;
         for listening in before.into_values() {
-            self.leave(listening).await;
+            self.leave(listening);
         }
         self.forget_unused();
     }
 
     /// Ends a listener; what it began goes on to its end.
-    async fn leave(&self, listening: Rc<Listening>) {
-        listening.close().await;
+    fn leave(self: &Rc<Self>, listening: Rc<Listening>) {
+        listening.close(self);
         let mut leaving = self.leaving.borrow_mut();
         leaving.retain(|listening| listening.life.members() > 0);
         leaving.push(listening);
@@ -366,7 +370,7 @@ impl Worker {
         RedirectedView::new(self, &source, transparent.mesh_only, virtuals.collect())
     }
 
-    async fn drain_inbound(&self, deadline: Instant) -> Drained {
+    async fn drain_inbound(self: &Rc<Self>, deadline: Instant) -> Drained {
         let inbound: Vec<_> = self
             .all()
             .into_iter()
@@ -375,7 +379,7 @@ impl Worker {
         self.end(&inbound, deadline, Direction::Inbound).await
     }
 
-    async fn drain_outbound(&self, deadline: Instant) -> Drained {
+    async fn drain_outbound(self: &Rc<Self>, deadline: Instant) -> Drained {
         // Until nothing of it is under way the application may call on.
         let quiet = self.live.open(Direction::Outbound).quiet();
         let in_time = timeout_at(deadline, quiet).await.is_ok();
@@ -398,9 +402,14 @@ impl Worker {
     }
 
     /// Lets listeners end, and cuts what has not ended at the deadline.
-    async fn end(&self, all: &[Rc<Listening>], deadline: Instant, direction: Direction) -> Drained {
+    async fn end(
+        self: &Rc<Self>,
+        all: &[Rc<Listening>],
+        deadline: Instant,
+        direction: Direction,
+    ) -> Drained {
         for one in all {
-            one.close().await;
+            one.close(self);
         }
         let ended = async {
             for one in all {

@@ -37,6 +37,38 @@ async fn heads_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_listener_that_is_full_takes_more_when_one_ends() {
+    let mut options = options();
+    options.limits.connections = 2;
+    let pair = Pair::with(Protocol::Tcp, echo().await, options, |_| {}).await;
+    let round = async |socket: &mut TcpStream| {
+        socket.write_all(b"x").await.unwrap();
+        in_time(socket.read_exact(&mut [0])).await.unwrap();
+    };
+    let connect = || async { TcpStream::connect(pair.address).await.unwrap() };
+    let (mut first, mut second) = (connect().await, connect().await);
+    round(&mut first).await;
+    round(&mut second).await;
+    let mut third = connect().await;
+    third.write_all(b"x").await.unwrap();
+    for _ in 0..100 {
+        round(&mut second).await;
+    }
+    let taken = || metric(&pair.web, "mesh_connections_total", &["outbound"]);
+    assert_eq!(taken(), 2);
+    drop(first);
+    in_time(third.read_exact(&mut [0])).await.unwrap();
+    // And again, each time that there is room.
+    for _ in 0..20 {
+        let mut next = connect().await;
+        drop(third);
+        round(&mut next).await;
+        third = next;
+    }
+    assert_eq!(taken(), 23);
+}
+
+#[tokio::test]
 async fn a_handshake_that_stalls_ends() {
     let mut options = options();
     options.limits.handshake = Duration::from_millis(100);
