@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use mesh_proxy::StandardError;
 use mesh_proxy::cli::{Arguments, Mode, USAGE};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -33,14 +36,18 @@ fn start(arguments: Arguments) -> ExitCode {
         }
     };
     let writer = log.clone();
-    // The access log has standard output to itself.
-    tracing_subscriber::fmt()
+    // The access log has standard output to itself. A filter that reads environments would bring
+    // the half of a regex engine.
+    let lines = tracing_subscriber::fmt::layer()
         .json()
-        .with_writer(move || writer.clone())
-        .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
-            "{0},h2=warn,hyper=warn,tonic=warn",
-            arguments.log_level
-        )))
+        .with_writer(move || writer.clone());
+    let level = arguments.log_level.parse().unwrap_or(LevelFilter::INFO);
+    let levels = Targets::new()
+        .with_default(level)
+        .with_targets(["h2", "hyper", "tonic"].map(|quiet| (quiet, LevelFilter::WARN)));
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(levels)
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
