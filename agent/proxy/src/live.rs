@@ -36,12 +36,15 @@ pub(crate) struct Live {
 pub(crate) struct Open {
     requests: Cell<usize>,
     streams: Cell<usize>,
+    /// Something began since it was last asked.
+    began: Cell<bool>,
     changed: Notify,
 }
 
 impl Open {
     pub(crate) fn request_began(&self) {
         self.requests.set(self.requests.get() + 1);
+        self.began.set(true);
     }
 
     pub(crate) fn request_ended(&self) {
@@ -51,6 +54,7 @@ impl Open {
 
     pub(crate) fn stream_began(&self) {
         self.streams.set(self.streams.get() + 1);
+        self.began.set(true);
     }
 
     pub(crate) fn stream_ended(&self) {
@@ -89,6 +93,11 @@ impl Live {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
         }
+    }
+
+    /// Whether a request or stream began since this was last asked.
+    pub(crate) fn take_began(&self) -> bool {
+        self.inbound.began.take() | self.outbound.began.take()
     }
 
     pub(crate) fn add_exchange(&self, exchange: &Rc<Exchange>) -> usize {

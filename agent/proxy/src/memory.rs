@@ -3,15 +3,27 @@
 //! glibc's allocator keeps what was freed between things that live. A config is read into a form,
 //! compiled, and the form is dropped: with a thousand upstreams that leaves megabytes of holes that
 //! workers, whose threads have heaps of their own, do not use. Nothing safe asks for them back.
+//!
+//! The same with the program's own pages: starting, and reading a config, runs through most of it, of
+//! which serving needs a part. Those pages are the file's, so that the kernel has them again when they
+//! are needed; but it leaves them in this process, and counts them as its memory, until it is short of
+//! memory itself.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What comes within this time is done for at once: giving back looks through every heap.
 const TOGETHER: Duration = Duration::from_secs(1);
 
+/// When nothing has begun for so long the program's own pages are let go. What serves comes again
+/// with the next request, which that costs a tenth of a millisecond; so it is done once, and not
+/// where there is work.
+const QUIET: Duration = Duration::from_secs(30);
+
 static PLANNED: AtomicBool = AtomicBool::new(false);
+static PROGRAM: Mutex<Program> = Mutex::new(Program::NEW);
 
 /// Gives back what is free, soon. Needs a tokio runtime with time.
 pub(crate) fn give_back_soon() {
@@ -23,6 +35,7 @@ pub(crate) fn give_back_soon() {
         tokio::time::sleep(TOGETHER).await;
         drop(planned);
         give_back();
+        program().is_let_go = false; // reading it took what serving does not
     });
 }
 
@@ -40,5 +53,122 @@ pub(crate) fn give_back() {
     // SAFETY: it takes no pointer, locks the heaps by itself, and moves nothing that is in use.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// The program's own pages.
+struct Program {
+    /// When something is known to have begun last.
+    busy: Option<Instant>,
+    is_let_go: bool,
+}
+
+impl Program {
+    const NEW: Self = Self {
+        busy: None,
+        is_let_go: false,
+    };
+
+    /// Whether they are to be let go.
+    fn look(&mut self, began: bool, now: Instant) -> bool {
+        if began {
+            self.is_let_go = false;
+            self.busy = Some(now);
+        }
+        let busy = *self.busy.get_or_insert(now);
+        let is = !self.is_let_go && now.saturating_duration_since(busy) >= QUIET;
+        self.is_let_go |= is;
+        is
+    }
+}
+
+fn program() -> MutexGuard<'static, Program> {
+    // Nothing is left half done under this lock.
+    PROGRAM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A worker looks after its house; whether something began there since it did so last. Where
+/// nothing begins on any for long, the program's pages are let go.
+pub(crate) fn look(began: bool) {
+    let is_time = program().look(began, Instant::now());
+    if is_time {
+        let_go_of_program();
+    }
+}
+
+/// Lets go of the program's own pages; those that are needed come again.
+fn let_go_of_program() {
+    // SAFETY: the function takes what it is called with, and keeps nothing of it.
+    unsafe {
+        libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut());
+    }
+}
+
+/// Lets go of the pages of an object, which is the program, since that is the first: of what nobody
+/// ever writes to, the loader included.
+unsafe extern "C" fn let_go_of(
+    object: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: it is there meanwhile, with as many headers as it says.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        let count = usize::from(object.dlpi_phnum);
+        let headers = std::slice::from_raw_parts(object.dlpi_phdr, count);
+        (object.dlpi_addr, headers)
+    };
+    // SAFETY: it only gives a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let page = u64::try_from(page).unwrap_or(4096);
+    for header in headers {
+        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        let start = base + header.p_vaddr;
+        let end = start + header.p_memsz;
+        let start = start / page * page;
+        // SAFETY: it is mapped from the file, and as it is there, since nobody writes to it: what is
+        // read there next is read from the file again.
+        unsafe {
+            let at = start as *mut libc::c_void;
+            libc::madvise(at, (end - start) as libc::size_t, libc::MADV_DONTNEED);
+        }
+    }
+    1 // no other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_go_once_when_it_is_quiet() {
+        let mut program = Program::NEW;
+        let start = Instant::now();
+        let look = |program: &mut Program, seconds, began| {
+            program.look(began, start + Duration::from_secs(seconds))
+        };
+        assert!(!look(&mut program, 0, false));
+        assert!(!look(&mut program, 15, false));
+        assert!(look(&mut program, 30, false));
+        assert!(!look(&mut program, 90, false));
+        // Of two workers one has work.
+        for at in [100, 115, 130, 145] {
+            assert!(!look(&mut program, at, true));
+            assert!(!look(&mut program, at + 1, false));
+        }
+        assert!(look(&mut program, 180, false));
+        program.is_let_go = false; // a config came
+        assert!(look(&mut program, 195, false));
+    }
+
+    #[test]
+    fn what_is_let_go_is_there_again() {
+        // Constants, code, and what the loader wrote.
+        let said = || format!("{:?} {:?}", super::QUIET, std::env::args().count());
+        let before = said();
+        let_go_of_program();
+        assert_eq!(said(), before);
     }
 }

@@ -475,6 +475,7 @@ impl Worker {
                 application.close_idle_since(before);
             }
             self.forget_unused();
+            memory::look(self.live.take_began());
             // What many connections had is not what few need, also of those that came and went
             // in between.
             let (highest, now) = self.all().iter().fold((0, 0), |(highest, now), one| {
