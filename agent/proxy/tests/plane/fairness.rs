@@ -3,8 +3,8 @@
 //! looks at a clock: without it, what is asked for never comes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
@@ -12,6 +12,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
 use mesh_model::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -19,10 +20,10 @@ use crate::support::*;
 
 const MIB: usize = 1024 * 1024;
 
-/// Between the two sidecars; counts their connections.
+/// Between the two sidecars; counts their connections, and what each carries.
 struct Between {
     address: SocketAddr,
-    connections: Arc<AtomicUsize>,
+    carried: Arc<Mutex<Vec<Arc<AtomicUsize>>>>,
 }
 
 impl Between {
@@ -31,27 +32,44 @@ impl Between {
         listener.set_nonblocking(true).unwrap();
         let listener = TcpListener::from_std(listener).unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let count = connections.clone();
+        let carried = Arc::<Mutex<Vec<Arc<AtomicUsize>>>>::default();
+        let each = carried.clone();
         tokio::spawn(async move {
             loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                count.fetch_add(1, Ordering::Relaxed);
+                let (near, _) = listener.accept().await.unwrap();
+                let count = Arc::new(AtomicUsize::new(0));
+                each.lock().unwrap().push(count.clone());
                 tokio::spawn(async move {
-                    let mut far = TcpStream::connect(to).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let far = TcpStream::connect(to).await.unwrap();
+                    let (near, far) = (near.into_split(), far.into_split());
+                    tokio::spawn(carry(near.0, far.1, count.clone()));
+                    carry(far.0, near.1, count).await;
                 });
             }
         });
-        Self {
-            address,
-            connections,
-        }
+        Self { address, carried }
     }
 
     fn count(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.carried.lock().unwrap().len()
     }
+
+    /// Bytes that each connection has carried.
+    fn carried(&self) -> Vec<usize> {
+        let each = self.carried.lock().unwrap();
+        each.iter().map(|one| one.load(Ordering::Relaxed)).collect()
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, carried: Arc<AtomicUsize>) {
+    let mut piece = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        carried.fetch_add(length, Ordering::Relaxed);
+        if to.write_all(&piece[..length]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
 }
 
 async fn pair(protocol: Protocol, application: SocketAddr) -> (Pair, Between) {
@@ -160,6 +178,26 @@ async fn small_ones(address: SocketAddr, count: usize) {
     }
 }
 
+/// The same, while what is bulk is stuck: they go over connections that carry nothing of it.
+async fn small_ones_apart(pair: &Pair, between: &Between) {
+    let before = between.carried();
+    small_ones(pair.address, 500).await;
+    let now = between.carried();
+    let of = |at| {
+        (
+            now[at],
+            now[at] - before.get(at).copied().unwrap_or_default(),
+        )
+    };
+    // What is stuck says a little now and then; of the bulk there is far more than a window.
+    let used: Vec<_> = (0..now.len())
+        .map(of)
+        .filter(|of| of.1 > 500 * 20)
+        .collect();
+    assert!(!used.is_empty());
+    assert!(used.iter().all(|of| of.0 < MIB / 2), "{before:?}, {now:?}");
+}
+
 /// Waits until something grows no more. (If it only pauses, less is stuck.)
 async fn stuck(now: impl Fn() -> usize) {
     let mut last = (usize::MAX, 0);
@@ -169,6 +207,32 @@ async fn stuck(now: impl Fn() -> usize) {
         last.1 > 20
     })
     .await;
+}
+
+#[tokio::test]
+async fn small_requests_are_apart_from_long_bodies() {
+    let (application, asked) = big_and_small().await;
+    let (pair, between) = pair(Protocol::Http, application).await;
+    small_ones(pair.address, 1).await;
+    let _held = unread(pair.address, &asked, &[16 * MIB; 3]).await;
+    small_ones_apart(&pair, &between).await;
+    assert_eq!(between.count(), 2);
+}
+
+#[tokio::test]
+async fn small_requests_are_apart_from_long_answers() {
+    let (application, asked) = big_and_small().await;
+    let (pair, between) = pair(Protocol::Http, application).await;
+    small_ones(pair.address, 1).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        // Where it begins nobody knows yet how long it is.
+        let mut client = Client::h1(pair.address).await;
+        held.push((client.send(get("/big/16777216")).await, client));
+    }
+    stuck(|| asked.sent.load(Ordering::Relaxed)).await;
+    small_ones_apart(&pair, &between).await;
+    assert_eq!(between.count(), 4);
 }
 
 #[tokio::test]
