@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 const TOGETHER: Duration = Duration::from_secs(1);
 
 /// When nothing has begun for so long the program's own pages are let go. What serves comes again
-/// with the next request, which that costs a tenth of a millisecond; so it is done once, and not
-/// where there is work.
+/// with the next request, which that costs a tenth of a millisecond; so it is done once.
 const QUIET: Duration = Duration::from_secs(30);
+/// After a config was read they are let go in any case, but not again within this time.
+const REST: Duration = Duration::from_secs(60);
 
 static PLANNED: AtomicBool = AtomicBool::new(false);
 static PROGRAM: Mutex<Program> = Mutex::new(Program::NEW);
@@ -35,7 +36,7 @@ pub(crate) fn give_back_soon() {
         tokio::time::sleep(TOGETHER).await;
         drop(planned);
         give_back();
-        program().is_let_go = false; // reading it took what serving does not
+        program().has_read = true;
     });
 }
 
@@ -58,14 +59,20 @@ pub(crate) fn give_back() {
 
 /// The program's own pages.
 struct Program {
+    /// A config was read, which takes what serving does not.
+    has_read: bool,
     /// When something is known to have begun last.
     busy: Option<Instant>,
+    /// When they were let go last, and whether nothing has begun since.
+    let_go: Option<Instant>,
     is_let_go: bool,
 }
 
 impl Program {
     const NEW: Self = Self {
+        has_read: false,
         busy: None,
+        let_go: None,
         is_let_go: false,
     };
 
@@ -76,8 +83,14 @@ impl Program {
             self.busy = Some(now);
         }
         let busy = *self.busy.get_or_insert(now);
-        let is = !self.is_let_go && now.saturating_duration_since(busy) >= QUIET;
-        self.is_let_go |= is;
+        let since = |then| now.saturating_duration_since(then);
+        let is_quiet = !self.is_let_go && since(busy) >= QUIET;
+        let is = is_quiet || self.has_read && self.let_go.is_none_or(|then| since(then) >= REST);
+        if is {
+            self.has_read = false;
+            self.let_go = Some(now);
+            self.is_let_go = true;
+        }
         is
     }
 }
@@ -88,7 +101,7 @@ fn program() -> MutexGuard<'static, Program> {
 }
 
 /// A worker looks after its house; whether something began there since it did so last. Where
-/// nothing begins on any for long, the program's pages are let go.
+/// nothing begins on any for long, or a config was read, the program's pages are let go.
 pub(crate) fn look(began: bool) {
     let is_time = program().look(began, Instant::now());
     if is_time {
@@ -143,12 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_go_once_when_it_is_quiet() {
-        let mut program = Program::NEW;
+    fn pages_go_when_it_is_quiet_and_after_a_config() {
         let start = Instant::now();
         let look = |program: &mut Program, seconds, began| {
             program.look(began, start + Duration::from_secs(seconds))
         };
+        let mut program = Program::NEW;
         assert!(!look(&mut program, 0, false));
         assert!(!look(&mut program, 15, false));
         assert!(look(&mut program, 30, false));
@@ -159,8 +172,13 @@ mod tests {
             assert!(!look(&mut program, at + 1, false));
         }
         assert!(look(&mut program, 180, false));
-        program.is_let_go = false; // a config came
-        assert!(look(&mut program, 195, false));
+        // Configs come, and there is work.
+        let mut gone = 0;
+        for turn in 0..20 {
+            program.has_read = true;
+            gone += u32::from(look(&mut program, 300 + turn * 15, true));
+        }
+        assert_eq!(gone, 5);
     }
 
     #[test]
