@@ -35,7 +35,7 @@ class Bench:
         client = mesh.BIN / "mesh-load"
         self.certs = self.folder / "certs"
         tools.quiet([str(client), "certs", str(self.certs), CALLER, CALLED, STRANGER], "certificates")
-        found = {name: self.find(name, fetch) for name in ("nginx", "wrk", "h2load")}
+        self.found = found = {name: self.find(name, fetch) for name in ("nginx", "wrk", "h2load")}
         env = tools.environment()
         self.clients = Clients(client, self.folder, env, found["wrk"], found["h2load"])
         self.peers = []

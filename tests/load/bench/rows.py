@@ -5,6 +5,7 @@ import time
 
 import measure
 from clients import Failed
+from loss import Loss
 from peers import GRPC, HTTP, TCP, Ours
 
 LOWER, HIGHER = "lower", "higher"
@@ -82,12 +83,15 @@ class Memory(Row):
     """Resident memory of the larger of a fresh pair's two sidecars."""
 
     rounds, direct, connections = False, False, 1000
+    quiet = 50  # s; ours looks four times a minute whether it has been quiet for half of one
 
     def sample(self, bench, pair):
         fresh = bench.fresh(pair.peer, self.mode)
         try:
             bench.clients.rate(fresh.entry, 0.1, 10, 1)
             time.sleep(1.0)
+            used = max(map(measure.resident, fresh.pids()))
+            time.sleep(self.quiet)
             idle = max(map(measure.resident, fresh.pids()))
             process, opened = bench.clients.hold(fresh.entry, self.connections)
             time.sleep(1.0)
@@ -98,7 +102,7 @@ class Memory(Row):
             after = max(map(measure.resident, fresh.pids()))
         finally:
             fresh.close()
-        return {"idle": idle, "held": held, "after": after}, 0.0
+        return {"used": used, "idle": idle, "held": held, "after": after}, 0.0
 
 
 class Idle(Row):
@@ -247,7 +251,8 @@ def rows():
              [Figure("mb", "MB/s", HIGHER, 1250), Figure("cpu", "CPU s / GiB", LOWER, 1.0)],
              lambda bench, at: bench.clients.get(at, bench.seconds, "/big")),
         Memory("memory", "resident memory, the larger sidecar", HTTP,
-               [Figure("idle", "idle, MiB", LOWER, 6), Figure("held", "1,000 connections, MiB", LOWER, 16),
+               [Figure("used", "after a request, MiB", LOWER), Figure("idle", "idle, MiB", LOWER, 6),
+                Figure("held", "1,000 connections, MiB", LOWER, 16),
                 Figure("after", "when they are gone, MiB", LOWER)], None),
         Idle("idle", "10,000 idle connections, the caller's sidecar", HTTP,
              [Figure(HTTP, "HTTP/1.1, MiB", LOWER, 60), Figure(TCP, "TCP, MiB", LOWER, 60)], None),
@@ -256,6 +261,10 @@ def rows():
                     Figure("upload", "beside an upload, ms", LOWER),
                     Figure("stuck", "beside 16 unread answers", LOWER)], None)
           for name, kind, mode in (("fairness", "HTTP/1.1", HTTP), ("fairness-tcp", "TCP", TCP))),
+        *(Loss(name, f"{kind}, 500 requests/s, p99 with packets lost", mode,
+               [Figure("none", "none, ms", LOWER), Figure("few", "every 1,000th, ms", LOWER),
+                Figure("many", "every 100th, ms", LOWER)])
+          for name, kind, mode in (("fairness-loss", "HTTP/1.1", HTTP), ("fairness-loss-tcp", "TCP", TCP))),
         Growth("growth", "1,000 upstreams and intentions, 10 = 1", HTTP,
                [Figure("cpu", "CPU, 10 = 1", LOWER, 1.1), Figure("rate", "requests/s, 10 = 1", HIGHER, 0.9),
                 Figure("p50", "median, 10 = 1", LOWER, 1.1),
