@@ -287,7 +287,10 @@ fn bytes_of(steps: &[Step]) -> Vec<u8> {
                 let setting = [&name.to_be_bytes()[..], &value.to_be_bytes()].concat();
                 frame(SETTINGS, 0, 0, &setting)
             }
-            Step::Priority(stream, on) => frame(PRIORITY, 0, id(stream), &[0, 0, 0, on % 12, 1]),
+            // On another: that none may be on itself is no rule of RFC 9113 any more.
+            Step::Priority(stream, on) => {
+                frame(PRIORITY, 0, id(stream), &[0, 0, 0, 12 + on % 12, 1])
+            }
             Step::GoAway(last) => frame(GOAWAY, 0, 0, &[0, 0, 0, *last, 0, 0, 0, 0]),
             Step::Unknown(kind) => frame(kind | 0x10, *kind, u32::from(*kind), b"unknown"),
             Step::Raw(bytes) => bytes.clone(),
