@@ -159,7 +159,7 @@ impl Encoder {
             name: name.len(),
         });
         self.size += size;
-        if let Some(slot) = self.slots.get_mut(hash as usize % SLOTS) {
+        if let Some(slot) = self.slots.get_mut(slot_of(hash)) {
             *slot = Slot { hash, number };
         }
     }
@@ -176,10 +176,7 @@ impl Encoder {
     }
 
     fn slot(&self, hash: u32) -> Slot {
-        self.slots
-            .get(hash as usize % SLOTS)
-            .copied()
-            .unwrap_or_default()
+        self.slots.get(slot_of(hash)).copied().unwrap_or_default()
     }
 
     /// Whether it was said before, as far as that is remembered.
@@ -214,6 +211,11 @@ fn string(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
+/// The slot of a hash, whose lowest bit says nothing.
+fn slot_of(hash: u32) -> usize {
+    (hash >> 1) as usize % SLOTS
+}
+
 /// Who makes two the same loses the table's use, and nothing else.
 fn hash(name: &[u8], value: &[u8]) -> u32 {
     let mut state = (name.len() as u64) << 32 | value.len() as u64;
@@ -222,11 +224,12 @@ fn hash(name: &[u8], value: &[u8]) -> u32 {
         for word in words {
             state = mixed(state, u64::from_le_bytes(*word));
         }
-        let mut last = [0; 8];
-        if let Some(start) = last.get_mut(..rest.len()) {
-            start.copy_from_slice(rest);
-            state = mixed(state, u64::from_le_bytes(last));
-        }
+        // What is left, with what stands before it if there is enough.
+        let last = match text.last_chunk::<8>() {
+            Some(last) => u64::from_le_bytes(*last),
+            None => (rest.iter().rev()).fold(0, |all, byte| all << 8 | u64::from(*byte)),
+        };
+        state = mixed(state, last);
     }
     #[allow(clippy::cast_possible_truncation)] // the upper half of it
     let folded = (state >> 32) as u32;
