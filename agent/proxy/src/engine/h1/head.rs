@@ -12,6 +12,7 @@ use httparse::Status;
 
 use super::Malformed;
 use super::framing::Length;
+use super::names;
 use crate::http::is_no_trailer;
 
 /// Digits of a length; what they hold at most fits in 64 bits.
@@ -23,21 +24,28 @@ const FEW: usize = 128;
 /// the head is.
 pub(super) fn end_of_head(bytes: &[u8], looked_at: usize) -> Result<Option<usize>, Malformed> {
     let mut at = looked_at;
-    while let Some(next) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
-    {
+    while let Some(next) = line_end(bytes.get(at..).unwrap_or_default()) {
         let end = at + next + 1;
-        let head = bytes.get(..end).unwrap_or_default();
-        if !head.ends_with(b"\r\n") {
-            return Err(Malformed::Rule("a line that ends with LF alone"));
+        match bytes.get(..end).unwrap_or_default() {
+            [.., b'\r', b'\n', b'\r', b'\n'] => return Ok(Some(end)),
+            [.., b'\r', b'\n'] => at = end,
+            _ => return Err(Malformed::Rule("a line that ends with LF alone")),
         }
-        if head.ends_with(b"\r\n\r\n") {
-            return Ok(Some(end));
-        }
-        at = end;
     }
     Ok(None)
+}
+
+/// Where the first line ends. Most of one is looked at sixteen bytes at a time.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let (pieces, _) = bytes.as_chunks::<16>();
+    let without = pieces
+        .iter()
+        .take_while(|piece| !piece.iter().fold(false, |any, byte| any | is_end(byte)))
+        .count();
+    let at = 16 * without;
+    let next = bytes.get(at..)?.iter().position(is_end)?;
+    Some(at + next)
 }
 
 /// A request's head, and what it says of what follows.
@@ -241,7 +249,7 @@ pub(super) fn header_map(
 ) -> Result<HeaderMap, Malformed> {
     let mut map = HeaderMap::with_capacity(headers.len() + 4); // some are added on the way
     for header in headers {
-        let name = HeaderName::from_bytes(header.name.as_bytes())
+        let name = names::read(header.name.as_bytes())
             .map_err(|_| Malformed::Rule("a header's name that is none"))?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(header.value))
             .map_err(|_| Malformed::Rule("a header's value that is none"))?;

@@ -14,6 +14,7 @@ pub(crate) mod client;
 mod framing;
 mod head;
 mod link;
+mod names;
 pub(crate) mod server;
 #[cfg(test)]
 mod tests;
