@@ -1,99 +1,101 @@
-"""Servers that Terraform made on machines of which some go away: four clients of a real Nomad.
-
-A machine that goes takes Nomad's client and the server on it, at once and without a word.
+"""Servers and agents that Terraform made on several machines of a real Nomad, each in a network of its own: an agent on
+every one, also on one that comes later, services that reach each other across them, and machines that go away.
 """
 
-import os
-import pathlib
-import signal
 import unittest
 
-from mesh import until
-from nomad import NODE, binary, missing
-from quickstart import QuickstartMesh
-from tfproject import missing as no_terraform
-
-ONLY = ("-target", "mesh_server.servers")  # agents of four clients on one machine would be in each other's way
+from machines import Machines
+from mesh import http_get, until
+from nomad import job_file, missing
+from terraform import missing as no_terraform
 
 
-class Machines(QuickstartMesh):
-    def client(self, number):
-        """Another machine of Nomad's, on ports of its own."""
-        port = 5646 + 10 * number
-        (self.run / f"nomad-{number}").mkdir()
-        (self.run / f"nomad-{number}").chmod(0o711)  # what a server is run as goes through it
-        config = self.folder / f"nomad-{number}.hcl"
-        config.write_text(f'''name      = "machine-{number}"
-data_dir  = "{self.run}/nomad-{number}"
-bind_addr = "{NODE}"
-ports {{
-  http = {port}
-  rpc  = {port + 1}
-  serf = {port + 2}
-}}
-client {{
-  enabled           = true
-  servers           = ["{NODE}:4647"]
-  network_interface = "mesh0"
-  min_dynamic_port  = {21000 + 1000 * number}
-  max_dynamic_port  = {21999 + 1000 * number}
-  gc_disk_usage_threshold = 99
-  options {{
-    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
-  }}
-}}
-plugin "raw_exec" {{
-  config {{
-    enabled = true
-  }}
-}}
-disable_update_check = true
-''')
-        env = {name: "" for name in os.environ if name.startswith(("NOMAD_", "CONSUL_", "AWS_"))}
-        self.start(f"nomad-{number}", [binary(), "agent", "-config", config], env=env)
+@unittest.skipIf(missing() or no_terraform(), missing() or no_terraform())
+class Everywhere(unittest.TestCase):
+    def test_an_agent_on_every_client_and_services_across_them(self):
+        with Machines("terraform-agents") as mesh:
+            mesh.begin_nomad()
+            first, second = mesh.machine(1), mesh.machine(2)
+            mesh.quickstart(dashboard_action="deny")
+            mesh.tf.apply()
+            self.everywhere(mesh, 3)
+            self.assertEqual(set(mesh.placed().values()), mesh.heard())
 
-    def placed(self):
-        """{job: machine} of the servers that Nomad runs."""
-        return {one["JobID"]: one["NodeName"] for one in self.api_nomad("/v1/allocations")
-                if one["ClientStatus"] == "running" and one["JobID"].startswith("mesh-server-")}
+            # One service on each of two machines.
+            self.run_services(mesh, first, second)
+            until("the intention denies", lambda: self.count(second) == 502)
+            mesh.tf.set(dashboard_action="allow")
+            self.assertEqual(mesh.tf.planned(), {"mesh_intention.dashboard": "update"})
+            mesh.tf.apply()
+            until("the intention allows", lambda: self.count(second) == 200)
+            instances = {one["service"]: one["node"] for one in mesh.instances("count-api", "count-dashboard")}
+            self.assertEqual(instances, {"count-api": first.name, "count-dashboard": second.name})
 
-    def heard(self):
-        """Machines that Nomad hears."""
-        return {one["Name"] for one in self.api_nomad("/v1/nodes") if one["Status"] == "ready"}
+            # A machine that comes later: the plan shows that, and nothing else; no other agent is touched.
+            before = mesh.processes_of("agent")
+            late = mesh.machine(3, volume=False)
+            self.assertEqual(mesh.tf.planned(), {"mesh_agent.agents": "update"})
+            mesh.tf.apply()
+            self.everywhere(mesh, 4)
+            self.assertLess(before, mesh.processes_of("agent"))
+            self.assertEqual(self.count(second), 200)
+            self.run_services(mesh, first, late)
+            until("it is allowed from there, too", lambda: self.count(late) == 200)
+            mesh.tf.set(dashboard_action="deny")
+            mesh.tf.apply()
+            until("and denied", lambda: self.count(late) == 502)
 
-    def lose(self, job):
-        """The machine of a server goes away, and Nomad has noticed. Gives back its name."""
-        machine = self.placed()[job]
-        self.processes[machine.replace("machine", "nomad")].kill()
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"/meshctl\0server\0" in words and f"/{job}.".encode() in words:
-                os.kill(int(entry.name), signal.SIGKILL)
-        until(f"Nomad misses {machine}", lambda: machine not in self.heard(), deadline=120)
-        return machine
+            mesh.stop_job("countdash")
+            mesh.tf.set(force_destroy=True)
+            mesh.tf.apply()
+            mesh.tf.destroy()
+            self.assertEqual(mesh.api_nomad("/v1/vars"), [])
+            self.assertEqual(mesh.processes_of("server") | mesh.processes_of("agent"), set())
+            for folder in (mesh.data, *(one.data for one in mesh.machines.values())):
+                self.assertEqual(list(folder.iterdir()), [], folder)
+
+    def everywhere(self, mesh, count):
+        """An agent on each machine, by Terraform's word, Nomad's, and the servers'."""
+        nodes = mesh.heard()
+        self.assertEqual(len(nodes), count)
+        self.assertEqual(set(mesh.tf.outputs()["nodes"]), nodes)
+        self.assertEqual(len(mesh.processes_of("agent")), count)
+        until("the servers know the agents", lambda: {
+            one["name"] for one in mesh.api("GET", "/v1/catalog/nodes")[1] if one["state"] == "alive"} == nodes)
+        self.assertEqual(mesh.tf.planned(), {})
+
+    def run_services(self, mesh, api, dashboard):
+        """The count dashboard, its two groups on these machines."""
+        text = job_file("countdash").read_text()
+        for group, machine in (("api", api), ("dashboard", dashboard)):
+            text = text.replace(f'group "{group}" {{', f'group "{group}" {{\n    constraint {{\n      attribute = '
+                                f'"${{node.unique.name}}"\n      value     = "{machine.name}"\n    }}\n')
+        mesh.run_job(mesh.write_job("countdash", text), variables={"bin": mesh.bin}, deadline=150)
+
+    @staticmethod
+    def count(machine):
+        return http_get(f"http://{machine.address}:9002/api")[0]
 
 
 @unittest.skipIf(missing() or no_terraform(), missing() or no_terraform())
 class Lost(unittest.TestCase):
     def test_a_machine_that_goes_is_replaced_and_a_quorum_is_not_given_up(self):
         with Machines("terraform-machines") as mesh:
-            mesh.quickstart(distinct_hosts=True)
+            mesh.begin_nomad()
+            for number in (1, 2, 3):
+                mesh.machine(number)
+            mesh.quickstart()
             (mesh.tf.folder / "lost_override.tf").write_text(
                 'resource "mesh_server" "servers" {\n  lost_after = "5s"\n}\n')
-            for number in (1, 2, 3):
-                mesh.client(number)
-            until("four machines are there", lambda: len(mesh.heard()) == 4, deadline=60)
             names = [f"mesh-server-{index}" for index in range(3)]
-            mesh.tf.run("apply", "-auto-approve", *ONLY)
+            mesh.tf.apply()
             before = mesh.placed()
             self.assertEqual((sorted(before), len(set(before.values()))), (names, 3))
 
-            first = next(job for job, machine in sorted(before.items()) if machine.startswith("machine-"))
-            gone = mesh.lose(first)
-            mesh.tf.run("apply", "-auto-approve", *ONLY)
+            first = next(job for job, machine in sorted(before.items()) if machine in mesh.machines)
+            gone = before[first]
+            mesh.machines[gone].lose()
+            mesh.tf.apply()
             now = mesh.placed()
             self.assertEqual((sorted(now), len(set(now.values()))), (names, 3))
             self.assertNotIn(gone, now.values())
@@ -102,12 +104,12 @@ class Lost(unittest.TestCase):
             self.assertEqual(sorted(one["name"] for one in mesh.voters()), names)
 
             # Two of three away: what could lose the rest is not done.
-            for job in [job for job, machine in sorted(now.items()) if machine.startswith("machine-")][:2]:
-                mesh.lose(job)
+            for machine in [machine for _, machine in sorted(now.items()) if machine in mesh.machines][:2]:
+                mesh.machines[machine].lose()
             # A leader may come back, and is waited for; here not for long.
             (mesh.tf.folder / "short_override.tf").write_text(
                 'resource "mesh_server" "servers" {\n  timeouts = { update = "20s" }\n}\n')
             jobs = {one["ID"]: one["JobModifyIndex"] for one in mesh.api_nomad("/v1/jobs")}
-            mesh.tf.run("apply", "-auto-approve", *ONLY, "-var", "server_count=5", expect=1)
+            mesh.tf.run("apply", "-auto-approve", "-target", "mesh_server.servers", "-var", "server_count=5", expect=1)
             self.assertIn("waiting for a leader", mesh.tf.log.read_text())
             self.assertEqual({one["ID"]: one["JobModifyIndex"] for one in mesh.api_nomad("/v1/jobs")}, jobs)
