@@ -48,15 +48,15 @@ def section():
 class Walk(NomadMesh):
     """Only Nomad, the folders and the network: the rest is the page's."""
 
-    def __init__(self):
-        super().__init__("walk")
+    def __init__(self, name="walk", covered=COVERED):
+        super().__init__(name)
         # Tasks of other users have their folders below it.
         self.run.chmod(0o755)
         cover = pathlib.Path(self.run) / "cover"
         cover.mkdir()
         # Not beside what is covered, which would then be its own cover.
         sh("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", cover)
-        for folder in COVERED:
+        for folder in covered:
             upper, work = cover / f"u{folder.replace('/', '-')}", cover / f"w{folder.replace('/', '-')}"
             upper.mkdir(mode=0o755)
             work.mkdir()

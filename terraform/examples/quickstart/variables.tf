@@ -1,7 +1,7 @@
 variable "nomad_address" {
-  description = "Nomad's API. A token is in NOMAD_TOKEN."
+  description = "Nomad's API; NOMAD_ADDR where it is not set. A token is in NOMAD_TOKEN."
   type        = string
-  default     = "http://127.0.0.1:4646"
+  default     = null
 }
 
 variable "mesh_address" {
