@@ -208,10 +208,17 @@ impl Run<'_> {
     }
 
     async fn remove(&self, id: &str, world: &World) -> Result<(), ProvisionError> {
-        match &world.address {
-            Some(address) => self.mesh.remove(address, id).await,
-            None => Ok(()), // looked at again
+        let Some(address) = &world.address else {
+            return Ok(()); // looked at again
+        };
+        if !self.mesh.remove(address, id).await? {
+            let name = world.members.iter().find(|peer| peer.id == id);
+            let name = name.map_or(id, |peer| &peer.name);
+            self.control
+                .say(format!("{name}: whether it is out is not known yet"));
+            self.control.pause(PAUSE).await?;
         }
+        Ok(())
     }
 
     /// A new server, on a machine that it gets now, with a folder that nobody had.

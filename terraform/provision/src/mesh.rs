@@ -114,9 +114,8 @@ impl Mesh {
         let url = format!("https://{address}{path}");
         let sent = self.0.request(method, url).timeout(limit).send().await;
         let failed = |error: reqwest::Error| {
-            let mut text = error.without_url().to_string();
-            text.truncate(400);
-            wrong(text)
+            let text = error.without_url().to_string();
+            wrong(text.chars().take(400).collect())
         };
         let answer = sent.map_err(failed)?;
         let status = answer.status().as_u16();
@@ -159,13 +158,18 @@ impl Mesh {
         Ok(peers)
     }
 
-    /// Takes a member out.
-    pub(crate) async fn remove(&self, address: &str, id: &str) -> Result<(), ProvisionError> {
+    /// Takes a member out; `false`: nobody knows whether it is. A leader that takes itself out, or falls
+    /// meanwhile, cannot say: the next look at the members does.
+    pub(crate) async fn remove(&self, address: &str, id: &str) -> Result<bool, ProvisionError> {
         let path = format!("/v1/operator/raft/peers/{id}");
-        let (code, said): (u16, serde_json::Value) =
-            self.ask(Method::DELETE, address, &path, CHANGE).await?;
+        let asked = self.ask(Method::DELETE, address, &path, CHANGE).await;
+        let (code, said): (u16, serde_json::Value) = match asked {
+            Err(ProvisionError::Mesh { .. }) => return Ok(false),
+            answered => answered?,
+        };
         match code {
-            200 | 404 => Ok(()),
+            200 | 404 => Ok(true),
+            503 | 504 => Ok(false),
             _ => Err(ProvisionError::Mesh {
                 address: address.to_owned(),
                 reason: format!("does not take server {id} out: {said}"),
