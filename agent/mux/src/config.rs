@@ -46,7 +46,7 @@ impl Default for Config {
             accept_backlog: 1024,
             stream_window: 1024 * 1024,
             connection_window: 16 * 1024 * 1024,
-            write_buffer: 256 * 1024,
+            write_buffer: 512 * 1024,
             keepalive_interval: Some(Duration::from_secs(15)),
             keepalive_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),

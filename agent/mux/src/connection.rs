@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use crate::acceptor::Acceptor;
@@ -24,7 +24,7 @@ impl Connection {
     /// waits for the other side's greeting.
     pub fn client<T>(io: T, config: Config) -> (Opener, Driver<T>)
     where
-        T: AsyncRead + AsyncWrite + Unpin,
+        T: AsyncBufRead + AsyncWrite + Unpin,
     {
         let shared = Shared::new(Role::Client, config.clone());
         let driver = Driver::new(io, shared.clone(), &config);
@@ -34,7 +34,7 @@ impl Connection {
     /// The side that accepts streams.
     pub fn server<T>(io: T, config: Config) -> (Acceptor, Driver<T>)
     where
-        T: AsyncRead + AsyncWrite + Unpin,
+        T: AsyncBufRead + AsyncWrite + Unpin,
     {
         let shared = Shared::new(Role::Server, config.clone());
         let driver = Driver::new(io, shared.clone(), &config);

@@ -1,36 +1,51 @@
 //! Cuts a byte stream into frames, wherever the reads happened to end.
 //!
-//! Whole frames are handed on where they lie in the read buffer; only one that
-//! a read cut in two is gathered, in a buffer that goes when the frame is whole.
+//! Frames are handed on where they lie in what was read. Of DATA what there is
+//! is handed on, be it a part; another frame that a read cut in two is gathered,
+//! in a buffer that goes when the frame is whole.
 
 use crate::error::Violation;
-use crate::wire::{Frame, HEADER, Header, MAGIC};
+use crate::wire::{Frame, HEADER, Header, Kind, MAGIC};
 
 /// The state between two reads.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     greeted: bool,
     partial: Vec<u8>,
+    /// The stream of a DATA frame of which some has not come, and how much.
+    missing: Option<(u32, usize)>,
 }
 
 impl Decoder {
-    /// Takes what was read and calls `on` for each frame in it.
+    /// Takes what was read and calls `on` for each frame in it; for a part of a
+    /// DATA frame as if it were one.
     pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
         mut on: impl FnMut(Frame<'_>) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         while !input.is_empty() {
+            if let Some((id, missing)) = self.missing {
+                let (bytes, rest) = input.split_at(input.len().min(missing));
+                let missing = missing - bytes.len();
+                self.missing = (missing > 0).then_some((id, missing));
+                on(Frame::Data { id, bytes })?;
+                input = rest;
+                continue;
+            }
             if self.partial.is_empty() {
                 input = self.take_whole(input, &mut on)?;
-                self.partial.extend_from_slice(input);
-                return Ok(());
+                if self.missing.is_none() {
+                    self.partial.extend_from_slice(input);
+                    return Ok(());
+                }
+                continue;
             }
             let need = self.need()?;
             let (more, rest) = input.split_at(input.len().min(need - self.partial.len()));
             self.partial.extend_from_slice(more);
             input = rest;
-            // With the header whole, need() tells how long the frame is.
+            // With the header whole, need() tells how much of the frame must be there.
             if self.partial.len() == need && self.need()? == need {
                 let partial = std::mem::take(&mut self.partial);
                 self.take_whole(&partial, &mut on)?;
@@ -41,10 +56,11 @@ impl Decoder {
 
     /// Whether the bytes so far end between two frames.
     pub(crate) fn is_between_frames(&self) -> bool {
-        self.partial.is_empty()
+        self.partial.is_empty() && self.missing.is_none()
     }
 
-    /// Hands on all that is whole; the rest is less than one frame.
+    /// Hands on all that is whole; the rest is less than one frame, or the part of one of DATA
+    /// that is there.
     fn take_whole<'a>(
         &mut self,
         mut input: &'a [u8],
@@ -63,11 +79,15 @@ impl Decoder {
         }
         while let Some((head, rest)) = input.split_first_chunk::<HEADER>() {
             let header = Header::parse(head)?;
-            let Some((payload, rest)) = rest.split_at_checked(header.length) else {
+            let Some((payload, after)) = rest.split_at_checked(header.length) else {
+                if header.kind == Kind::Data as u8 {
+                    self.missing = Some((header.stream()?, header.length));
+                    return Ok(rest);
+                }
                 break;
             };
             on(header.frame(payload)?)?;
-            input = rest;
+            input = after;
         }
         Ok(input)
     }
@@ -79,7 +99,10 @@ impl Decoder {
         }
         match self.partial.first_chunk::<HEADER>() {
             None => Ok(HEADER),
-            Some(head) => Ok(HEADER + Header::parse(head)?.length),
+            Some(head) => Ok(match Header::parse(head)? {
+                header if header.kind == Kind::Data as u8 => HEADER,
+                header => HEADER + header.length,
+            }),
         }
     }
 }
@@ -93,7 +116,7 @@ mod tests {
     use crate::wire::{self, Kind};
 
     proptest! {
-        /// Frames come out the same, wherever the reads end.
+        /// What frames carry comes out the same, wherever the reads end.
         #[test]
         fn any_cut_gives_the_same_frames(
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..8),
@@ -106,22 +129,53 @@ mod tests {
                 wire::put(&mut bytes, Kind::Fin, i as u32 + 1, &[]);
             }
             let mut decoder = Decoder::default();
-            let mut seen = Vec::new();
+            let mut seen = vec![Vec::new(); payloads.len()];
+            let mut ends = Vec::new();
             let mut rest = &bytes[..];
             for cut in cuts.iter().cycle() {
                 let (now, later) = rest.split_at(rest.len().min(*cut));
                 decoder.feed(now, |frame| {
-                    if let Frame::Data { bytes, .. } = frame {
-                        seen.push(bytes.to_vec());
+                    match frame {
+                        Frame::Data { id, bytes } => {
+                            assert!(!bytes.is_empty());
+                            seen[id as usize - 1].extend_from_slice(bytes);
+                        }
+                        Frame::Fin { id } => {
+                            ends.push((id, seen[id as usize - 1].len()));
+                        }
+                        _ => {}
                     }
                     Ok(())
                 }).unwrap();
                 rest = later;
                 if rest.is_empty() { break; }
             }
+            let whole = payloads.iter().zip(1..).map(|(payload, id)| (id, payload.len()));
+            prop_assert_eq!(ends, whole.collect::<Vec<_>>());
             prop_assert_eq!(seen, payloads);
             prop_assert!(decoder.is_between_frames());
         }
+    }
+
+    #[test]
+    fn a_part_of_data_is_handed_on() {
+        let mut bytes = Vec::new();
+        wire::put_preface(&mut bytes, 5);
+        wire::put(&mut bytes, Kind::Data, 1, &[7; 100]);
+        let mut decoder = Decoder::default();
+        let mut parts = Vec::new();
+        for read in bytes.chunks(bytes.len() - 40) {
+            decoder
+                .feed(read, |frame| {
+                    if let Frame::Data { id: 1, bytes } = frame {
+                        parts.push(bytes.len());
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(decoder.is_between_frames(), parts.len() == 2);
+        }
+        assert_eq!(parts, [60, 40]);
     }
 
     #[test]

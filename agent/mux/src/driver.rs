@@ -1,8 +1,10 @@
 //! The one task of a connection: it alone reads and writes.
 //!
-//! A turn: read what is there into the thread's buffer and hand it out; then,
-//! if there is something to write, let the tasks that were just woken run first
-//! (the driver wakes itself, behind them), and write all of it at once.
+//! A turn: hand out what can be read, from where the transport has it; then, if
+//! there is something to write, let the tasks that were just woken run first
+//! (the driver wakes itself, behind them), and write all of it at once. Where
+//! there is much to read some of it is left until all others have run, and what
+//! came for them was looked for.
 
 use std::fmt;
 use std::future::Future;
@@ -12,14 +14,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Config;
 use crate::connection::Shared;
 use crate::decode::Decoder;
 use crate::error::CloseReason;
+use crate::later::Later;
 use crate::scratch;
+
+/// Bytes that are read before others have their turn.
+const TURN: usize = 512 * 1024;
 
 /// Does the I/O of a connection. Spawn it; it ends with the connection, and
 /// says why. Dropping it earlier cuts all streams.
@@ -34,6 +40,8 @@ pub struct Driver<T> {
     must_flush: bool,
     /// Whether the tasks of this turn had their chance to add to the write.
     gathered: bool,
+    /// When there was more than one turn may read.
+    later: Later,
     keepalive: Option<Keepalive>,
     close_timeout: Duration,
     phase: Phase,
@@ -73,6 +81,7 @@ impl<T> Driver<T> {
             written: 0,
             must_flush: false,
             gathered: false,
+            later: Later::default(),
             keepalive: config.keepalive_interval.map(|interval| Keepalive {
                 interval,
                 timeout: config.keepalive_timeout,
@@ -87,7 +96,7 @@ impl<T> Driver<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
+impl<T: AsyncBufRead + AsyncWrite + Unpin> Future for Driver<T> {
     type Output = CloseReason;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -111,7 +120,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
+impl<T: AsyncBufRead + AsyncWrite + Unpin> Driver<T> {
     /// One turn. Ready when the connection is to end.
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.shared.lock().driver_runs();
@@ -122,10 +131,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 Alive::Dead => return Poll::Ready(CloseReason::KeepaliveTimeout),
             }
         }
-        let more = match self.read(cx) {
-            Ok(more) => more,
-            Err(reason) => return Poll::Ready(reason),
-        };
+        if !self.later.waits() {
+            match self.read(cx) {
+                Ok(true) => self.later.call(cx),
+                Ok(false) => {}
+                Err(reason) => return Poll::Ready(reason),
+            }
+        }
         if let Err(error) = self.write(cx) {
             return Poll::Ready(CloseReason::Io(Arc::new(error)));
         }
@@ -138,49 +150,53 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         }
         state.driver_sleeps(cx.waker());
         let unwritten = self.writing.is_empty() && state.has_output();
-        if more || unwritten || state.is_round_due() {
+        if unwritten || state.is_round_due() {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
 
-    /// Reads what is there, at most one buffer full, and hands it out. Says
-    /// whether there may be more.
+    /// Reads what is there, at most so much as others can wait for, and hands it
+    /// out. Says whether there may be more.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
-        scratch::with_read_buffer(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            let end = fill(&mut self.io, cx, &mut buffer);
-            if !buffer.filled().is_empty() {
-                if let Some(keepalive) = &mut self.keepalive {
-                    keepalive.heard = true;
-                }
-                self.hand_out(buffer.filled())?;
+        let mut left = TURN;
+        let more = loop {
+            if left == 0 {
+                break Ok(true);
             }
-            match end {
-                Filled::Blocked => Ok(false),
-                Filled::Full => Ok(true),
-                Filled::Failed(error) => Err(CloseReason::Io(Arc::new(error))),
-                Filled::End => {
-                    let state = self.shared.lock();
-                    Err(
-                        match self.decoder.is_between_frames() && state.is_at_rest() {
-                            true if state.is_draining() => CloseReason::Drained,
-                            true => CloseReason::PeerClosed,
-                            false => CloseReason::Lost,
-                        },
-                    )
-                }
+            let bytes = match Pin::new(&mut self.io).poll_fill_buf(cx) {
+                Poll::Pending => break Ok(false),
+                Poll::Ready(Err(error)) => break Err(CloseReason::Io(Arc::new(error))),
+                Poll::Ready(Ok([])) => break Err(self.at_end()),
+                Poll::Ready(Ok(bytes)) => bytes,
+            };
+            if let Some(keepalive) = &mut self.keepalive {
+                keepalive.heard = true;
             }
-        })
+            let length = bytes.len();
+            let mut state = self.shared.lock();
+            let fed = self.decoder.feed(bytes, |frame| state.frame(frame));
+            drop(state);
+            Pin::new(&mut self.io).consume(length);
+            if let Err(violation) = fed {
+                break Err(CloseReason::Violation(violation));
+            }
+            left = left.saturating_sub(length);
+        };
+        // Once, so that what came for one stream is one chunk.
+        self.shared.lock().take_wakes(&mut self.wakes);
+        self.wake();
+        more
     }
 
-    fn hand_out(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
-        let mut state = self.shared.lock();
-        let result = self.decoder.feed(bytes, |frame| state.frame(frame));
-        state.take_wakes(&mut self.wakes);
-        drop(state);
-        self.wake();
-        result.map_err(CloseReason::Violation)
+    /// Why it ends when no more bytes come.
+    fn at_end(&self) -> CloseReason {
+        let state = self.shared.lock();
+        match self.decoder.is_between_frames() && state.is_at_rest() {
+            true if state.is_draining() => CloseReason::Drained,
+            true => CloseReason::PeerClosed,
+            false => CloseReason::Lost,
+        }
     }
 
     /// Writes what is ready, once.
@@ -281,16 +297,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     }
 
     fn skip_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        scratch::with_read_buffer(|buffer| {
-            loop {
-                match fill(&mut self.io, cx, &mut ReadBuf::new(buffer)) {
-                    Filled::Full => {}
-                    Filled::Blocked => return Poll::Pending,
-                    Filled::End => return Poll::Ready(Ok(())),
-                    Filled::Failed(error) => return Poll::Ready(Err(error)),
-                }
+        loop {
+            let length = ready!(Pin::new(&mut self.io).poll_fill_buf(cx))?.len();
+            if length == 0 {
+                return Poll::Ready(Ok(()));
             }
-        })
+            Pin::new(&mut self.io).consume(length);
+        }
     }
 }
 
@@ -313,34 +326,6 @@ impl<T> fmt::Debug for Driver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Driver").field(&self.shared).finish()
     }
-}
-
-/// Why a buffer is not filled further.
-enum Filled {
-    Blocked,
-    Full,
-    End,
-    Failed(io::Error),
-}
-
-/// Reads until the transport has no more, so that one look at the state, and
-/// one chunk a stream, is made of it. (After a short read, tokio's sockets say
-/// "blocked" without a system call.)
-fn fill<T: AsyncRead + Unpin>(
-    io: &mut T,
-    cx: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-) -> Filled {
-    while buffer.remaining() > 0 {
-        let before = buffer.filled().len();
-        match Pin::new(&mut *io).poll_read(cx, buffer) {
-            Poll::Pending => return Filled::Blocked,
-            Poll::Ready(Err(error)) => return Filled::Failed(error),
-            Poll::Ready(Ok(())) if buffer.filled().len() == before => return Filled::End,
-            Poll::Ready(Ok(())) => {}
-        }
-    }
-    Filled::Full
 }
 
 /// Watches for a side that is gone without a word.

@@ -18,11 +18,11 @@
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use mesh_mux::{Config, Connection};
-//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 //!
 //! let (near, far) = tokio::io::duplex(4096);
-//! let (opener, client) = Connection::client(near, Config::default());
-//! let (mut acceptor, server) = Connection::server(far, Config::default());
+//! let (opener, client) = Connection::client(BufReader::new(near), Config::default());
+//! let (mut acceptor, server) = Connection::server(BufReader::new(far), Config::default());
 //! tokio::spawn(client);
 //! tokio::spawn(server);
 //! tokio::spawn(async move {
@@ -50,6 +50,7 @@ mod driver;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod later;
 mod opener;
 mod outbox;
 mod scratch;
@@ -62,6 +63,7 @@ pub use config::Config;
 pub use connection::{Connection, Control, Stats};
 pub use driver::Driver;
 pub use error::{CloseReason, ErrorCode, OpenError, ResetCode, StreamError, Violation};
+pub use later::Later;
 pub use opener::Opener;
 pub use scratch::let_go;
 pub use stream::Stream;

@@ -1,31 +1,24 @@
 //! The buffers of a thread, shared by all its connections.
 //!
-//! A connection reads and writes only while it is polled, so that one read
-//! buffer serves a whole runtime, and an idle connection holds none.
+//! A connection writes, and hands out what it reads, only while it is polled, so
+//! that a few buffers serve a whole runtime, and an idle connection holds none.
 
 use std::cell::Cell;
 
-/// Size of the read buffer. Bytes per system call decide what bulk costs.
-const READ: usize = 256 * 1024;
+use bytes::BytesMut;
 
 /// How many emptied write buffers a thread keeps, and up to which size.
 const SPARE: usize = 4;
-const SPARE_MAX: usize = 512 * 1024;
+const SPARE_MAX: usize = 1024 * 1024;
+
+/// What a stream that is read as fast as it comes gathers between two turns, and how many such
+/// buffers a thread keeps: new ones would be new pages each time.
+pub(crate) const CHUNK: usize = 512 * 1024;
+const CHUNKS: usize = 4;
 
 thread_local! {
-    static READ_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static CHUNK_BUFFERS: Cell<Vec<BytesMut>> = const { Cell::new(Vec::new()) };
     static WRITE_BUFFERS: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
-}
-
-/// Runs `work` with the thread's read buffer. It is taken out meanwhile: a
-/// transport that polls another connection inside its own read gets its own.
-pub(crate) fn with_read_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut buffer = READ_BUFFER
-        .take()
-        .unwrap_or_else(|| vec![0; READ].into_boxed_slice());
-    let result = work(&mut buffer);
-    READ_BUFFER.set(Some(buffer));
-    result
 }
 
 /// An empty write buffer.
@@ -49,8 +42,27 @@ pub(crate) fn recycle(mut buffer: Vec<u8>) {
     WRITE_BUFFERS.set(spare);
 }
 
-/// Lets go of the write buffers that nobody uses now; gives back how many bytes they had. Whoever
-/// carries much has them again at once, and whoever did holds nothing of it.
-pub fn let_go() -> usize {
-    WRITE_BUFFERS.take().iter().map(Vec::capacity).sum()
+/// An empty buffer for [`CHUNK`] bytes.
+pub(crate) fn chunk() -> BytesMut {
+    let mut spare = CHUNK_BUFFERS.take();
+    let chunk = spare.pop();
+    CHUNK_BUFFERS.set(spare);
+    chunk.unwrap_or_else(|| BytesMut::with_capacity(CHUNK))
+}
+
+/// Gives back what was made by [`chunk`], if it was.
+pub(crate) fn recycle_chunk(mut chunk: BytesMut) {
+    chunk.clear();
+    let mut spare = CHUNK_BUFFERS.take();
+    if spare.len() < CHUNKS && chunk.try_reclaim(CHUNK) && chunk.capacity() < 2 * CHUNK {
+        spare.push(chunk);
+    }
+    CHUNK_BUFFERS.set(spare);
+}
+
+/// Lets go of the buffers that nobody uses now. Whoever carries much has them again at once, and
+/// whoever did holds nothing of it.
+pub fn let_go() {
+    WRITE_BUFFERS.take();
+    CHUNK_BUFFERS.take();
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connection::Shared;
 use crate::error::ResetCode;
+use crate::scratch;
 
 /// A byte stream in a connection.
 ///
@@ -110,7 +111,8 @@ impl AsyncBufRead for Stream {
         this.chunk.advance(amount);
         this.untold += amount;
         if this.chunk.is_empty() {
-            this.chunk = BytesMut::new(); // an idle stream holds no buffer
+            // An idle stream holds no buffer.
+            scratch::recycle_chunk(std::mem::take(&mut this.chunk));
         } else if this.untold < TELL {
             return;
         }

@@ -201,7 +201,7 @@ impl Header {
     }
 
     /// The id of a frame that belongs to a stream.
-    fn stream(&self) -> Result<u32, Violation> {
+    pub(crate) fn stream(&self) -> Result<u32, Violation> {
         match self.id {
             0 => Err(Violation::NeedsStream { kind: self.kind }),
             id => Ok(id),

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Counted, run, settle};
+use common::{Counted, buffered, run, settle};
 use mesh_mux::{Config, Connection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -23,8 +23,8 @@ fn a_hundred_small_exchanges_are_one_write_each_way() {
             io: far,
             writes: server_writes.clone(),
         };
-        let (opener, client) = Connection::client(near, Config::default());
-        let (mut acceptor, server) = Connection::server(far, Config::default());
+        let (opener, client) = Connection::client(buffered(near), Config::default());
+        let (mut acceptor, server) = Connection::server(buffered(far), Config::default());
         tokio::spawn(client);
         tokio::spawn(server);
         tokio::spawn(async move {

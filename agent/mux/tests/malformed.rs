@@ -257,7 +257,7 @@ fn a_peer_that_makes_us_answer_and_does_not_read_is_cut() {
             ..Config::default()
         };
         let (near, far) = tokio::io::duplex(4096);
-        let (mut acceptor, driver) = mesh_mux::Connection::server(far, config);
+        let (mut acceptor, driver) = mesh_mux::Connection::server(buffered(far), config);
         let driver = tokio::spawn(driver);
         let (_input, mut raw) = tokio::io::split(near);
         raw.write_all(&[preface(), frame(OPEN, 1, b"")].concat())

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::{Pair, default_pair, pair, run, settle};
+use common::{Pair, buffered, default_pair, pair, run, settle};
 use mesh_mux::{CloseReason, Config, MAX_METADATA, OpenError, ResetCode, StreamError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
@@ -490,7 +490,7 @@ fn a_connection_closed_at_rest_is_clean() {
 fn handles_can_be_sent() {
     fn is_send<T: Send>(_: &T) {}
     let (near, _) = tokio::io::duplex(1);
-    let (opener, driver) = mesh_mux::Connection::client(near, Config::default());
+    let (opener, driver) = mesh_mux::Connection::client(buffered(near), Config::default());
     is_send(&opener);
     is_send(&driver);
     is_send(&opener.open("m".into()));

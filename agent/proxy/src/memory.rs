@@ -48,13 +48,43 @@ impl Drop for Planned {
     }
 }
 
-/// Gives back what is free, of every thread's heap.
+/// What is freed at the end of a heap goes back to the system from this size on, in bytes, as long
+/// as there is no bulk; it is what glibc begins with.
+const KEPT: usize = 128 * 1024;
+/// The same while there is bulk. The records of one write over TLS are 600 KiB: were they given back
+/// after each write, each would have new pages, which cost as much as all else that is done to them.
+const KEPT_FOR_BULK: usize = 2 * 1024 * 1024;
+/// What is freed makes the allocator look at a heap's end from 64 KiB on.
+const LOOKED_AT: usize = 96 * 1024;
+
+/// Gives back what is free, of every thread's heap; of this thread's also its end.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer, locks the heaps by itself, and moves nothing that is in use.
     unsafe {
         libc::malloc_trim(0);
     }
+    // That leaves alone what is free at the end of a heap that is not the first thread's. It is
+    // looked at when something of some size is freed.
+    keep_at_end(KEPT);
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LOOKED_AT)));
+}
+
+/// Lets heaps keep what bulk needs again at once, until memory is next given back.
+pub(crate) fn keep_for_bulk() {
+    keep_at_end(KEPT_FOR_BULK);
+}
+
+fn keep_at_end(bytes: usize) {
+    #[cfg(target_env = "gnu")]
+    if let Ok(bytes) = libc::c_int::try_from(bytes) {
+        // SAFETY: it takes no pointer; a heap's end is given back a little earlier or later.
+        unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);
+        }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = bytes;
 }
 
 /// The program's own pages.

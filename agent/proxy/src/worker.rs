@@ -41,8 +41,6 @@ use crate::wide::{self, Wide};
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// So many connections that ended leave memory that is worth giving back.
 const A_CROWD: usize = 100;
-/// So many bytes of buffers that are not in use now are, too.
-const MUCH: usize = 1024 * 1024;
 /// How long what was cut may take to see it.
 const AFTER_CUT: Duration = Duration::from_secs(1);
 /// How often at least the end of the own certificate is looked at: the clock may be set.
@@ -483,8 +481,10 @@ impl Worker {
             });
             most = most.max(highest);
             blocks::let_go();
-            let buffers = scratch::let_go() + wide::let_go() + mesh_mux::let_go();
-            if most - now > A_CROWD || buffers > MUCH {
+            wide::let_go();
+            mesh_mux::let_go();
+            let moved = scratch::let_go();
+            if most - now > A_CROWD || moved >= scratch::MUCH {
                 memory::give_back();
                 most = now;
             }

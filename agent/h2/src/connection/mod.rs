@@ -21,7 +21,7 @@ use crate::hpack::encoder::Encoder;
 use crate::output::Output;
 
 /// Beyond this nothing more of bodies is taken for writing, in bytes.
-const FULL: usize = 256 * 1024;
+const FULL: usize = 512 * 1024;
 /// Answers to the other side's control frames that it may leave unread, in
 /// bytes.
 const OWED: usize = 64 * 1024;

@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use crate::config::Config;
 use crate::error::{CloseReason, ResetCode, StreamError};
 use crate::outbox::{Outbox, Turn, Turns};
+use crate::scratch;
 use crate::wire::{self, INITIAL_CONNECTION_WINDOW, INITIAL_MAX_STREAMS, INITIAL_STREAM_WINDOW};
 
 /// Which side of the connection this is. Only a client opens streams.
@@ -83,6 +84,8 @@ pub(crate) struct State {
 struct Slot {
     /// What arrived and the handle has not taken.
     received: BytesMut,
+    /// What has no room there, in order.
+    more: VecDeque<BytesMut>,
     /// What arrived and was not read, with what the handle has taken.
     unread: usize,
     /// Credit that the other side has, and how much of it plus `unread` is
@@ -101,6 +104,14 @@ struct Slot {
     ended: Option<End>,
 }
 
+/// A stream's buffer grows by this factor: what it holds is at most this often
+/// what is unread, and a large read is not copied again and again as it grows.
+const GROWTH: usize = 4;
+/// From this size on that of a fast stream does not grow; there is another.
+const LONG: usize = 48 * 1024;
+/// A frame of a stream that has much to send.
+const LARGE: usize = 8 * 1024;
+
 /// What ended a stream before its two FINs.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -113,6 +124,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             received: BytesMut::new(),
+            more: VecDeque::new(),
             unread: 0,
             granted: INITIAL_STREAM_WINDOW,
             window: INITIAL_STREAM_WINDOW,
@@ -130,6 +142,31 @@ impl Slot {
     /// Whether the other side still counts on the stream.
     fn is_live(&self) -> bool {
         self.ended.is_none() && !(self.fin_sent && self.fin_received)
+    }
+
+    /// Bytes that the handle has not taken.
+    fn untaken(&self) -> usize {
+        self.received.len() + self.more.iter().map(BytesMut::len).sum::<usize>()
+    }
+
+    /// Keeps what arrived for the handle.
+    fn push(&mut self, bytes: &[u8]) {
+        let last = self.more.back_mut().unwrap_or(&mut self.received);
+        let have = last.len();
+        if last.capacity() - have >= bytes.len() {
+            return last.extend_from_slice(bytes);
+        }
+        // No more streams have such windows than a part of the connection's is enough for.
+        let is_fast = self.window >= scratch::CHUNK && bytes.len() >= LARGE;
+        match have {
+            0 if is_fast => *last = scratch::chunk(),
+            LONG.. if is_fast => {
+                self.more.push_back(scratch::chunk());
+                return self.push(bytes);
+            }
+            _ => last.reserve(bytes.len().max(have * (GROWTH - 1))),
+        }
+        last.extend_from_slice(bytes);
     }
 
     fn wake_both(&mut self, wakes: &mut Vec<Waker>) {
@@ -362,7 +399,8 @@ impl State {
         for slot in slots() {
             assert!(slot.granted + slot.unread <= slot.window);
             assert!(slot.window <= self.config.stream_window);
-            assert!(slot.received.len() <= slot.unread);
+            assert!(slot.untaken() <= slot.unread);
+            assert!(slot.more.is_empty() || !slot.received.is_empty());
         }
     }
 }

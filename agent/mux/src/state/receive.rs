@@ -4,7 +4,7 @@
 //! read (`unread`). A window grows, doubling, each time that the reader has
 //! emptied its stream by when credit is due: then the network was the limit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
@@ -16,10 +16,6 @@ use crate::wire::{self, Frame, MAX_CREDIT};
 /// By how much answers may go over the write buffer's limit before we think
 /// that the other side makes us write what it does not read.
 const MAX_ANSWERS: usize = 1024 * 1024;
-
-/// A stream's buffer grows by this factor: what it holds is at most this often
-/// what is unread, and a large read is not copied again and again as it grows.
-const GROWTH: usize = 4;
 
 impl State {
     /// Takes one frame of the other side.
@@ -111,11 +107,7 @@ impl State {
                 }
                 slot.granted -= length;
                 slot.unread += length;
-                let have = slot.received.len();
-                if slot.received.capacity() - have < length {
-                    slot.received.reserve(length.max(have * (GROWTH - 1)));
-                }
-                slot.received.extend_from_slice(bytes);
+                slot.push(bytes);
                 self.wakes.extend(slot.reader.take());
                 self.unread += length;
             }
@@ -138,13 +130,10 @@ impl State {
         slot.ended = Some(End::Reset(code));
         slot.wake_both(&mut self.wakes);
         // After FIN, a reset only says that our data is not wanted any more.
-        let lost = if slot.fin_received {
-            0
-        } else {
-            slot.received.len()
-        };
+        let lost = if slot.fin_received { 0 } else { slot.untaken() };
         if lost > 0 {
             slot.received = BytesMut::new();
+            slot.more = VecDeque::new();
             slot.unread -= lost;
             self.unread -= lost;
         }
@@ -164,7 +153,8 @@ impl State {
             return Poll::Ready(Err(self.stream_error(End::Connection)));
         };
         if !slot.received.is_empty() {
-            return Poll::Ready(Ok(std::mem::take(&mut slot.received)));
+            let next = slot.more.pop_front().unwrap_or_default();
+            return Poll::Ready(Ok(std::mem::replace(&mut slot.received, next)));
         }
         if slot.fin_received {
             return Poll::Ready(Ok(BytesMut::new()));

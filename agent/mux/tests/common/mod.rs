@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use mesh_mux::{Acceptor, CloseReason, Config, Connection, Opener};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 
 /// Runs on one thread, with time that moves only when all tasks wait.
@@ -30,10 +30,15 @@ pub struct Pair {
     pub server: JoinHandle<CloseReason>,
 }
 
+/// A transport as a connection wants it.
+pub fn buffered<T: AsyncRead>(io: T) -> BufReader<T> {
+    BufReader::with_capacity(256 * 1024, io)
+}
+
 pub fn pair(size: usize, client: Config, server: Config) -> Pair {
     let (near, far) = tokio::io::duplex(size);
-    let (opener, client) = Connection::client(near, client);
-    let (acceptor, server) = Connection::server(far, server);
+    let (opener, client) = Connection::client(buffered(near), client);
+    let (acceptor, server) = Connection::server(buffered(far), server);
     Pair {
         opener,
         acceptor,
@@ -49,14 +54,14 @@ pub fn default_pair() -> Pair {
 /// A server with a raw peer, whose bytes the test writes itself.
 pub fn raw_client(config: Config) -> (DuplexStream, Acceptor, JoinHandle<CloseReason>) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let (acceptor, driver) = Connection::server(far, config);
+    let (acceptor, driver) = Connection::server(buffered(far), config);
     (near, acceptor, tokio::spawn(driver))
 }
 
 /// The same the other way.
 pub fn raw_server(config: Config) -> (DuplexStream, Opener, JoinHandle<CloseReason>) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let (opener, driver) = Connection::client(far, config);
+    let (opener, driver) = Connection::client(buffered(far), config);
     (near, opener, tokio::spawn(driver))
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 /// A connection that says when its first bytes came.
@@ -44,6 +44,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for Greeted<T> {
             let _ = greeted.send(());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncBufRead + Unpin> AsyncBufRead for Greeted<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        let bytes = ready!(Pin::new(&mut this.io).poll_fill_buf(cx))?;
+        if !bytes.is_empty()
+            && let Some(greeted) = this.greeted.take()
+        {
+            let _ = greeted.send(());
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, amount: usize) {
+        Pin::new(&mut self.io).consume(amount);
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, request, response};
 use mesh_h2::{Connection, Event, Key, Reason, ResetBy, Room};
+use mesh_mux::Later;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -27,13 +28,13 @@ use tokio_util::io::poll_read_buf;
 use crate::scratch;
 
 /// Beyond this nothing is gained by waiting.
-const ENOUGH: usize = 192 * 1024;
+const ENOUGH: usize = 384 * 1024;
 /// What is read before it is looked at, if there is as much.
 const AT_ONCE: usize = 64 * 1024;
 /// Pieces of a write.
 const PIECES: usize = 32;
-/// Reads before others have their turn.
-const READS: usize = 8;
+/// What is read before others have their turn.
+const TURN: usize = 512 * 1024;
 /// How often the other side may do anew what is bounded.
 const REPLENISH: Duration = Duration::from_secs(10);
 
@@ -386,6 +387,8 @@ pub(super) struct Driver<T> {
     link: Rc<Link>,
     /// Whether the tasks of this turn had their chance to add to the write.
     gathered: bool,
+    /// When there was more than one turn may read.
+    later: Later,
     must_flush: bool,
     /// Those who are woken when what was read is handed out.
     wakes: Vec<Waker>,
@@ -408,6 +411,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             io,
             link: link.clone(),
             gathered: false,
+            later: Later::default(),
             must_flush: false,
             wakes: Vec::new(),
             replenish: Instant::now() + REPLENISH,
@@ -469,7 +473,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         accept: &mut impl FnMut(Incoming),
         heard: &Cell<bool>,
     ) -> Poll<io::Result<()>> {
-        for _ in 0..READS {
+        if self.later.waits() {
+            return Poll::Pending;
+        }
+        let mut all = 0;
+        while all < TURN {
             let io = &mut self.io;
             let (read, polled) = scratch::shared_read(|buffer| {
                 loop {
@@ -490,8 +498,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             if polled.is_ready() || length < AT_ONCE {
                 return polled;
             }
+            all += length;
         }
-        cx.waker().wake_by_ref();
+        self.later.call(cx);
         Poll::Pending
     }
 

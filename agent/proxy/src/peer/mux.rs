@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use mesh_mux::{CloseReason, Config, Connection, OpenError, Opener, Stream};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
 use super::Warm;
@@ -21,7 +21,7 @@ impl MuxClient {
     /// greeting.
     pub(super) async fn begin<T>(io: T, until: Option<(Instant, Instant)>) -> io::Result<Self>
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
+        T: AsyncBufRead + AsyncWrite + Unpin + 'static,
     {
         let (io, greeted) = Greeted::new(io);
         let (opener, driver) = Connection::client(io, Config::default());

@@ -13,6 +13,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use mesh_mux::Later;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep};
 
@@ -96,6 +97,8 @@ struct Half {
     taken: usize,
     must_flush: bool,
     moved: u64,
+    /// When there was more than one turn may move.
+    later: Later,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -106,8 +109,8 @@ enum State {
     Done,
 }
 
-/// Reads of one direction before the other tasks have their turn.
-const TURNS: usize = 8;
+/// Bytes of one direction before others have their turn.
+const TURN: u64 = 512 * 1024;
 
 /// Whether reading failed (else writing), and how.
 type Failure = (bool, io::Error);
@@ -125,7 +128,8 @@ impl Half {
         W: Side,
     {
         let writing = |error| (false, error);
-        for _ in 0..TURNS {
+        let before = self.moved;
+        loop {
             ready!(self.poll_left(cx, to)).map_err(writing)?;
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
@@ -136,7 +140,10 @@ impl Half {
                 }
                 State::Copying => {}
             }
-            if self.poll_piece(cx, from, to, &count)?.is_pending() {
+            if !self.later.waits() && self.moved - before >= TURN {
+                self.later.call(cx);
+            }
+            if self.later.waits() || self.poll_piece(cx, from, to, &count)?.is_pending() {
                 if self.must_flush {
                     ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(writing)?;
                     self.must_flush = false;
@@ -144,8 +151,6 @@ impl Half {
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// Writes what is left of the last read.
@@ -247,7 +252,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::cell::Cell;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, duplex};
 
     use super::*;
 
@@ -333,8 +338,8 @@ mod tests {
             keepalive_interval: None, // no end of quiet
             ..mesh_mux::Config::default()
         };
-        let (opener, client) = mesh_mux::Connection::client(near, config.clone());
-        let (mut acceptor, server) = mesh_mux::Connection::server(far, config);
+        let (opener, client) = mesh_mux::Connection::client(BufReader::new(near), config.clone());
+        let (mut acceptor, server) = mesh_mux::Connection::server(BufReader::new(far), config);
         tokio::spawn(client);
         tokio::spawn(server);
         let stream = opener.open("".into()).await.unwrap();

@@ -44,6 +44,7 @@ pub(crate) trait Side: AsyncRead + AsyncWrite + Unpin {
             let most = most.min(buffer.len());
             let mut buffer = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
             ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
+            scratch::was_read(buffer.filled().len());
             take(cx, buffer.filled());
             Poll::Ready(Ok(()))
         })

@@ -1,6 +1,6 @@
 //! Where a body ends (RFC 9112, 6 and 7).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::Malformed;
@@ -18,6 +18,9 @@ pub(super) enum Length {
 const EXTENSIONS: usize = 16 * 1024;
 /// Digits of a chunk's size.
 const DIGITS: u8 = 15;
+/// From this size on a piece stays in what was read; of a smaller one that would hold too much
+/// for too long.
+const SHARED: usize = 16 * 1024;
 /// Bytes and number of trailers.
 const TRAILER_BYTES: usize = 16 * 1024;
 const TRAILERS: usize = 100;
@@ -121,6 +124,31 @@ impl Decoder {
                 self.state = State::Broken(*error);
             }),
         }
+    }
+
+    /// The same of what was read on its own, of which a large piece is not copied.
+    pub(super) fn take_shared(&mut self, input: &mut Bytes) -> Result<Bytes, Malformed> {
+        let most = match &self.state {
+            State::Exact(missing) => usize::try_from(*missing).unwrap_or(usize::MAX),
+            State::UntilEnd => usize::MAX,
+            _ => 0,
+        };
+        let length = most.min(input.len());
+        if length < SHARED {
+            let mut rest = input.as_ref();
+            let taken = self.take(&mut rest);
+            let used = input.len() - rest.len();
+            input.advance(used);
+            return taken;
+        }
+        let data = input.split_to(length);
+        if let State::Exact(missing) = &mut self.state {
+            *missing -= length as u64;
+            if *missing == 0 {
+                self.state = State::Done;
+            }
+        }
+        Ok(data)
     }
 
     /// No more comes.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use super::Malformed;
 use super::framing::Decoder;
@@ -22,7 +23,7 @@ const AHEAD: usize = 64 * 1024;
 const LARGE: usize = 8 * 1024;
 /// What is gathered at most before it is written.
 const ENOUGH: usize = 64 * 1024;
-const ENOUGH_PIECES: usize = 256 * 1024;
+const ENOUGH_PIECES: usize = 512 * 1024;
 /// Pieces of one write.
 const PIECES: usize = 32;
 
@@ -225,22 +226,20 @@ impl<T: AsyncRead + Unpin> Link<T> {
         cx: &mut Context<'_>,
         decoder: &mut Decoder,
     ) -> Poll<Result<Option<Bytes>, BodyError>> {
-        scratch::with_read_buffer(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
-                decoder.fail();
-                return Poll::Ready(Err(BodyError::Source(error.into())));
-            }
-            let mut rest = buffer.filled();
-            if rest.is_empty() {
-                return Poll::Ready(Ok(None));
-            }
-            let taken = decoder.take(&mut rest);
-            self.keep_for_later(rest);
-            Poll::Ready(match taken {
-                Ok(data) => Ok(Some(data)),
-                Err(error) => Err(BodyError::Source(error.into())),
-            })
+        let io = Pin::new(&mut self.io);
+        let (mut read, polled) = scratch::shared_read(|buffer| poll_read_buf(io, cx, buffer));
+        if let Err(error) = ready!(polled) {
+            decoder.fail();
+            return Poll::Ready(Err(BodyError::Source(error.into())));
+        }
+        if read.is_empty() {
+            return Poll::Ready(Ok(None));
+        }
+        let taken = decoder.take_shared(&mut read);
+        self.keep_for_later(&read);
+        Poll::Ready(match taken {
+            Ok(data) => Ok(Some(data)),
+            Err(error) => Err(BodyError::Source(error.into())),
         })
     }
 
