@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 import unittest
+import unittest.mock
 import xml.dom.minidom
 
 import check
 import harness
 import issuance
 import issuing
+import loss
 import measure
 import mesh
 import report
@@ -88,7 +90,7 @@ class OfCompare(unittest.TestCase):
         plot = mesh.ROOT / "target" / "load" / f"test-{os.getpid()}.svg"
         command = [sys.executable, str(HERE / "compare"), "--no-build", "--profile", mesh.PROFILE, "--peers", "ours",
                    "--rounds", "1", "--seconds", "0.3", "--again", "0", "--plot", str(plot), *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600)
         self.assertEqual(run.returncode, expect, run.stdout + run.stderr)
         self.addCleanup(lambda: plot.unlink(missing_ok=True))
         return run, plot
@@ -116,6 +118,31 @@ class OfCompare(unittest.TestCase):
     def test_a_row_that_is_not_there(self):
         run, _ = self.compare("--only", "udp", expect=1)
         self.assertIn("no row udp; there are http,", run.stderr)
+
+
+class OfLoss(unittest.TestCase):
+    """The rows that lose packets in a network namespace."""
+
+    def test_without_root_one_is_skipped_by_its_name(self):
+        said = []
+
+        class Bench:
+            say = staticmethod(said.append)
+
+        row = next(row for row in rows.rows() if row.name == "fairness-loss")
+        with unittest.mock.patch("os.geteuid", return_value=1000):
+            self.assertEqual(row.sample(Bench, None), ({}, 0.0))
+        self.assertEqual(said, ["    fairness-loss: skipped: a network namespace needs root"])
+
+    def test_what_fails_there_is_said(self):
+        def work():
+            raise ValueError("of it")
+
+        try:
+            with self.assertRaisesRegex(AssertionError, "ValueError: of it"):
+                loss.apart(work)
+        except loss.Unable as error:
+            self.skipTest(str(error))
 
 
 class OfIssuance(unittest.TestCase):
