@@ -10,8 +10,9 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use mesh_nomad::Access;
 use mesh_provision::{
-    Binary, Cluster, Control, Machine, MeshAccess, ProvisionError, Sealing, Secret, Servers,
-    ServersTls, Timeouts, apply_servers, destroy_servers, read_servers,
+    Agents, AgentsTls, Binary, Cluster, Control, Machine, MeshAccess, ProvisionError, Sealing,
+    Secret, Servers, ServersTls, Timeouts, apply_agents, apply_servers, destroy_servers,
+    read_servers,
 };
 use serde_json::{Value, json};
 
@@ -320,6 +321,50 @@ async fn a_server_that_does_not_answer_is_shown_with_its_log_and_no_secret() {
         "{text}"
     );
     assert!(!format!("{text}{said}").contains(SEALING));
+}
+
+/// It replaces nothing of a system job that was stopped until then, and a node that came late would have
+/// no agent for ever.
+#[tokio::test]
+async fn nomad_is_asked_to_look_again_where_it_runs_no_agent() {
+    let nomad = Fake::new().await;
+    let meta = json!({"mesh_set": "a", "mesh_secrets": "0"});
+    let job = json!({"ID": "a", "Meta": meta, "Version": 0, "JobModifyIndex": 5});
+    nomad.answer("GET /v1/job/a", 200, job);
+    nomad.answer("GET /v1/job/a/allocations", 200, json!([]));
+    let same = json!({"Diff": {"Type": "None"}});
+    nomad.answer("POST /v1/job/a/plan", 200, same);
+    nomad.answer("PUT /v1/job/a/evaluate", 403, json!("Permission denied"));
+    let agents = Agents {
+        name: "a".to_owned(),
+        servers: "s".to_owned(),
+        datacenters: vec!["*".to_owned()],
+        node_pool: "default".to_owned(),
+        binary: Binary::Path("/usr/local/bin/meshctl".to_owned()),
+        version: String::new(),
+        user: "meshctl-agent".to_owned(),
+        data_dir: "/var/lib/meshctl-agent".to_owned(),
+        socket: "/run/meshctl/agent.sock".to_owned(),
+        shim_dir: "/usr/lib/meshctl/nomad".to_owned(),
+        cni_dir: "/opt/cni/bin".to_owned(),
+        tls: AgentsTls::Files {
+            ca: "/a/ca.pem".to_owned(),
+            certificate: "/a/cert.pem".to_owned(),
+            key: "/a/key.pem".to_owned(),
+        },
+        config: String::new(),
+        cpu: 100,
+        memory: 100,
+    };
+    let nothing = |_: &str| {};
+    let (total, step) = (Duration::from_secs(60), Duration::from_secs(30));
+    let control = Control::new(&nothing, Default::default(), total, step);
+    let done = apply_agents(&nomad.cluster, &agents, &control).await;
+    let said = done.unwrap_err().to_string();
+    assert!(
+        said.contains("asked to look at job a again") && said.contains("`submit-job`"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
