@@ -186,16 +186,12 @@ impl H1Client {
         }
         let Connected { link, made, .. } = &mut *self.0;
         let is_sent = made.as_ref().is_none_or(|made| made.sending.is_done());
-        let mut decoder = Decoder::new(received.length);
         let whole = match received.length {
             Length::Exact(length) => link.rest().len() as u64 == length,
             _ => false,
         };
         if whole && is_sent {
-            let mut rest = link.rest();
-            let body = decoder.take(&mut rest).unwrap_or_default(); // it is as long as that
-            let used = body.len();
-            link.use_up(used);
+            let body = link.take_rest();
             *made = None;
             if received.keep {
                 pool.put(self);
@@ -216,7 +212,7 @@ impl H1Client {
         let (abort, broke) = aborts.unzip();
         let body = Receiving {
             client: Some(client),
-            decoder,
+            decoder: Decoder::new(received.length),
             cut,
             abort,
             broke,

@@ -33,6 +33,8 @@ pub(super) struct Link<T> {
     io: T,
     unread: Vec<u8>,
     used: usize,
+    /// What came behind a head: then it is all that is unread.
+    behind: Bytes,
     /// How far the end of a head was looked for.
     looked_at: usize,
     out: Vec<u8>,
@@ -60,6 +62,7 @@ impl<T> Link<T> {
             io,
             unread: Vec::new(),
             used: 0,
+            behind: Bytes::new(),
             looked_at: 0,
             out: Vec::new(),
             written: 0,
@@ -77,7 +80,20 @@ impl<T> Link<T> {
 
     /// What was read and not used.
     pub(super) fn rest(&self) -> &[u8] {
-        self.unread.get(self.used..).unwrap_or_default()
+        match self.behind.is_empty() {
+            true => self.unread.get(self.used..).unwrap_or_default(),
+            false => &self.behind,
+        }
+    }
+
+    /// The same, which is used with that.
+    pub(super) fn take_rest(&mut self) -> Bytes {
+        if self.behind.is_empty() {
+            self.behind = Bytes::copy_from_slice(self.rest());
+            self.use_unread(self.behind.len());
+        }
+        self.looked_at = 0;
+        std::mem::take(&mut self.behind)
     }
 
     /// What is to be written next.
@@ -113,8 +129,18 @@ impl<T> Link<T> {
 
     /// So much of what was read is used.
     pub(super) fn use_up(&mut self, bytes: usize) {
-        self.used += bytes;
         self.looked_at = 0;
+        if self.behind.is_empty() {
+            self.use_unread(bytes);
+        } else if bytes < self.behind.len() {
+            self.behind.advance(bytes);
+        } else {
+            self.behind = Bytes::new(); // and nothing of it is held
+        }
+    }
+
+    fn use_unread(&mut self, bytes: usize) {
+        self.used += bytes;
         if self.used >= self.unread.len() {
             self.used = 0;
             scratch::recycle(std::mem::take(&mut self.unread));
@@ -125,6 +151,8 @@ impl<T> Link<T> {
         if bytes.is_empty() {
             return;
         }
+        let behind = std::mem::take(&mut self.behind);
+        self.keep_for_later(&behind);
         // Else one that always has a part of the next message behind what was
         // used would hold all that ever came.
         if self.used > 0 {
@@ -160,6 +188,13 @@ impl<T: AsyncRead + Unpin> Link<T> {
             while self.rest().starts_with(b"\r\n") {
                 self.use_up(2);
             }
+            if self.rest().is_empty() {
+                match ready!(self.poll_new_head(cx, most)) {
+                    Ok(None) => continue,
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
             let rest = self.rest();
             let end = end_of_head(rest, self.looked_at).map_err(NoHead::Malformed)?;
             if end.unwrap_or(rest.len()) > most {
@@ -174,11 +209,40 @@ impl<T: AsyncRead + Unpin> Link<T> {
             self.looked_at = rest.len().saturating_sub(1);
             match ready!(self.poll_fill(cx)) {
                 Ok(true) => {}
-                Ok(false) if self.rest().is_empty() => return Poll::Ready(Err(NoHead::End)),
                 Ok(false) => return Poll::Ready(Err(NoHead::Early)),
                 Err(error) => return Poll::Ready(Err(NoHead::Io(error))),
             }
         }
+    }
+
+    /// Reads once, where nothing is unread. A head that is whole is given back at once; what is not
+    /// as it mostly is, is kept, and looked at in its turn.
+    fn poll_new_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<Bytes>, NoHead>> {
+        scratch::with_read_buffer(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                return Poll::Ready(Err(NoHead::Io(error)));
+            }
+            let read = buffer.filled();
+            if read.is_empty() {
+                return Poll::Ready(Err(NoHead::End));
+            }
+            let end = match read.starts_with(b"\r\n") {
+                true => None,
+                false => end_of_head(read, 0).ok().flatten(),
+            };
+            let whole = end.filter(|end| *end <= most);
+            let Some((head, rest)) = whole.and_then(|end| read.split_at_checked(end)) else {
+                self.keep_for_later(read);
+                return Poll::Ready(Ok(None));
+            };
+            self.behind = Bytes::copy_from_slice(rest);
+            Poll::Ready(Ok(Some(Bytes::copy_from_slice(head))))
+        })
     }
 
     /// The next of a body.
