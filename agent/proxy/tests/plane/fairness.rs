@@ -80,6 +80,8 @@ async fn pair(protocol: Protocol, application: SocketAddr) -> (Pair, Between) {
         let new = Between::new(to.parse().unwrap());
         endpoint.port = new.address.port();
         between = Some(new);
+        // Else what is stuck would end by itself, and all go on.
+        config.outbound[0].timeout = mesh_model::Duration::default();
     })
     .await;
     (pair, between.unwrap())
