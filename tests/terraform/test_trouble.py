@@ -155,6 +155,13 @@ class Trouble:
         self.assertIn("do not trust each other", said)
         self.assertIn("MESHCTL_CACERT", said)
         self.assertLess(time.monotonic() - began, 8, "it is not tried again")
+        # Variables of its own come before those.
+        own = {**self.mesh.env(), "MESH_HTTP_ADDR": f"https://{self.mesh.address(250)}:8700"}
+        said = self.terraform(own).refused('data "mesh_status" "it" {}', plan=True)
+        self.assertIn("No server can be reached", said)
+        said = self.terraform({**self.mesh.env(), "MESH_NAMESPACE": "a b"}).refused(
+            'data "mesh_status" "it" {}', plan=True)
+        self.assertIn("has the character", said)
         # No certificate: what everybody may see is not enough.
         bare = {key: self.mesh.env()[key] for key in ("MESHCTL_HTTP_ADDR", "MESHCTL_CACERT")}
         said = self.terraform(bare).refused('data "mesh_services" "it" {}', plan=True)

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use mesh_model::{DEFAULT_NAMESPACE, check_name};
 use mesh_tfprotocol::{Attribute, Context, Diagnostics, Provider, Schema, Value, async_trait};
 
-use crate::connection::{Client, ClientError, Question, Settings, VARIABLES};
+use crate::connection::{Client, ClientError, NAMESPACE, Question, Settings, VARIABLES};
+use crate::given::described;
 use crate::names::Names;
 use crate::provision::Place;
 
@@ -74,11 +75,11 @@ impl Mesh {
 impl Provider for Mesh {
     fn schema(&self) -> Schema {
         let [address, ca, cert, key] = VARIABLES;
-        let text = |what: &str, variable: &str| format!("{what} Or `{variable}`.");
+        let text = described;
         let pem = "a file, or the PEM text itself.";
         Schema::new(
             "The mesh's servers, through their HTTP API. Each attribute that is not written is \
-             taken from the variable that `meshctl` reads.",
+             taken from a variable: one of its own, or the one that `meshctl` reads.",
             vec![
                 Attribute::string(address.0).optional().describe(text(
                     "The address of a server, such as `https://mesh.internal:8700`, or of several with commas between them, of which one that answers is asked; `http://127.0.0.1:8700` when it is not written.",
@@ -101,8 +102,9 @@ impl Provider for Mesh {
                         Some(Err(error)) => Err(format!("is wrong: {error}")),
                         _ => Ok(()),
                     })
-                    .describe(format!(
-                        "What names without a namespace are of; `{DEFAULT_NAMESPACE}` when it is not written."
+                    .describe(text(
+                        &format!("What names without a namespace are of; `{DEFAULT_NAMESPACE}` when it is not written."),
+                        NAMESPACE,
                     )),
                 Attribute::string("owner").optional().check(owner).describe(
                     "In whose name rows are written, `terraform` when it is not written. Nobody else \
@@ -118,13 +120,8 @@ impl Provider for Mesh {
         let state = match config.is_known() {
             false => State::Unknown,
             true => {
-                self.names.set(
-                    config
-                        .get("namespace")
-                        .as_str()
-                        .unwrap_or(DEFAULT_NAMESPACE),
-                );
                 let settings = Settings::read(config, crate::given::environment)?;
+                self.names.set(&settings.namespace);
                 State::New(Arc::new(Client::new(&settings)?))
             }
         };

@@ -6,8 +6,9 @@ terraform {
   }
 }
 
-# What is not written here comes from MESHCTL_HTTP_ADDR, MESHCTL_CACERT,
-# MESHCTL_CLIENT_CERT and MESHCTL_CLIENT_KEY, as for meshctl:
+# What is not written here comes from MESH_HTTP_ADDR, MESH_CACERT,
+# MESH_CLIENT_CERT, MESH_CLIENT_KEY and MESH_NAMESPACE, or else from
+# meshctl's own variables (MESHCTL_HTTP_ADDR and so on):
 #
 #   address     = "https://mesh.internal:8700"
 #   ca_file     = "cluster-ca.pem"

@@ -104,16 +104,17 @@ impl ClientError {
             Self::Unreachable { passes: true, .. } => Diagnostic::error(
                 "No server can be reached",
                 format!(
-                    "{self}. Does it run there? `address` of the provider, or MESHCTL_HTTP_ADDR, \
-                     gives another one; a server with TLS is at https://, with `ca_file`."
+                    "{self}. Does it run there? `address` of the provider, or MESH_HTTP_ADDR or \
+                     MESHCTL_HTTP_ADDR, gives another one; a server with TLS is at https://, with \
+                     `ca_file`."
                 ),
             ),
             Self::Unreachable { .. } => Diagnostic::error(
                 "The server and this provider do not trust each other",
                 format!(
-                    "{self}. `ca_file` of the provider (or MESHCTL_CACERT) names the cluster CA that \
-                     is trusted; `client_cert` and `client_key` (MESHCTL_CLIENT_CERT, \
-                     MESHCTL_CLIENT_KEY) are your own certificate, of role cli."
+                    "{self}. `ca_file` of the provider (or MESH_CACERT or MESHCTL_CACERT) names the \
+                     cluster CA that is trusted; `client_cert` and `client_key` (their variables end \
+                     in _CLIENT_CERT and _CLIENT_KEY) are your own certificate, of role cli."
                 ),
             ),
             Self::Odd { .. } => Diagnostic::error(

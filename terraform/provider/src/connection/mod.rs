@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use tokio::time::Instant;
 
 pub(crate) use error::{ApiError, ClientError};
-pub(crate) use place::{Settings, VARIABLES};
+pub(crate) use place::{NAMESPACE, Settings, VARIABLES};
 
 /// How long one request may take; a server gives up after 30 s.
 const REQUEST: Duration = Duration::from_secs(35);

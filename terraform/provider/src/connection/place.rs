@@ -1,6 +1,7 @@
-//! Which servers, with which certificates, in whose name: the provider's block first, then the
-//! variables that meshctl reads.
+//! Which servers, with which certificates, in whose name: the provider's block first, then variables
+//! of its own, then those that meshctl reads.
 
+use mesh_model::{DEFAULT_NAMESPACE, check_name};
 use mesh_tfprotocol::Value;
 use mesh_tls::ClusterTls;
 use reqwest::Url;
@@ -20,11 +21,16 @@ pub(crate) const VARIABLES: [(&str, &str); 4] = [
     ("client_key", "MESHCTL_CLIENT_KEY"),
 ];
 
+/// The variable for the namespace, of which meshctl has none.
+pub(crate) const NAMESPACE: &str = "MESH_NAMESPACE";
+
 /// Where the servers are, and how they are spoken with.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) servers: Vec<Url>,
     pub(crate) owner: String,
+    /// Of names without one.
+    pub(crate) namespace: String,
     ca: Option<Pem>,
     certificate: Option<(Pem, Pem)>,
 }
@@ -69,9 +75,11 @@ impl Settings {
             return Err(wrong("ca_file", reason));
         }
         let owner = config.get("owner").as_str().unwrap_or(DEFAULT_OWNER);
+        let namespace = read_namespace(config, &var)?;
         Ok(Self {
             servers,
             owner: owner.to_owned(),
+            namespace,
             ca,
             certificate,
         })
@@ -90,6 +98,19 @@ impl Settings {
         };
         let tls = tls.map_err(|error| wrong(field, &format!("cannot be used: {error}")))?;
         Ok(tls.https_config())
+    }
+}
+
+fn read_namespace(
+    config: &Value,
+    var: impl Fn(&str) -> Option<String>,
+) -> Result<String, ClientError> {
+    let Some(namespace) = given(config, "namespace", NAMESPACE, var) else {
+        return Ok(DEFAULT_NAMESPACE.to_owned());
+    };
+    match check_name(&namespace) {
+        Ok(()) => Ok(namespace),
+        Err(error) => Err(wrong("namespace", &format!("is wrong: {error}"))),
     }
 }
 

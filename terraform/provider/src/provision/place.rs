@@ -1,5 +1,5 @@
 //! How the provider reaches Nomad, and proves to the mesh's servers who asks: its block first, then
-//! the variables that `nomad` and `meshctl` read.
+//! the variables that `nomad` and `meshctl` read, and those of its own.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -8,7 +8,7 @@ use mesh_provision::{Cluster, MeshAccess};
 use mesh_tfprotocol::{Attribute, Diagnostic, Path, Value};
 use mesh_tls::ClusterTls;
 
-use crate::given::{environment, given, pair, pem};
+use crate::given::{described, environment, given, pair, pem};
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
 
@@ -57,7 +57,7 @@ impl Place {
     pub(crate) fn attribute() -> Attribute {
         let one = |(name, variable, text): &(&str, &str, &str)| {
             let attribute = Attribute::string(*name).optional();
-            let attribute = attribute.describe(format!("{text} Or `{variable}`."));
+            let attribute = attribute.describe(described(text, variable));
             match *name {
                 "token" | "client_key" => attribute.sensitive(),
                 _ => attribute,
