@@ -146,6 +146,9 @@ impl Exchange {
     /// Lets it be ended with all that goes through the mesh.
     pub(crate) fn watch(self: &Rc<Self>) {
         self.place.set(Some(self.worker.live.add_exchange(self)));
+        if self.worker.has_expired() {
+            self.cut(Cut::OwnExpired);
+        }
     }
 
     pub(crate) fn asked(&self) -> Option<Rc<Asked>> {

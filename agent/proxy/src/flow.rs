@@ -61,6 +61,9 @@ impl Flow {
     /// watched from its beginning.
     pub(crate) fn watch(self: &Rc<Self>) {
         self.place.set(Some(self.worker.live.add_flow(self)));
+        if self.worker.has_expired() {
+            self.cut.cut(Cut::OwnExpired);
+        }
     }
 
     pub(crate) fn caller(&self) -> Option<&Rc<Caller>> {

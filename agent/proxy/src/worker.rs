@@ -77,6 +77,8 @@ pub(crate) struct Worker {
     pub(crate) held: Rc<Cell<usize>>,
     pub(crate) random: RefCell<SmallRng>,
     accepting: RefCell<Option<Accepting>>,
+    /// The own certificate had ended when that was last looked at.
+    expired: Cell<bool>,
     began: std::time::Instant,
     clusters: RefCell<HashMap<String, Rc<ClusterState>>>,
     /// By the service as well: a gateway stands for several, and which is meant is
@@ -106,6 +108,7 @@ impl Worker {
             held: Rc::default(),
             random: RefCell::new(random),
             accepting: RefCell::default(),
+            expired: Cell::new(false),
             began: std::time::Instant::now(),
             clusters: RefCell::default(),
             peers: RefCell::default(),
@@ -159,6 +162,13 @@ impl Worker {
         if let Some(kept_back) = self.denials.may_say(std::time::Instant::now()) {
             tracing::warn!(source, destination, what, reason, kept_back, "denied");
         }
+    }
+
+    /// Whether the own certificate has ended, so that nothing may begin: also on connections that
+    /// stand yet, since the other end may be slower to cut them.
+    pub(crate) fn has_expired(&self) -> bool {
+        // The clock is asked when it is known to have ended: there may be the next one.
+        self.expired.get() && self.shared.leaf_left().is_zero()
     }
 
     /// The time of balancers.
@@ -450,6 +460,7 @@ impl Worker {
     async fn watch_leaf(self: Rc<Self>) {
         loop {
             let left = self.shared.leaf_left();
+            self.expired.set(left.is_zero());
             if left.is_zero() {
                 self.live.cut_all(Cut::OwnExpired);
             }

@@ -66,6 +66,9 @@ impl Outgoing {
         exchange: &Rc<Exchange>,
     ) -> Result<Answer, Trouble> {
         let service = &view.config.service;
+        if let Some(why) = exchange.cut_cell().get() {
+            return Err(Trouble::unavailable(why.why()));
+        }
         if !view.config.protocol.is_http() {
             return Err(Trouble::unavailable(format!(
                 "{service}: its protocol is tcp now; open a new connection"
