@@ -303,7 +303,7 @@ class InVault(unittest.TestCase):
             mesh.ca = block(vault, TOKEN.format(file), **paths)
             mesh.server()
             words = "POST corp/mesh/issuers/generate/intermediate/internal: 403: permission denied"
-            until("the server says what Vault says", lambda: words in status(mesh)["problem"])
+            until("the server says what Vault says", lambda: words in (status(mesh)["problem"] or ""))
             self.assertIn(words, mesh.command("ca", "status", expect=1))
             vault.policy("-existing", "-config", mesh.folder / "s1.hcl")
             until("the CA is there", lambda: status(mesh)["ready"])
