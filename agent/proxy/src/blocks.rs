@@ -90,13 +90,14 @@ impl Drop for Keeps {
 /// Gives what this thread keeps back to glibc; how many bytes that were.
 pub(crate) fn let_go() -> usize {
     KEPT.with(|kept| {
+        let bytes = kept.bytes.get();
         for class in 0..CLASSES {
             while let Some(block) = kept.take(class) {
                 // SAFETY: it came from `System` with this layout, and is in no list any more.
                 unsafe { System.dealloc(block.as_ptr().cast(), layout_of(class)) };
             }
         }
-        kept.bytes.replace(0)
+        bytes
     })
 }
 
@@ -110,6 +111,7 @@ impl Kept {
             let block = list.first?;
             list.first = block.as_ref().next;
             list.length -= 1;
+            self.bytes.set(self.bytes.get() - size_of_class(class));
             Some(block)
         }
     }
@@ -175,12 +177,7 @@ unsafe impl GlobalAlloc for Blocks {
             // SAFETY: as the caller says.
             return unsafe { System.alloc(layout) };
         };
-        let kept = KEPT.with(|kept| {
-            let block = kept.take(class)?;
-            kept.bytes.set(kept.bytes.get() - size_of_class(class));
-            Some(block)
-        });
-        match kept {
+        match KEPT.with(|kept| kept.take(class)) {
             Some(block) => block.as_ptr().cast(),
             // SAFETY: no class has size zero.
             None => unsafe { System.alloc(layout_of(class)) },

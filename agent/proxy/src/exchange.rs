@@ -294,13 +294,7 @@ impl Exchange {
     }
 
     /// The answer begins: from now on it is over when the answer's body is.
-    pub(crate) fn answered(self: &Rc<Self>, mut answer: Answer) -> Answer {
-        self.answering(&mut answer);
-        answer
-    }
-
-    /// The same, where it stands.
-    pub(crate) fn answering(self: &Rc<Self>, answer: &mut Answer) {
+    pub(crate) fn answered(self: &Rc<Self>, answer: &mut Answer) {
         self.status.set(answer.head.status.as_u16());
         if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
             return; // what comes is the tunnel's
@@ -315,9 +309,9 @@ impl Exchange {
 
     /// The answer is the proxy's own: nothing cuts it. A status is counted that
     /// may not be the one in it.
-    pub(crate) fn answered_as(self: &Rc<Self>, status: u16, answer: Answer) -> Answer {
+    pub(crate) fn answered_as(self: &Rc<Self>, status: u16, mut answer: Answer) -> Answer {
         self.own_answer.set(true);
-        let answer = self.answered(answer);
+        self.answered(&mut answer);
         self.status.set(status);
         answer
     }

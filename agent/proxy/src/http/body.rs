@@ -111,12 +111,6 @@ impl Body {
         }
     }
 
-    /// The same, watched.
-    pub(crate) fn watched(mut self, watcher: Rc<dyn Watcher>, side: Side) -> Self {
-        self.watch(watcher, side);
-        self
-    }
-
     /// Has it watched. There is one watcher at most.
     pub(crate) fn watch(&mut self, watcher: Rc<dyn Watcher>, side: Side) {
         self.watcher = Some((watcher, side));

@@ -68,7 +68,7 @@ impl Handler for Exposed {
         let grpc = is_grpc(&call.head.headers);
         let limit = self.worker.shared.options.limits.exposed;
         let timed = Rc::new(Timed::new(Instant::now() + limit));
-        call.body = call.body.watched(timed.clone(), Side::Request);
+        call.body.watch(timed.clone(), Side::Request);
         let answered = timeout(limit, self.answer(call)).await;
         let mut answer = match answered {
             Ok(Ok(answer)) => answer,
@@ -79,7 +79,7 @@ impl Handler for Exposed {
                 trouble(&Trouble::timeout(what), grpc)
             }
         };
-        answer.body = answer.body.watched(timed, Side::Response);
+        answer.body.watch(timed, Side::Response);
         answer
     }
 }

@@ -35,7 +35,10 @@ impl Handler for Connection {
             Err(refusal) => Err(refusal),
         };
         let answer = match answered {
-            Ok(answer) => return exchange.answered(answer),
+            Ok(mut answer) => {
+                exchange.answered(&mut answer);
+                return answer;
+            }
             Err(Refusal::Denied) => denied_answer(&exchange, grpc),
             Err(Refusal::Trouble(what)) => {
                 exchange.set_reason(what.what.clone());
@@ -136,7 +139,7 @@ impl Connection {
         let path = target::normal(&call.head)?;
         exchange.set_target(path.clone());
         if !call.body.is_empty() {
-            call.body = call.body.watched(exchange.clone(), Side::Request);
+            call.body.watch(exchange.clone(), Side::Request);
         }
         // What the policy sees is what the application will see.
         let head = &mut call.head;

@@ -37,7 +37,7 @@ impl Handler for Outgoing {
         exchange.watch();
         match self.answer(&view, &mut call, &exchange).await {
             Ok(mut answer) => {
-                exchange.answering(&mut answer);
+                exchange.answered(&mut answer);
                 answer
             }
             Err(what) => {
